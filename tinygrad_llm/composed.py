@@ -1,0 +1,159 @@
+"""Every fused op again, built from small ones: the documentation of what it computes, and the oracle it is tested against.
+
+Under `with tg.composed():` a whole model runs on these, and its backward can be stepped through one elementary operation at a
+time. A function here may use another fused op: it then runs as that op's own twin.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .engine import Op, Tensor
+
+_ops = Op.registry  # by name, because the fused ops are defined after their twins
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return 1 / (1 + _ops["exp"](_ops["negative"](x)))
+
+
+def relu(x: Tensor) -> Tensor:
+    x = _tensor(x)
+    return _ops["where"](x, 0.0, condition=x > 0)
+
+
+def gelu(x: Tensor) -> Tensor:
+    x = _tensor(x)
+    u = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+    return 0.5 * x * (1 + u.tanh())
+
+
+def gelu_erf(x: Tensor) -> Tensor:
+    x = _tensor(x)
+    return 0.5 * x * (1 + _ops["erf"](x * math.sqrt(0.5)))
+
+
+def silu(x: Tensor) -> Tensor:
+    return x * _ops["sigmoid"](x)
+
+
+def mean(x: Tensor, *, axis: Any = None, keepdims: bool = False) -> Tensor:
+    x = _tensor(x)
+    total = x.sum(axis=axis, keepdims=keepdims)
+    return total * (total.size / max(1, x.size))
+
+
+def var(x: Tensor, *, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    x = _tensor(x)
+    centered = x - x.mean(axis=axis, keepdims=True)
+    squares = (centered * centered).sum(axis=axis, keepdims=keepdims)
+    return squares / (x.size / max(1, squares.size) - ddof)
+
+
+def norm(x: Tensor, *, axis: Any = None, keepdims: bool = False) -> Tensor:
+    x = _tensor(x)
+    squares = (x * x).sum(axis=axis, keepdims=keepdims)
+    zero = squares == 0  # where the root has no slope: a constant there, whose gradient is 0
+    return _ops["where"](0.0, _ops["where"](1.0, squares, condition=zero).sqrt(), condition=zero)
+
+
+def _shift(x: Tensor, axis: Any) -> np.ndarray:
+    """max x along the axis, as a constant: it cancels in what follows, and so does its gradient."""
+    m = x.data.max(axis=axis, keepdims=True, initial=-math.inf)
+    return np.where(m == -math.inf, 0, m)
+
+
+def logsumexp(x: Tensor, *, axis: Any = None, keepdims: bool = False) -> Tensor:
+    x = _tensor(x)
+    m = _shift(x, axis)
+    y = (x - m).exp().sum(axis=axis, keepdims=True).log() + m
+    return y if keepdims else y.squeeze(axis)
+
+
+def softmax(x: Tensor, *, axis: int = -1) -> Tensor:
+    x = _tensor(x)
+    e = (x - _shift(x, axis)).exp()
+    total = e.sum(axis=axis, keepdims=True)
+    return e / _ops["where"](1.0, total, condition=total == 0)
+
+
+def log_softmax(x: Tensor, *, axis: int = -1) -> Tensor:
+    x = _tensor(x)
+    y = x - _shift(x, axis)
+    total = y.exp().sum(axis=axis, keepdims=True)
+    return y - _ops["where"](1.0, total, condition=total == 0).log()
+
+
+def cross_entropy(
+    logits: Tensor, *, targets: Any, ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean"
+) -> Tensor:
+    logits = _tensor(logits)
+    targets = np.asarray(targets)
+    counted = targets != ignore_index
+    log_p = _ops["log_softmax"](logits)  # (..., V)
+    picked = log_p[(*np.indices(targets.shape), np.where(counted, targets, 0))]  # (...)
+    losses = -((1 - label_smoothing) * picked + label_smoothing * log_p.mean(axis=-1))
+    losses = _ops["where"](losses, 0.0, condition=counted)
+    if reduction == "none":
+        return losses
+    return losses.sum() / (max(1, int(counted.sum())) if reduction == "mean" else 1)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    y = _ops["matmul"](x, _ops["transpose"](weight))
+    return y if bias is None else y + bias
+
+
+def embedding(weight: Tensor, *, ids: Any) -> Tensor:
+    return _ops["getitem"](weight, index=np.asarray(ids))
+
+
+def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, *, eps: float = 1e-5) -> Tensor:
+    x = _tensor(x)
+    centered = x - x.mean(axis=-1, keepdims=True)
+    variance = (centered * centered).mean(axis=-1, keepdims=True)
+    return scale * (centered / (variance + eps).sqrt()) + shift
+
+
+def rms_norm(x: Tensor, scale: Tensor, *, eps: float = 1e-5) -> Tensor:
+    x = _tensor(x)
+    return scale * (x / ((x * x).mean(axis=-1, keepdims=True) + eps).sqrt())
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    n_heads: int,
+    n_kv_heads: int | None = None,
+    causal: bool = True,
+    mask: Any = None,
+    drop_rate: float = 0.0,
+    rng: Any = None,
+) -> Tensor:
+    q, k, v = _tensor(q), _tensor(k), _tensor(v)
+    b, t, c = q.shape
+    n_kv_heads = n_kv_heads or n_heads
+    queries = q.reshape(b, t, n_heads, -1).transpose(0, 2, 1, 3)  # (B, H, T, d)
+    keys = k.reshape(b, k.shape[1], n_kv_heads, -1).transpose(0, 2, 1, 3)  # (B, H_kv, S, d)
+    values = v.reshape(b, v.shape[1], n_kv_heads, -1).transpose(0, 2, 1, 3)
+    if n_kv_heads != n_heads:  # key head i serves the query heads i n, ..., i n + n - 1
+        heads = np.arange(n_heads) // (n_heads // n_kv_heads)
+        keys, values = keys[:, heads], values[:, heads]  # (B, H, S, d)
+    scores = queries @ keys.swapaxes(-1, -2) / math.sqrt(c // n_heads)  # (B, H, T, S)
+    visible = np.ones(scores.shape[-2:], bool) if mask is None else np.asarray(mask)
+    if causal:
+        visible = visible & np.tri(*scores.shape[-2:], scores.shape[-1] - scores.shape[-2], dtype=bool)
+    scores = _ops["where"](scores, -math.inf, condition=visible)
+    p = _ops["softmax"](scores)
+    if drop_rate:
+        p = _ops["dropout"](p, drop_rate=drop_rate, rng=rng)
+    return (p @ values).transpose(0, 2, 1, 3).reshape(b, t, c)  # (B, T, C)
+
+
+def _tensor(x: Any) -> Tensor:
+    return x if isinstance(x, Tensor) else Tensor(x)

@@ -1,0 +1,42 @@
+"""Every op: a forward and a backward on plain NumPy arrays, side by side, one file a family."""
+
+from .activation import erf, gelu, gelu_erf, relu, sigmoid, silu, tanh
+from .attention import attention
+from .dropout import dropout
+from .elementwise import (
+    absolute,
+    add,
+    clip,
+    cos,
+    divide,
+    exp,
+    log,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    power,
+    sin,
+    sqrt,
+    subtract,
+    where,
+)
+from .linear import embedding, linear, matmul
+from .normalization import layer_norm, rms_norm
+from .reduction import logsumexp, max, mean, norm, sum, var
+from .shape import (
+    broadcast_to,
+    concatenate,
+    expand_dims,
+    getitem,
+    reshape,
+    set_at,
+    split,
+    squeeze,
+    stack,
+    swapaxes,
+    transpose,
+)
+from .softmax import cross_entropy, log_softmax, softmax
+
+__all__ = [name for name in dir() if not name.startswith("_")]

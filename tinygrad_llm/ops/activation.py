@@ -1,0 +1,112 @@
+"""The nonlinearities between two linear layers."""
+
+import math
+
+import numpy as np
+
+from .. import composed
+from ..engine import Op
+from .erf import erf_of
+
+
+def tanh_forward(x):
+    """y = tanh x"""
+    y = np.tanh(x)
+    return y, (y,)
+
+
+def tanh_backward(g, y):
+    """dx = g (1 - y²)"""
+    return (g * (1 - y * y),)
+
+
+tanh = Op(tanh_forward, tanh_backward)
+
+
+def sigmoid_forward(x):
+    """y = 1 / (1 + e^-x)"""
+    y = 1 / (1 + np.exp(-x))
+    return y, (y,)
+
+
+def sigmoid_backward(g, y):
+    """dx = g y (1 - y)"""
+    return (g * y * (1 - y),)
+
+
+sigmoid = Op(sigmoid_forward, sigmoid_backward, composed=composed.sigmoid)
+
+
+def relu_forward(x):
+    """y = max(x, 0)"""
+    return np.maximum(x, 0), (x,)
+
+
+def relu_backward(g, x):
+    """dx = g where x > 0, else 0; so 0 at x = 0"""
+    return (g * (x > 0),)
+
+
+relu = Op(relu_forward, relu_backward, composed=composed.relu)
+
+
+_C = math.sqrt(2 / math.pi)
+
+
+def gelu_forward(x):
+    """y = x/2 (1 + tanh u) = x s,  s = 1 / (1 + e^-2u),  u = C (x + 0.044715 x³),  C = √(2/π)
+
+    The tanh form of Hendrycks and Gimpel 2016 §2, which GPT-2 uses. (1 + tanh u)/2 is the sigmoid of 2u: one exponential.
+    """
+    s = 1 / (1 + np.exp((-2 * _C) * (x + 0.044715 * x * x * x)))
+    return x * s, (x, s)
+
+
+def gelu_backward(g, x, s):
+    """dx = g [ s + x s (1 - s) 2u' ],  u' = C (1 + 0.134145 x²)"""
+    du = _C * (1 + 0.134145 * x * x)
+    return (g * (s + x * s * (1 - s) * (2 * du)),)
+
+
+gelu = Op(gelu_forward, gelu_backward, composed=composed.gelu)
+
+
+def erf_forward(x):
+    """y = erf x = 2/√π ∫₀ˣ e^-t² dt"""
+    return erf_of(x), (x,)
+
+
+def erf_backward(g, x):
+    """dx = g 2/√π e^-x²"""
+    return (g * (2 / math.sqrt(math.pi)) * np.exp(-x * x),)
+
+
+erf = Op(erf_forward, erf_backward)
+
+
+def gelu_erf_forward(x):
+    """y = x Φ,  Φ = (1 + erf(x/√2)) / 2, the exact form (Hendrycks and Gimpel 2016 §2); BERT and ViT use it"""
+    phi = 0.5 * (1 + erf_of(x * math.sqrt(0.5)))
+    return x * phi, (x, phi)
+
+
+def gelu_erf_backward(g, x, phi):
+    """dx = g [ Φ + x e^(-x²/2) / √(2π) ]"""
+    return (g * (phi + x * np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))),)
+
+
+gelu_erf = Op(gelu_erf_forward, gelu_erf_backward, composed=composed.gelu_erf)
+
+
+def silu_forward(x):
+    """y = x s,  s = 1 / (1 + e^-x); also called swish (Hendrycks and Gimpel 2016; Ramachandran 2017)"""
+    s = 1 / (1 + np.exp(-x))
+    return x * s, (x, s)
+
+
+def silu_backward(g, x, s):
+    """dx = g s (1 + x (1 - s))"""
+    return (g * s * (1 + x * (1 - s)),)
+
+
+silu = Op(silu_forward, silu_backward, composed=composed.silu)
