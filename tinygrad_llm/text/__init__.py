@@ -1,0 +1,31 @@
+"""Text to tokens to batches: tokenizers, datasets and the bundled story. Read bpe, then tokenizers, then datasets."""
+
+from importlib import resources
+
+from .bpe import apply_merges, get_stats, merge, train_bpe, train_bpe_plain
+from .datasets import DataLoader, SlidingWindowDataset, read_text, train_val_split
+from .tokenizers import END_OF_TEXT, BPETokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer, load_tokenizer
+
+__all__ = [
+    "END_OF_TEXT",
+    "BPETokenizer",
+    "CharTokenizer",
+    "DataLoader",
+    "GPT2Tokenizer",
+    "SlidingWindowDataset",
+    "Tokenizer",
+    "apply_merges",
+    "get_stats",
+    "load_tokenizer",
+    "merge",
+    "read_text",
+    "story",
+    "train_bpe",
+    "train_bpe_plain",
+    "train_val_split",
+]
+
+
+def story() -> str:
+    """The short story that comes with the package, on which `tinygrad-llm pretrain` trains by default."""
+    return resources.files(__package__).joinpath("story.txt").read_text(encoding="utf-8")

@@ -1,0 +1,154 @@
+"""Byte-pair encoding: how a tokenizer learns its vocabulary and how it uses it, in plain Python.
+
+The idea (Sennrich, Haddow and Birch 2016, section 3.2; on bytes, Radford et al. 2019, section 2.2): begin with the 256
+bytes as tokens, find the two neighbours that occur most often, make the pair a new token, and go on until there are as
+many tokens as wished. The pairs in the order they were learned, the *merges*, are the whole result; text is encoded by
+applying them again in that order.
+
+    ids = list("aaabdaaabac".encode())             # [97, 97, 97, 98, 100, 97, 97, 97, 98, 97, 99]
+    get_stats(ids)[97, 97]                         # 4: the most frequent pair
+    merge(ids, (97, 97), 256)                      # [256, 97, 98, 100, 256, 97, 98, 97, 99]
+    merges = train_bpe("aaabdaaabac", 3)           # [(97, 97), (97, 98), (256, 257)]
+    apply_merges(ids, rank_merges(merges))         # [258, 100, 258, 97, 99]
+
+Ties have a rule here, so that one text gives one vocabulary: the most frequent pair, and among equals the smallest pair
+of ids. A pair that occurs once is never merged: that would shorten one place and no other.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+Pair = tuple[int, int]
+
+# GPT-2 never merges across the borders of words: text is first cut into contractions, words, numbers, punctuation (each
+# with the space before it) and white space, whose last character stays with what follows. The form is tiktoken's: the
+# same cuts as the pattern in OpenAI's encoder.py, with less going back on the way ("++" never gives back what it took).
+SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+
+
+def split_pieces(text: str) -> list[str]:
+    """Cut `text` into GPT-2's pieces; joined again they are the text: "Hello, world" -> ["Hello", ",", " world"]."""
+    import regex  # type: ignore[import-untyped]  # re has no \p{L}; loaded with the first text, not with the package
+
+    return regex.findall(SPLIT_PATTERN, text)
+
+
+def get_stats(ids: Sequence[int]) -> dict[Pair, int]:
+    """Count each pair of neighbours: [1, 2, 3, 1, 2] -> {(1, 2): 2, (2, 3): 1, (3, 1): 1}."""
+    return dict(Counter(pairwise(ids)))
+
+
+def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
+    """Replace every `pair`, from left to right, by `new_id`: [1, 2, 3, 1, 2], (1, 2), 4 -> [4, 3, 4]."""
+    merged = []
+    i = 0
+    while i < len(ids):
+        if tuple(ids[i : i + 2]) == pair:
+            merged.append(new_id)
+            i += 2
+        else:
+            merged.append(ids[i])
+            i += 1
+    return merged
+
+
+def rank_merges(merges: Iterable[Pair]) -> dict[Pair, int]:
+    """The id that each pair becomes: the first merge makes token 256, the next 257."""
+    return {pair: 256 + rank for rank, pair in enumerate(merges)}
+
+
+def apply_merges(ids: Sequence[int], new_ids: dict[Pair, int]) -> list[int]:
+    """Encode the byte ids of one piece: again and again, the pair that was learned first.
+
+    This is the encoder to step through. For every merge it looks at the whole piece; tiktoken is faster and agrees.
+    """
+    ids = list(ids)
+    while True:
+        pair = min(get_stats(ids), key=lambda pair: new_ids.get(pair, float("inf")), default=None)
+        if pair not in new_ids:
+            return ids
+        ids = merge(ids, pair, new_ids[pair])
+
+
+def train_bpe_plain(text: str, n_merges: int) -> list[Pair]:
+    """Learn up to `n_merges` merges, counting everything again for each: the definition that `train_bpe` must equal."""
+    pieces = [list(piece.encode()) for piece in split_pieces(text)]
+    merges: list[Pair] = []
+    while len(merges) < n_merges:
+        counts: Counter[Pair] = Counter()
+        for ids in pieces:
+            counts.update(get_stats(ids))
+        best = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
+        if best is None or counts[best] < 2:
+            break
+        pieces = [merge(ids, best, 256 + len(merges)) for ids in pieces]
+        merges.append(best)
+    return merges
+
+
+_BORDER = -1  # between two pieces, and where a merged token has left a hole
+
+
+def train_bpe(text: str, n_merges: int) -> list[Pair]:
+    """Learn up to `n_merges` merges, fewer if no pair is left that occurs twice; merge k (from 0) makes token 256 + k.
+
+    A merge changes the counts of its neighbours only, so only those are counted again. Each distinct piece is stored
+    once, with its number of occurrences, in one long row of ids where every token knows its left and right neighbour.
+    A merge shortens the row, so the number of merge steps is bounded by its length, whatever the text looks like.
+    """
+    ids, weights = [_BORDER], [0]
+    for piece, n in Counter(split_pieces(text)).items():
+        data = piece.encode()
+        ids += [*data, _BORDER]
+        weights += [n] * (len(data) + 1)
+    left = array("q", range(-1, len(ids) - 1))
+    right = array("q", range(1, len(ids) + 1))
+
+    counts: dict[Pair, int] = defaultdict(int)
+    places: dict[Pair, list[int]] = defaultdict(list)  # where the first id of a pair stands, or stood
+
+    def count(i: int, j: int, sign: int) -> Pair:
+        pair = ids[i], ids[j]
+        if _BORDER not in pair:
+            counts[pair] += sign * weights[i]
+            if sign > 0:
+                places[pair].append(i)
+        return pair
+
+    for i in range(len(ids) - 1):
+        count(i, i + 1, +1)
+
+    # The heap holds each pair once. A count only falls after its pair was pushed: both ids exist, and a merge makes
+    # no new ones but its own. So an entry is never too small, and one that is too large goes back with its true count.
+    heap = [(-n, pair) for pair, n in counts.items()]
+    heapq.heapify(heap)
+    merges: list[Pair] = []
+    while heap and len(merges) < n_merges:
+        negative_count, pair = heapq.heappop(heap)
+        if counts[pair] != -negative_count:
+            heapq.heappush(heap, (-counts[pair], pair))
+            continue
+        if counts[pair] < 2:
+            break
+        new_id = 256 + len(merges)
+        merges.append(pair)
+        new_pairs: set[Pair] = set()
+        for i in sorted(places.pop(pair)):  # from left to right, as in merge(): "aaa" is [aa, a]
+            j = right[i]
+            if (ids[i], ids[j]) != pair:  # one of the two has been merged with its other neighbour
+                continue
+            before, after = left[i], right[j]  # before, i, j, after  ->  before, i, after
+            count(before, i, -1)
+            count(j, after, -1)
+            ids[i], ids[j] = new_id, _BORDER
+            right[i], left[after] = after, i
+            new_pairs |= {count(before, i, +1), count(i, after, +1)}
+        del counts[pair]
+        for new_pair in new_pairs & counts.keys():
+            heapq.heappush(heap, (-counts[new_pair], new_pair))
+    return merges
