@@ -87,6 +87,7 @@ class Generator:
 
         Each epoch draws a seed for worker processes, used or not, and a 63-bit seed for the sampler's own generator.
         """
+        _empty("shuffle_order", n, np.bool_)  # a bad n raises before anything is drawn
         self.random64()
         return Generator(self.random64() % 2**63).randperm(n)
 
@@ -103,9 +104,8 @@ class Generator:
         offset, width = float(np.float32(low)), float(np.float32(high) - np.float32(low))
         out = _empty("uniform", shape, np.float32)
         for block in _blocks(out.reshape(-1)):
-            block[:] = (
-                self._fractions(block.size) * width + offset
-            )  # in float64: one rounding, as in a fused multiply-add
+            # in float64, so that it is rounded once: PyTorch's kernel is a fused multiply-add
+            block[:] = self._fractions(block.size) * width + offset
         return out
 
     def randn(self, *shape: int) -> np.ndarray:
@@ -184,6 +184,19 @@ class Generator:
         radius = math.sqrt(-2 * math.log1p(-u2))
         self._spare_normal = radius * math.sin(2 * math.pi * u1)
         return radius * math.cos(2 * math.pi * u1)
+
+
+class Zeros(Generator):
+    """Zeros instead of draws, for parameters that are filled in afterwards; zeros that are not touched take no memory."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def uniform(self, low: float, high: float, shape: Shape) -> np.ndarray:
+        return np.zeros(shape, np.float32)
+
+    def normal(self, mean: float, std: float, shape: Shape) -> np.ndarray:
+        return np.zeros(shape, np.float32)
 
 
 def _box_muller(rows: np.ndarray, mean: float, std: float) -> None:
