@@ -1,0 +1,140 @@
+"""GPT-2 (Radford et al. 2019), with the names of the book's chapter 4. It reads from top to bottom.
+
+Letters in shape comments: B batch, T tokens, C = emb_dim, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..engine import Tensor
+from ..errors import ConfigError, ContextLengthError, DataError
+from ..nn import Dropout, Embedding, LayerNorm, Linear, Module, Sequential, TransformerBlock
+from ..nn.layers import check_size
+from ..ops.linear import check_ids
+from ..rng import Generator, Zeros, get_generator
+
+_MAX_BYTES = 64 * 2**30  # a model larger than this is a slip of the keyboard, not a plan for a laptop
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The book's keys and a few options; the sizes are checked when it is made, before anything is allocated.
+
+    `init`: "pytorch" draws each layer as PyTorch does, in the order of construction; "gpt2" draws N(0, 0.02), positions
+    N(0, 0.01) and the layers that add to the residual stream N(0, 0.02/√(2 n_layers)) (OpenAI's model.py; Radford et al. 2019
+    §2.3); "zeros" draws nothing, for weights that are loaded next. `tie_weights`: the head shares the token embedding.
+    """
+
+    vocab_size: int = 50257
+    context_length: int = 1024
+    emb_dim: int = 768
+    n_heads: int = 12
+    n_layers: int = 12
+    drop_rate: float = 0.1
+    qkv_bias: bool = False
+    tie_weights: bool = False
+    init: str = "pytorch"
+
+    def __post_init__(self) -> None:
+        sizes = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
+        check_size("GPTConfig", **{name: getattr(self, name) for name in sizes})
+        if self.emb_dim % self.n_heads:
+            raise ConfigError(f"GPTConfig: n_heads {self.n_heads} does not divide emb_dim {self.emb_dim}")
+        if isinstance(self.drop_rate, (bool, str)) or not 0 <= self.drop_rate <= 1:
+            raise ConfigError(f"GPTConfig: drop_rate is {self.drop_rate!r}: it must lie between 0 and 1")
+        for name in ("qkv_bias", "tie_weights"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"GPTConfig: {name} is {getattr(self, name)!r}: it must be True or False")
+        if self.init not in ("pytorch", "gpt2", "zeros"):
+            raise ConfigError(f"GPTConfig: init is {self.init!r}: use 'pytorch', 'gpt2' or 'zeros'")
+        if 4 * self.n_parameters() > _MAX_BYTES:
+            raise ConfigError(
+                f"GPTConfig: {self.n_parameters():,} parameters need {4 * self.n_parameters() / 2**30:,.0f} GiB in float32, "
+                f"more than {_MAX_BYTES // 2**30} GiB: choose smaller sizes"
+            )
+
+    def n_parameters(self) -> int:
+        """How many numbers the model learns, by formula: nothing is allocated."""
+        c, bias = self.emb_dim, 3 * self.emb_dim if self.qkv_bias else 0
+        block = 12 * c * c + 10 * c + bias
+        head = 0 if self.tie_weights else self.vocab_size * c
+        return (self.vocab_size + self.context_length) * c + self.n_layers * block + 2 * c + head
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+PRESETS: dict[str, GPTConfig] = {
+    "story": GPTConfig(
+        vocab_size=512, context_length=64, emb_dim=128, n_heads=4, n_layers=4, drop_rate=0.1, init="gpt2"
+    ),
+    "124M": GPTConfig(emb_dim=768, n_heads=12, n_layers=12),
+    "355M": GPTConfig(emb_dim=1024, n_heads=16, n_layers=24),
+    "774M": GPTConfig(emb_dim=1280, n_heads=20, n_layers=36),
+    "1558M": GPTConfig(emb_dim=1600, n_heads=25, n_layers=48),
+}
+
+
+class GPTModel(Module):
+    """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token."""
+
+    def __init__(self, config: GPTConfig, *, rng: Generator | None = None) -> None:
+        rng = rng or get_generator()
+        draw = rng if config.init == "pytorch" else Zeros()
+        c = config.emb_dim
+        self.config = config
+        self.tok_emb = Embedding(config.vocab_size, c, rng=draw)
+        self.pos_emb = Embedding(config.context_length, c, rng=draw)
+        self.drop_emb = Dropout(config.drop_rate)
+        self.trf_blocks = Sequential(
+            *(
+                TransformerBlock(c, config.n_heads, config.context_length, config.drop_rate, config.qkv_bias, rng=draw)
+                for _ in range(config.n_layers)
+            )
+        )
+        self.final_norm = LayerNorm(c)
+        self.out_head = Linear(c, config.vocab_size, bias=False, rng=draw)
+        if config.tie_weights:
+            self.out_head.weight = self.tok_emb.weight
+        if config.init == "gpt2":
+            self._draw_gpt2(rng)
+        for name, parameter in self.named_parameters():
+            parameter.name = name
+
+    def forward(self, ids: Any) -> Tensor:
+        ids = check_ids(ids, self.config.vocab_size, "GPTModel")
+        if ids.ndim != 2 or ids.size == 0:
+            raise DataError(f"GPTModel: ids have shape {ids.shape}: they must be (batch, tokens), neither of them 0")
+        if ids.shape[1] > self.config.context_length:
+            raise ContextLengthError(
+                f"GPTModel: {ids.shape[1]} tokens, the context length is {self.config.context_length}: "
+                "pass the last of them, or make the model with a longer context"
+            )
+        x = self.tok_emb(ids) + self.pos_emb(np.arange(ids.shape[1]))  # (B, T, C)
+        x = self.drop_emb(x)
+        x = self.trf_blocks(x)  # (B, T, C)
+        x = self.final_norm(x)
+        return self.out_head(x)  # (B, T, V)
+
+    def _draw_gpt2(self, rng: Generator) -> None:
+        residual = 0.02 / math.sqrt(2 * self.config.n_layers)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                onto_residual = name.endswith(("att.out_proj.weight", "ff.layers.2.weight"))
+                std = residual if onto_residual else 0.01 if name == "pos_emb.weight" else 0.02
+                parameter.data[...] = rng.normal(0.0, std, parameter.shape)
+
+    def describe(self) -> str:
+        return f"{self.n_parameters():,} parameters"
+
+
+def preset(name: str, **changes: Any) -> GPTConfig:
+    """A named configuration with some keys changed: `preset("124M", context_length=256)`."""
+    if name not in PRESETS:
+        raise ConfigError(f"preset {name!r} is not one of {', '.join(PRESETS)}")
+    return replace(PRESETS[name], **changes)

@@ -1,0 +1,55 @@
+"""Multi-head attention with a causal mask (Vaswani et al. 2017 §3.2.2; the book's chapter 3).
+
+Letters in shape comments: B batch, T tokens, C = d_out features, H heads of C/H features each.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from .. import ops
+from ..engine import Tensor
+from ..errors import ConfigError, ContextLengthError
+from ..ops.dropout import check_rate
+from ..rng import Generator, get_generator
+from .layers import Linear, check_size
+from .module import Module
+
+
+class MultiHeadAttention(Module):
+    """Every token gathers the values of the tokens before it and its own: (B, T, d_in) -> (B, T, d_out)."""
+
+    ignored_keys: ClassVar[tuple[str, ...]] = ("mask",)  # the book's PyTorch module keeps its mask among the weights
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        context_length: int,
+        dropout: float,
+        num_heads: int,
+        qkv_bias: bool = False,
+        *,
+        rng: Generator | None = None,
+    ) -> None:
+        check_size("MultiHeadAttention", d_in=d_in, d_out=d_out, context_length=context_length, num_heads=num_heads)
+        if d_out % num_heads:
+            raise ConfigError(f"MultiHeadAttention: num_heads is {num_heads}, d_out is {d_out}: heads must divide it")
+        self.num_heads, self.context_length = num_heads, context_length
+        self.drop_rate = check_rate(dropout, "MultiHeadAttention")
+        self.W_query = Linear(d_in, d_out, bias=qkv_bias, rng=rng)
+        self.W_key = Linear(d_in, d_out, bias=qkv_bias, rng=rng)
+        self.W_value = Linear(d_in, d_out, bias=qkv_bias, rng=rng)
+        self.out_proj = Linear(d_out, d_out, rng=rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2] > self.context_length:
+            raise ContextLengthError(f"attention: {x.shape[-2]} tokens, the context length is {self.context_length}")
+        queries, keys, values = self.W_query(x), self.W_key(x), self.W_value(x)  # (B, T, C) each
+        drop_rate = self.drop_rate if self.training else 0.0
+        rng = get_generator().spawn() if drop_rate else None
+        context = ops.attention(queries, keys, values, n_heads=self.num_heads, drop_rate=drop_rate, rng=rng)
+        return self.out_proj(context)  # (B, T, C)
+
+    def describe(self) -> str:
+        return f"{self.num_heads} heads, context {self.context_length}, drop_rate {self.drop_rate}"

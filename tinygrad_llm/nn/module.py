@@ -1,0 +1,161 @@
+"""Module: a layer, or layers of layers, that knows its parameters by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..engine import Tensor
+from ..errors import DTypeError, StateDictError
+
+
+class Parameter(Tensor):
+    """A tensor that is learned: a leaf that requires a gradient."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(data, requires_grad=True)
+
+
+class Module:
+    """Whatever is assigned to an attribute and is a Parameter or a Module belongs to it, in the order of assignment.
+
+    Subclasses write `forward`; calling the module calls it. `training` is True until `eval()`.
+    """
+
+    training: bool = True
+    ignored_keys: ClassVar[tuple[str, ...]] = ()  # names in other people's state dicts that hold nothing learned
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{type(self).__name__} has no forward(): a Module subclass must define it")
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly inside this one."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all modules inside, with their paths: "", "trf_blocks", "trf_blocks.0", ..."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def _named_entries(self) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter under every name it has; a shared one comes more than once."""
+        for path, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    yield f"{path}.{name}" if path else name, value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Each parameter once, with its path: ("trf_blocks.0.att.W_query.weight", ...)."""
+        seen = set()
+        for name, parameter in self._named_entries():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Each parameter once, as an optimizer takes them."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def n_parameters(self) -> int:
+        """How many numbers are learned; a shared parameter counts once."""
+        return sum(parameter.size for parameter in self.parameters())
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def train(self, mode: bool = True) -> Module:
+        """Switch to training, in which dropout drops; returns the module."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Module:
+        """Switch to evaluation, in which the result depends on the input alone; returns the module."""
+        return self.train(False)
+
+    def astype(self, dtype: Any) -> Module:
+        """Convert all parameters to float32 or float64, in place, and forget their gradients; returns the module."""
+        dtype = np.dtype(dtype)
+        if dtype not in (np.float32, np.float64):
+            raise DTypeError(f"astype: {dtype} is not a dtype of parameters: use np.float32 or np.float64")
+        for parameter in self.parameters():
+            parameter.data, parameter.grad = parameter.data.astype(dtype), None
+        return self
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Name -> array. The arrays are the parameters' own: copy those that should not change with them."""
+        return {name: parameter.data for name, parameter in self._named_entries()}
+
+    def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
+        """Copy `arrays` into the parameters, converted to their dtype. Names and shapes are checked before any is changed.
+
+        A shared parameter may come under any of its names. StateDictError lists what is missing, unexpected or misshapen.
+        """
+        parameters = dict(self._named_entries())
+        ignored = {
+            f"{path}.{key}" if path else key for path, module in self.named_modules() for key in module.ignored_keys
+        }
+        given = {name: np.asarray(array) for name, array in arrays.items() if name not in ignored}
+        loaded = {id(parameters[name]) for name in given if name in parameters}
+        problems = [
+            f"missing {name} {parameter.shape}" for name, parameter in parameters.items() if id(parameter) not in loaded
+        ]
+        for name, array in given.items():
+            if name not in parameters:
+                close = difflib.get_close_matches(name, parameters, 1)
+                problems.append(f"unexpected {name} {array.shape}" + (f" (did you mean {close[0]}?)" if close else ""))
+            elif array.shape != parameters[name].shape:
+                problems.append(f"{name} is {array.shape}, here it is {parameters[name].shape}")
+            elif array.dtype.kind not in "fiu":
+                problems.append(f"{name} holds {array.dtype}, not numbers")
+        if problems:
+            shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+            raise StateDictError(f"load_state_dict: {shown}. Nothing was loaded")
+        for name, array in given.items():
+            parameters[name].data[...] = array
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__}({self.describe()})"]
+        for name, child in self.named_children():
+            lines += [f"  ({name}): " + repr(child).replace("\n", "\n  ")]
+        return "\n".join(lines)
+
+    def describe(self) -> str:
+        """What stands between the parentheses of repr(): shapes and rates."""
+        return ", ".join(f"{name} {value.shape}" for name, value in vars(self).items() if isinstance(value, Parameter))
+
+
+class Sequential(Module):
+    """Modules one after the other; they are named "0", "1", ..."""
+
+    def __init__(self, *modules: Module) -> None:
+        for i, module in enumerate(modules):
+            setattr(self, str(i), module)
+
+    def __iter__(self) -> Iterator[Module]:
+        return (module for _, module in self.named_children())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, i: int) -> Module:
+        return list(self)[i]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = module(x)
+        return x

@@ -1,0 +1,50 @@
+"""The block that a GPT repeats (the book's chapter 4)."""
+
+from __future__ import annotations
+
+from ..engine import Tensor
+from ..rng import Generator
+from .attention import MultiHeadAttention
+from .layers import GELU, Dropout, LayerNorm, Linear
+from .module import Module, Sequential
+
+
+class FeedForward(Module):
+    """Each token by itself, through a layer four times as wide: (..., C) -> (..., C)."""
+
+    def __init__(self, emb_dim: int, *, rng: Generator | None = None) -> None:
+        self.layers = Sequential(
+            Linear(emb_dim, 4 * emb_dim, rng=rng),  # (..., 4C)
+            GELU(),
+            Linear(4 * emb_dim, emb_dim, rng=rng),  # (..., C)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class TransformerBlock(Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x)): (B, T, C) -> (B, T, C).
+
+    The norm comes first, inside the shortcut (GPT-2; Radford et al. 2019 §2.3).
+    """
+
+    def __init__(
+        self,
+        emb_dim: int,
+        n_heads: int,
+        context_length: int,
+        drop_rate: float = 0.0,
+        qkv_bias: bool = False,
+        *,
+        rng: Generator | None = None,
+    ) -> None:
+        self.att = MultiHeadAttention(emb_dim, emb_dim, context_length, drop_rate, n_heads, qkv_bias, rng=rng)
+        self.ff = FeedForward(emb_dim, rng=rng)
+        self.norm1 = LayerNorm(emb_dim)
+        self.norm2 = LayerNorm(emb_dim)
+        self.drop_shortcut = Dropout(drop_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_shortcut(self.att(self.norm1(x)))
+        return x + self.drop_shortcut(self.ff(self.norm2(x)))
