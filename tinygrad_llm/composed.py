@@ -94,7 +94,8 @@ def cross_entropy(
     targets = np.asarray(targets)
     counted = targets != ignore_index
     log_p = _ops["log_softmax"](logits)  # (..., V)
-    picked = log_p[(*np.indices(targets.shape), np.where(counted, targets, 0))]  # (...)
+    places = (*np.indices(targets.shape), np.where(counted, targets, 0))
+    picked = log_p[places]  # (...)
     losses = -((1 - label_smoothing) * picked + label_smoothing * log_p.mean(axis=-1))
     losses = _ops["where"](losses, 0.0, condition=counted)
     if reduction == "none":
@@ -147,7 +148,7 @@ def attention(
     scores = queries @ keys.swapaxes(-1, -2) / math.sqrt(c // n_heads)  # (B, H, T, S)
     visible = np.ones(scores.shape[-2:], bool) if mask is None else np.asarray(mask)
     if causal:
-        visible = visible & np.tri(*scores.shape[-2:], scores.shape[-1] - scores.shape[-2], dtype=bool)
+        visible = visible & np.tri(t, k.shape[1], k.shape[1] - t, dtype=bool)
     scores = _ops["where"](scores, -math.inf, condition=visible)
     p = _ops["softmax"](scores)
     if drop_rate:

@@ -235,7 +235,7 @@ class Tensor(Operators):
         return self.item()
 
     def __repr__(self) -> str:
-        return describe(self.data, self.name, self.node and self.node.op.name, self.requires_grad)
+        return describe(self.data, self.name, self.node.op.name if self.node else None, self.requires_grad)
 
     def item(self) -> float:
         """The one element as a Python number; any other size is an error."""

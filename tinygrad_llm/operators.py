@@ -188,7 +188,7 @@ class Operators:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self.requires_grad:
             raise GraphError(
-                f"an array made of this tensor {self.shape} would leave the tape: "
+                f"an array made of this tensor {self.data.shape} would leave the tape: "
                 "use t.data (the array), t.detach(), or an op of tinygrad_llm.ops"
             )
         return np.array(self.data, dtype=dtype, copy=copy)
