@@ -1,0 +1,409 @@
+"""Make the reference values that tests/test_reference.py compares with, by PyTorch 2.13 on the CPU in float64.
+
+    pip install '.[reference]'
+    python tests/reference/make.py            # write the files anew, a few seconds
+    python tests/reference/make.py --check    # make them afresh, compare with the stored ones, exit 1 where they drifted
+
+Every number comes from PyTorch's own functions and autograd; nothing of tinygrad_llm is imported. Inputs have few digits, so that
+the files stay small; they are drawn from a seed made of the case's name, so that a new case changes no other.
+"""
+
+import argparse
+import sys
+import zlib
+
+import numpy as np
+import store
+import torch
+from plain_gpt import FeedForward, GPTModel, MultiHeadAttention, TransformerBlock
+from torch import nn
+from torch.nn import functional as F
+
+TOLERANCE = 1e-12  # of --check
+
+
+def draw(name: str, *shape: int, scale: float = 1.0) -> np.ndarray:
+    """Normal numbers of three decimals that depend on the name and the shape alone."""
+    stream = np.random.RandomState(zlib.crc32(name.encode()))
+    return np.round(scale * stream.standard_normal(shape), 3)
+
+
+def differentiate(name: str, output: torch.Tensor, inputs: dict) -> dict:
+    """{output, g, gradients}: a fixed random cotangent g sent back from `output` to the `inputs` (name -> leaf)."""
+    g = draw(name + " g", *output.shape)
+    gradients = torch.autograd.grad(output, list(inputs.values()), torch.tensor(g))
+    return {
+        "output": output.detach().numpy(),
+        "g": g,
+        "gradients": {key: d.numpy() for key, d in zip(inputs, gradients, strict=True)},
+    }
+
+
+# ---- every op
+
+
+ops: dict[str, dict] = {}
+
+
+def op(name: str, function, *inputs, **options) -> None:
+    """The op that `name` begins with. An input is an array or, as a tuple, the shape of one to draw; options are ours."""
+    arrays = [draw(f"{name} {i}", *x) if isinstance(x, tuple) else np.asarray(x, float) for i, x in enumerate(inputs)]
+    leaves = [torch.tensor(a, requires_grad=True) for a in arrays]
+    made = differentiate(name, function(*leaves), {str(i): leaf for i, leaf in enumerate(leaves)})
+    ops[name] = {"options": options, "inputs": {str(i): a for i, a in enumerate(arrays)}} | made
+
+
+def elementwise_ops() -> None:
+    op("add", torch.add, (2, 3, 4), (3, 1))
+    op("subtract", torch.subtract, (3, 1), (1, 4))
+    op("multiply", torch.multiply, (2, 1, 4), (3, 1))
+    op("multiply by one number", torch.multiply, (2, 3), ())
+    op("divide", torch.divide, (2, 3), [[1.5], [-0.25]])
+    positive = [[0.25, 1.5, 3.0], [0.75, 2.0, 1.0]]
+    op("power", torch.pow, positive, (3,))
+    op("power of one exponent", torch.pow, positive, -1.5)
+    op("power at zero", torch.pow, [0.0, 0.0, 0.0, 2.0], [2.0, 1.0, 0.0, 0.0])
+    op("negative", torch.negative, (2, 3))
+    op("absolute with zero", torch.abs, [-1.5, 0.0, 2.0])
+    op("exp", torch.exp, (2, 3))
+    op("log", torch.log, positive)
+    op("sqrt", torch.sqrt, positive)
+    op("sqrt at zero", torch.sqrt, [0.0, 4.0])
+    op("sin", torch.sin, (2, 3))
+    op("cos", torch.cos, (2, 3))
+    op("maximum", torch.maximum, (2, 3), (3,))
+    op("maximum with ties", torch.maximum, [1.0, -2.0, 0.5], [1.0, 2.0, 0.5])
+    op("minimum", torch.minimum, (2, 3), (3,))
+    op("minimum with ties", torch.minimum, [1.0, -2.0, 0.5], [1.0, 2.0, 0.5])
+    condition = np.array([[True, False, True], [False, False, True]])
+    op("where", lambda x, y: torch.where(torch.tensor(condition), x, y), (2, 3), (3,), condition=condition)
+    op("where with a broadcast condition", lambda x, y: torch.where(torch.tensor(condition), x, y),
+       (2, 2, 3), (1, 3), condition=condition)  # fmt: skip
+    edges = [-2.0, -1.0, -0.5, 0.0, 0.75, 1.0, 3.0]
+    op("clip", lambda x: torch.clamp(x, -1.0, 1.0), edges, low=-1.0, high=1.0)
+    op("clip from below", lambda x: torch.clamp(x, min=0.0), edges, low=0.0)
+    op("clip from above", lambda x: torch.clamp(x, max=0.75), edges, high=0.75)
+
+
+def activation_ops() -> None:
+    wide = [-40.0, -9.0, -3.0, -1.0, -0.25, 0.0, 0.5, 1.0, 2.699, 6.0, 40.0]
+    op("tanh", torch.tanh, wide)
+    op("sigmoid", torch.sigmoid, wide)
+    op("relu", torch.relu, wide)
+    op("gelu", lambda x: F.gelu(x, approximate="tanh"), wide)
+    op("gelu_erf", F.gelu, wide)
+    op("erf", torch.erf, [-7.0, -4.5, -2.0, -0.46, -1e-9, 0.0, 0.3, 0.47, 1.0, 3.9, 4.1, 30.0])
+    op("silu", F.silu, wide)
+
+
+def reductions() -> None:
+    every = (0, 1, 2)
+
+    def norm(x, axes, keepdims):
+        return torch.linalg.vector_norm(x, dim=axes, keepdim=keepdims)
+
+    kinds = {
+        "sum": lambda x, axes, keepdims: x.sum(axes, keepdim=keepdims),
+        "mean": lambda x, axes, keepdims: x.mean(axes, keepdim=keepdims),
+        "max": lambda x, axes, keepdims: x.amax(axes, keepdim=keepdims),
+        "var": lambda x, axes, keepdims: x.var(axes, correction=0, keepdim=keepdims),
+        "norm": norm,
+        "logsumexp": lambda x, axes, keepdims: x.logsumexp(axes, keepdim=keepdims),
+    }
+    for kind, function in kinds.items():
+        op(kind, lambda x, f=function: f(x, every, False), (2, 3, 4))
+        op(f"{kind} over the last axis", lambda x, f=function: f(x, (-1,), False), (2, 3, 4), axis=-1)
+        op(f"{kind} over two axes", lambda x, f=function: f(x, (0, 2), False), (2, 3, 4), axis=(0, 2))
+        op(f"{kind} that keeps axes", lambda x, f=function: f(x, (1,), True), (2, 3, 4), axis=1, keepdims=True)
+    op("max with ties", lambda x: x.amax(1), [[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]], axis=1)
+    op("var with n - 1", lambda x: x.var(1, correction=1), (3, 4), axis=1, ddof=1)
+    op("norm at zero", lambda x: norm(x, (1,), False), [[0.0, 0.0], [3.0, 4.0]], axis=1)
+    op("logsumexp of large numbers", lambda x: x.logsumexp(0), [1000.0, 1001.0, -1000.0])
+
+
+def shape_ops() -> None:
+    op("reshape", lambda x: x.reshape(4, -1), (2, 3, 2), shape=(4, -1))
+    op("transpose", lambda x: x.permute(2, 1, 0), (2, 3, 4))
+    op("transpose in an order", lambda x: x.permute(1, 2, 0), (2, 3, 4), axes=(1, 2, 0))
+    op("swapaxes", lambda x: x.swapaxes(0, -1), (2, 3, 4), axis1=0, axis2=-1)
+    op("expand_dims", lambda x: x.unsqueeze(1), (2, 3), axis=1)
+    op("squeeze", torch.squeeze, (1, 3, 1, 2))
+    op("squeeze of one axis", lambda x: x.squeeze(0), (1, 3, 1), axis=0)
+    op("broadcast_to", lambda x: x.expand(2, 3, 4), (3, 1), shape=(2, 3, 4))
+    op("concatenate", lambda *a: torch.cat(a, 1), (2, 1), (2, 3), (2, 2), axis=1)
+    op("stack", lambda *a: torch.stack(a, -1), (2, 3), (2, 3), axis=-1)
+    mask = np.array([[True, False, True], [False, True, True]])
+    twice, rows = np.array([[2, 0], [2, 1]]), np.array([2, 0])
+    indices = {
+        "slices": (slice(1, None), slice(None, None, 2)),
+        "an integer": -1,
+        "an integer and None": (slice(None), 1, None),
+        "integers, twice the same": twice,
+        "a mask": mask,
+        "a slice and integers": (slice(None), rows),
+    }
+    for kind, index in indices.items():
+        shape = (2, 3) if kind == "a mask" else (3, 4, 2)
+        theirs = _torch_index(index)
+        op(f"getitem of {kind}", lambda x, i=theirs: x[i], shape, index=index)
+        if index is not twice:
+            value_shape = np.empty(shape)[index].shape
+            op(f"set_at of {kind}", lambda x, v, i=theirs: _set_at(x, v, i), shape, value_shape, index=index)
+    op("set_at with a broadcast value", lambda x, v: _set_at(x, v, slice(1, None)), (3, 4), (4,), index=slice(1, None))
+
+
+def _torch_index(index):
+    if isinstance(index, tuple):
+        return tuple(_torch_index(i) for i in index)
+    return torch.tensor(index) if isinstance(index, np.ndarray) else index
+
+
+def _set_at(x, value, index):
+    y = x.clone()
+    y[index] = value
+    return y
+
+
+def matrix_ops() -> None:
+    shapes = [((2, 3), (3, 4)), ((2, 1, 3, 4), (5, 4, 2)), ((3,), (3,)), ((3,), (2, 3, 4)), ((2, 3, 4), (4,))]
+    for x, y in shapes:
+        op(f"matmul {x} {y}", torch.matmul, x, y)
+    op("linear", F.linear, (2, 3, 4), (5, 4), (5,))
+    op("linear without bias", F.linear, (2, 3, 4), (5, 4))
+    op("linear of a vector", F.linear, (4,), (5, 4), (5,))
+    ids = np.array([[1, 4, 1], [0, 1, 4]])
+    op("embedding", lambda w: F.embedding(torch.tensor(ids), w), (6, 3), ids=ids)
+
+
+def softmax_ops() -> None:
+    large = [[1e4, 1e4 - 1, -1e4], [-745.0, 0.0, 1.0]]
+    for kind, function in {"softmax": torch.softmax, "log_softmax": torch.log_softmax}.items():
+        op(kind, lambda x, f=function: f(x, -1), (2, 3, 4))
+        op(f"{kind} along the first axis", lambda x, f=function: f(x, 0), (3, 4), axis=0)
+        op(f"{kind} of large numbers", lambda x, f=function: f(x, -1), large)
+    targets = np.array([[3, 0, -100], [4, -100, 4]])
+    for reduction in ("mean", "sum", "none"):
+        for smoothing in (0.0, 0.1):
+            op(
+                f"cross_entropy {reduction}, smoothing {smoothing}",
+                lambda x, r=reduction, s=smoothing: F.cross_entropy(
+                    x.movedim(-1, 1), torch.tensor(targets), reduction=r, label_smoothing=s
+                ),
+                (2, 3, 5),
+                targets=targets,
+                reduction=reduction,
+                label_smoothing=smoothing,
+            )
+    # the check by hand: 1.1269280 and 0.7935947 are known for these rows
+    rows = [[-1.0, 1.0], [-0.5, 1.5], [-0.5, 1.5]]
+    for targets_of_rows in ([0, 1, 1], [0, 1, 9]):
+        op(
+            f"cross_entropy of the rows {targets_of_rows}",
+            lambda x, t=targets_of_rows: F.cross_entropy(x, torch.tensor(t), ignore_index=9),
+            rows,
+            targets=np.array(targets_of_rows),
+            ignore_index=9,
+        )
+
+
+def normalization_ops() -> None:
+    op("layer_norm", lambda x, s, b: F.layer_norm(x, (4,), s, b, 1e-5), (2, 3, 4), (4,), (4,))
+    op("layer_norm with another eps", lambda x, s, b: F.layer_norm(x, (4,), s, b, 0.1), (2, 4), (4,), (4,), eps=0.1)
+    op("layer_norm of a constant row", lambda x, s, b: F.layer_norm(x, (3,), s, b, 1e-5), [[2.0] * 3], (3,), (3,))
+    op("rms_norm", lambda x, s: F.rms_norm(x, (4,), s, 1e-5), (2, 3, 4), (4,))
+    op("rms_norm with another eps", lambda x, s: F.rms_norm(x, (4,), s, 0.1), (2, 4), (4,), eps=0.1)
+
+
+def attention_ops() -> None:
+    """Against scaled_dot_product_attention; `visible` is what is masked in all, ours are causal= and mask=."""
+
+    def sdpa(n_heads, n_kv_heads, visible):
+        def attend(q, k, v):
+            q, k, v = (
+                x.unflatten(-1, (h, -1)).transpose(1, 2) for x, h in ((q, n_heads), (k, n_kv_heads), (v, n_kv_heads))
+            )
+            seen = None if visible is None else torch.tensor(visible)
+            y = F.scaled_dot_product_attention(q, k, v, seen, enable_gqa=n_kv_heads != n_heads)
+            return y.transpose(1, 2).flatten(2)
+
+        return attend
+
+    square, later = np.tri(4, dtype=bool), np.tri(2, 5, 3, dtype=bool)
+    padding = np.array([[True, True, True, False], [True, True, False, False]])[:, None, None]  # (B, 1, 1, S)
+    full = ((2, 4, 6),) * 3
+    op("attention", sdpa(2, 2, square), *full, n_heads=2)
+    op("attention of one head", sdpa(1, 1, square), (1, 4, 3), (1, 4, 3), (1, 4, 3), n_heads=1)
+    op("attention that sees all", sdpa(3, 3, None), *full, n_heads=3, causal=False)
+    op("attention with padding", sdpa(2, 2, padding), *full, n_heads=2, causal=False, mask=padding)
+    op("attention, causal with padding", sdpa(2, 2, padding & square), *full, n_heads=2, mask=padding)
+    op("attention with earlier keys", sdpa(2, 2, later), (2, 2, 6), (2, 5, 6), (2, 5, 6), n_heads=2)
+    op("attention with fewer key heads", sdpa(4, 2, square), (2, 4, 8), (2, 4, 4), (2, 4, 4), n_heads=4, n_kv_heads=2)
+    op("attention with one key head", sdpa(4, 1, square), (2, 4, 8), (2, 4, 2), (2, 4, 2), n_heads=4, n_kv_heads=1)
+    blind = square.copy()
+    blind[2] = False  # a query that sees no key: PyTorch gives 0 too
+    op("attention of a blind query", sdpa(2, 2, blind), *full, n_heads=2, causal=False, mask=blind)
+
+
+# ---- the layers, and GPT-2
+
+
+def fill(name: str, module: nn.Module) -> dict[str, np.ndarray]:
+    """Set every parameter to numbers of three decimals, those of norms near 1; returns them."""
+    values = {}
+    for key, p in module.named_parameters():
+        value = draw(f"{name} {key}", *p.shape, scale=0.3)
+        if key.endswith("scale") or (p.ndim == 1 and key == "weight"):
+            value = np.round(value + 1, 3)
+        p.data = torch.tensor(value)
+        values[key] = value
+    return values
+
+
+def layers() -> dict[str, dict]:
+    cases: dict[str, dict] = {}
+
+    def layer(name: str, module: nn.Module, inputs: np.ndarray | tuple, rename=None, **arguments) -> None:
+        """The layer that `name` begins with, ours made with `arguments`; `rename` maps PyTorch's names to ours."""
+        module = module.double()
+        parameters = fill(name, module)
+        rename = rename or {}
+        x = draw(f"{name} x", *inputs) if isinstance(inputs, tuple) else inputs
+        leaf = torch.tensor(x, requires_grad=x.dtype == np.float64)
+        wanted = {rename.get(key, key): p for key, p in module.named_parameters()}
+        if leaf.requires_grad:
+            wanted["x"] = leaf
+        made = differentiate(name, module(leaf), wanted)
+        cases[name] = {
+            "arguments": arguments,
+            "parameters": {rename.get(key, key): value for key, value in parameters.items()},
+            "x": x,
+        } | made
+
+    layer("Linear", nn.Linear(4, 3), (2, 3, 4), in_features=4, out_features=3)
+    layer("Linear without bias", nn.Linear(4, 3, bias=False), (2, 4), in_features=4, out_features=3, bias=False)
+    layer("Embedding", nn.Embedding(5, 3), np.array([[4, 1], [1, 0]]), num_embeddings=5, embedding_dim=3)
+    scale_shift = {"weight": "scale", "bias": "shift"}
+    layer("LayerNorm", nn.LayerNorm(4), (2, 3, 4), scale_shift, emb_dim=4)
+    layer("LayerNorm with eps 1e-12", nn.LayerNorm(4, eps=1e-12), (2, 4), scale_shift, emb_dim=4, eps=1e-12)
+    layer("RMSNorm", nn.RMSNorm(4, eps=1e-5), (2, 3, 4), emb_dim=4)
+    layer("RMSNorm with eps 0.1", nn.RMSNorm(4, eps=0.1), (2, 4), emb_dim=4, eps=0.1)
+    layer("GELU", nn.GELU(approximate="tanh"), (2, 3, 4))
+    attention = {"d_in": 5, "d_out": 6, "context_length": 7, "dropout": 0.0, "num_heads": 2}
+    layer("MultiHeadAttention", MultiHeadAttention(**attention), (2, 4, 5), **attention)
+    full = attention | {"context_length": 4, "num_heads": 3, "qkv_bias": True}
+    layer("MultiHeadAttention of a full context", MultiHeadAttention(**full), (2, 4, 5), **full)
+    layer("FeedForward", FeedForward(3), (2, 3, 3), emb_dim=3)
+    block = {"emb_dim": 4, "n_heads": 2, "context_length": 5}
+    layer("TransformerBlock", TransformerBlock(**block), (2, 4, 4), **block)
+    layer("TransformerBlock with bias", TransformerBlock(**block, qkv_bias=True), (2, 5, 4), **block, qkv_bias=True)
+    return cases
+
+
+SMALL = {"vocab_size": 13, "context_length": 6, "emb_dim": 6, "n_heads": 2, "n_layers": 2}
+ADAMW = {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
+
+
+def gpt() -> dict[str, dict]:
+    cases = {}
+    ids = np.array([[5, 0, 12, 5, 7], [1, 1, 3, 11, 2]])
+    targets = np.array([[0, 12, 5, 7, -100], [1, 3, 11, 2, 9]])
+    for tie_weights in (False, True):
+        for qkv_bias in (False, True):
+            name = f"{'tied' if tie_weights else 'untied'}, {'with' if qkv_bias else 'without'} qkv bias"
+            config = SMALL | {"qkv_bias": qkv_bias, "tie_weights": tie_weights}
+            model = GPTModel(**config).double()
+            parameters = fill("gpt", model)
+
+            def loss_of(logits):
+                return F.cross_entropy(logits.flatten(0, 1), torch.tensor(targets).flatten())
+
+            logits = model(torch.tensor(ids))
+            loss_of(logits).backward()
+            gradients = {key: p.grad.numpy().copy() for key, p in model.named_parameters()}
+            optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
+            losses = []
+            for _ in range(10):
+                optimizer.zero_grad()
+                loss = loss_of(model(torch.tensor(ids)))
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+            cases[name] = {
+                "config": config,
+                "parameters": parameters,
+                "ids": ids,
+                "targets": targets,
+                "logits": logits.detach().numpy(),
+                "loss": loss_of(logits).item(),
+                "gradients": gradients,
+                "adamw": ADAMW,
+                "losses": losses,
+                "trained": {key: p.detach().numpy() for key, p in model.named_parameters()},
+            }
+    return cases
+
+
+def clipping() -> dict[str, dict]:
+    cases = {}
+    for name, max_norm in {"above": 1.5, "below": 100.0, "to almost nothing": 1e-3}.items():
+        gradients = {shape: draw(f"clip {shape}", *shape) for shape in ((2, 3), (4,), ())}
+        leaves = [torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in gradients]
+        for leaf, g in zip(leaves, gradients.values(), strict=True):
+            leaf.grad = torch.tensor(g)
+        total = nn.utils.clip_grad_norm_(leaves, max_norm)
+        cases[name] = {
+            "max_norm": max_norm,
+            "gradients": {str(i): g for i, g in enumerate(gradients.values())},
+            "norm": total.item(),
+            "clipped": {str(i): leaf.grad.numpy() for i, leaf in enumerate(leaves)},
+        }
+    return cases
+
+
+def initial() -> dict[str, dict]:
+    """What PyTorch draws for the book's model after manual_seed(123): a few numbers and the sum of each entry of state_dict.
+
+    Float32, so --check allows what its vectorised logarithm and cosine differ by from one kind of CPU to the next.
+    """
+    cases = {}
+    sizes = {"vocab_size": 65, "context_length": 11, "emb_dim": 12, "n_heads": 3, "n_layers": 2}
+    for changes in ({}, {"qkv_bias": True}, {"tie_weights": True}):
+        torch.manual_seed(123)
+        model = GPTModel(**sizes, **changes)
+        cases[", ".join(changes) or "plain"] = {
+            "config": sizes | changes,
+            "state": {
+                key: {
+                    "shape": list(p.shape),
+                    "first": p.flatten()[:3].double().numpy(),
+                    "last": p.flatten()[-2:].double().numpy(),
+                    "sum": p.double().sum().item(),
+                }
+                for key, p in model.state_dict().items()
+            },
+        }
+    return cases
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the stored files and write nothing")
+    check = parser.parse_args().check
+    torch.set_num_threads(1)
+    for make in (elementwise_ops, activation_ops, reductions, shape_ops, matrix_ops, softmax_ops, normalization_ops):
+        make()
+    attention_ops()
+    made = {"ops": ops, "layers": layers(), "gpt": gpt(), "clipping": clipping(), "initial": initial()}
+    drifted = []
+    for family, cases in made.items():
+        if check:
+            tolerance = 1e-5 if family == "initial" else TOLERANCE
+            drifted += store.drift(store.read(family), store.parse(store.text(cases)), tolerance, family)
+        else:
+            store.path(family).write_text(store.text(cases))
+    print("\n".join(drifted) or f"{sum(map(len, made.values()))} cases {'checked' if check else 'written'}")
+    return 1 if drifted else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

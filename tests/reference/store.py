@@ -1,0 +1,83 @@
+"""The stored reference values: one JSON file a family, {case: {field: value}}, one line a field.
+
+JSON keeps every digit of a float64, reads without NumPy and shows in a diff what changed. What it lacks is written as a
+one-key object: a slice as {"slice": [1, null, 2]}, an array of integers or booleans as {"int64": [...]}, {"bool": [...]}.
+A plain list is an array of float64, or in `options` a tuple: axes, shapes, indices.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+
+def _encode(value):
+    if isinstance(value, slice):
+        return {"slice": [value.start, value.stop, value.step]}
+    if isinstance(value, np.ndarray):
+        return value.tolist() if value.dtype == np.float64 else {value.dtype.name: value.tolist()}
+    raise TypeError(f"{type(value).__name__} {value!r} cannot be stored")
+
+
+def _decode(value):
+    if isinstance(value, list):
+        return tuple(_decode(v) for v in value)
+    if not isinstance(value, dict):
+        return value
+    if "slice" in value:
+        return slice(*value["slice"])
+    for kind in ("int64", "bool"):
+        if kind in value:
+            return np.array(value[kind], kind)
+    return {key: _decode(v) for key, v in value.items()}
+
+
+def text(cases: dict) -> str:
+    """What is stored: each case and each of its fields begins a line."""
+    return (
+        "{\n"
+        + ",\n".join(
+            f"{json.dumps(name)}: {{\n"
+            + ",\n".join(f"{json.dumps(field)}: {json.dumps(value, default=_encode)}" for field, value in case.items())
+            + "\n}"
+            for name, case in cases.items()
+        )
+        + "\n}\n"
+    )
+
+
+def parse(stored: str) -> dict:
+    """The cases in a text: integer and boolean arrays and slices as they were, lists as tuples."""
+    return {name: _decode(case) for name, case in json.loads(stored).items()}
+
+
+def path(family: str) -> Path:
+    return Path(__file__).parent / f"{family}.json"
+
+
+def read(family: str) -> dict:
+    return parse(path(family).read_text())
+
+
+def drift(stored, fresh, tolerance: float, where: str = "") -> list[str]:
+    """One line for each place where two decoded structures differ: in keys, in kind, or in numbers by over `tolerance`."""
+    if isinstance(stored, dict) and isinstance(fresh, dict):
+        return [
+            line
+            for key in {**stored, **fresh}
+            for line in (
+                drift(stored[key], fresh[key], tolerance, f"{where}/{key}")
+                if key in stored and key in fresh
+                else [f"{where}/{key}: only in the {'stored file' if key in stored else 'fresh values'}"]
+            )
+        ]
+    try:
+        a, b = np.asarray(stored, np.float64), np.asarray(fresh, np.float64)
+    except (TypeError, ValueError):  # a slice, a word, or a tuple with such a thing inside
+        return [] if str(stored) == str(fresh) else [f"{where}: {stored!r} stored, {fresh!r} fresh"]
+    if a.shape != b.shape:
+        return [f"{where}: {a.shape} stored, {b.shape} fresh"]
+    if np.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True):
+        return []
+    with np.errstate(invalid="ignore"):
+        return [f"{where}: off by up to {np.nanmax(np.abs(a - b)):.1e}"]

@@ -1,0 +1,212 @@
+"""Every op, every layer, a 2-layer GPT and its training against PyTorch, by the values stored in tests/reference.
+
+The files there were made by tests/reference/make.py with PyTorch 2.13 in float64; no PyTorch is needed here. Each check runs
+twice: on the fused ops, and under `tg.composed()` on their twins from small ops.
+"""
+
+import copy
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+from reference import store
+
+import tinygrad_llm as tg
+from tinygrad_llm import nn, optim
+from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+
+OPS, LAYERS, GPT, CLIPPING = (store.read(family) for family in ("ops", "layers", "gpt", "clipping"))
+
+OPS_WITHOUT_REFERENCE = {"dropout": "PyTorch draws the mask from a stream that depends on the machine"}
+LAYERS_WITHOUT_REFERENCE = {
+    "Dropout": "as the op",
+    "Module": "the base class",
+    "Parameter": "a tensor",
+    "Sequential": "a container; it is inside FeedForward",
+}
+
+both_ways = pytest.mark.parametrize("way", [nullcontext, tg.composed], ids=["fused", "composed"])
+
+
+def assert_equal(ours, reference, what):
+    """float64, the same shape, and at most 1e-10 away, absolute or relative; NaN and infinities at the same places."""
+    reference = np.array(reference, np.float64)
+    assert ours.dtype == np.float64, what
+    assert ours.shape == reference.shape, what
+    np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-10, err_msg=what)
+
+
+def assert_gradients(tensors, gradients):
+    assert tensors.keys() == gradients.keys()
+    for name, tensor in tensors.items():
+        assert_equal(tensor.grad, gradients[name], f"gradient of {name}")
+
+
+def leaf(values):
+    return tg.Tensor(np.array(values, np.float64), requires_grad=True)
+
+
+def arrays(values):
+    return {name: np.array(value, np.float64) for name, value in values.items()}
+
+
+# ---- ops
+
+
+def test_every_op_has_a_reference_or_a_reason():
+    named = {case.split()[0].rstrip(",") for case in OPS}
+    assert named | OPS_WITHOUT_REFERENCE.keys() == tg.Op.registry.keys()
+    assert not named & OPS_WITHOUT_REFERENCE.keys()
+
+
+@both_ways
+@pytest.mark.parametrize("case", OPS)
+def test_op(case, way):
+    stored = OPS[case]
+    inputs = {name: leaf(value) for name, value in stored["inputs"].items()}
+    with way():
+        out = tg.Op.registry[case.split()[0].rstrip(",")](*inputs.values(), **stored["options"])
+    assert_equal(out.data, stored["output"], "output")
+    out.backward(np.array(stored["g"]))
+    assert_gradients(inputs, stored["gradients"])
+
+
+# ---- layers
+
+
+def test_every_layer_has_a_reference_or_a_reason():
+    named = {case.split()[0] for case in LAYERS}
+    assert named | LAYERS_WITHOUT_REFERENCE.keys() == set(nn.__all__)
+    assert not named & LAYERS_WITHOUT_REFERENCE.keys()
+
+
+@both_ways
+@pytest.mark.parametrize("case", LAYERS)
+def test_layer(case, way):
+    stored = LAYERS[case]
+    layer = getattr(nn, case.split()[0])(**stored["arguments"]).astype(np.float64)
+    layer.load_state_dict(arrays(stored["parameters"]))
+    wanted = dict(layer.named_parameters())
+    x = stored["x"]
+    if isinstance(x, tuple):  # numbers, not ids
+        x = wanted["x"] = leaf(x)
+    with way():
+        out = layer(x)
+    assert_equal(out.data, stored["output"], "output")
+    out.backward(np.array(stored["g"]))
+    assert_gradients(wanted, stored["gradients"])
+
+
+# ---- GPT
+
+
+def stored_model(stored):
+    model = GPTModel(GPTConfig(**stored["config"], drop_rate=0.0)).astype(np.float64)
+    model.load_state_dict(arrays(stored["parameters"]))
+    return model
+
+
+def test_gpt_is_stored_tied_and_untied_with_and_without_bias():
+    kinds = {(stored["config"]["tie_weights"], stored["config"]["qkv_bias"]) for stored in GPT.values()}
+    assert len(kinds) == len(GPT) == 4
+
+
+@both_ways
+@pytest.mark.parametrize("case", GPT)
+def test_gpt(case, way):
+    stored = GPT[case]
+    model = stored_model(stored)
+    with way():
+        logits = model(stored["ids"])
+        loss = tg.ops.cross_entropy(logits, targets=stored["targets"])
+    assert_equal(logits.data, stored["logits"], "logits")
+    assert_equal(loss.data, stored["loss"], "loss")
+    loss.backward()
+    assert_gradients(dict(model.named_parameters()), stored["gradients"])
+
+
+@both_ways
+@pytest.mark.parametrize("case", GPT)
+def test_ten_steps_of_adamw(case, way):
+    stored = GPT[case]
+    model = stored_model(stored)
+    optimizer = optim.AdamW(model.parameters(), **stored["adamw"])
+    losses = []
+    for _ in range(10):
+        optimizer.zero_grad()
+        with way():
+            loss = tg.ops.cross_entropy(model(stored["ids"]), targets=stored["targets"])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert_equal(np.array(losses), stored["losses"], "losses")
+    assert losses[-1] < losses[0] - 0.5
+    trained = dict(model.named_parameters())
+    assert trained.keys() == stored["trained"].keys()
+    for name, parameter in trained.items():
+        assert_equal(parameter.data, stored["trained"][name], name)
+
+
+@pytest.mark.parametrize("case", CLIPPING)
+def test_clip_grad_norm(case):
+    stored = CLIPPING[case]
+    parameters = {name: leaf(np.zeros_like(g)) for name, g in arrays(stored["gradients"]).items()}
+    for name, parameter in parameters.items():
+        parameter.grad = np.array(stored["gradients"][name])
+    norm = optim.clip_grad_norm(parameters.values(), stored["max_norm"])
+    assert_equal(np.array(norm), stored["norm"], "norm")
+    assert_gradients(parameters, stored["clipped"])
+
+
+# ---- the comparison that `make.py --check` ends with
+
+
+def test_what_is_stored_survives_the_file():
+    case = {
+        "options": {"axis": (0, 2), "index": (slice(1, None, 2), np.array([[True, False]]), 3), "reduction": "none"},
+        "output": np.array([1 / 3, np.inf, np.nan]),
+        "gradients": {},
+    }
+    parsed = store.parse(store.text({"case": case}))["case"]
+    assert parsed["options"]["axis"] == (0, 2)
+    assert parsed["options"]["index"][0] == slice(1, None, 2)
+    np.testing.assert_array_equal(parsed["options"]["index"][1], [[True, False]], strict=True)
+    np.testing.assert_array_equal(np.array(parsed["output"]), case["output"], strict=True)
+    assert parsed["gradients"] == {}
+
+
+def changed(change):
+    fresh = {"ops": copy.deepcopy(OPS), "gpt": copy.deepcopy(GPT)}
+    change(fresh)
+    return store.drift({"ops": OPS, "gpt": GPT}, fresh, 1e-12)
+
+
+def test_drift_is_named():
+    def move(fresh):
+        case = fresh["gpt"]["tied, with qkv bias"]
+        case["loss"] += 1e-9
+
+    def move_one(fresh):
+        rows = np.array(fresh["ops"]["linear"]["gradients"]["1"])
+        rows[2, 3] -= 1e-9
+        fresh["ops"]["linear"]["gradients"]["1"] = rows
+
+    def drop(fresh):
+        del fresh["ops"]["gelu"]
+
+    def add(fresh):
+        fresh["ops"]["new"] = {}
+
+    def reshape(fresh):
+        fresh["ops"]["exp"]["output"] = (fresh["ops"]["exp"]["output"],)
+
+    def reindex(fresh):
+        fresh["ops"]["getitem of slices"]["options"]["index"] = (slice(0, None), slice(None, None, 2))
+
+    assert changed(lambda fresh: None) == []
+    assert changed(move) == ["/gpt/tied, with qkv bias/loss: off by up to 1.0e-09"]
+    assert changed(move_one) == ["/ops/linear/gradients/1: off by up to 1.0e-09"]
+    assert changed(drop) == ["/ops/gelu: only in the stored file"]
+    assert changed(add) == ["/ops/new: only in the fresh values"]
+    assert changed(reshape) == ["/ops/exp/output: (2, 3) stored, (1, 2, 3) fresh"]
+    assert [line.split(":")[0] for line in changed(reindex)] == ["/ops/getitem of slices/options/index"]
