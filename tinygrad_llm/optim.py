@@ -1,0 +1,449 @@
+"""Optimizers: how gradients become better weights. Read top to bottom, from the plain step to the schedules.
+
+    optimizer = AdamW(model.parameters(), lr=4e-4, weight_decay=0.1)
+    schedule = CosineSchedule(peak_lr=4e-4, total_steps=1000, warmup_steps=100)
+    for step in range(1000):
+        optimizer.zero_grad()
+        loss(model).backward()
+        clip_grad_norm(model.parameters(), max_norm=1.0)
+        optimizer.set_lr(schedule(step))
+        optimizer.step()
+
+Letters: p the weights, g their gradient, m and v running means of g and g^2; all have the shape of p.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ConfigError, DTypeError, NonFiniteError, ShapeError, StateDictError
+
+if TYPE_CHECKING:
+    from .engine import Tensor
+
+_NUMBER = (int, float, np.integer, np.floating)
+
+# ---- the rules: one parameter, one step, in place
+
+
+def sgd_update(
+    p: np.ndarray,
+    g: np.ndarray,
+    step: int,
+    velocity: np.ndarray | None = None,
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+) -> None:
+    """p <- p - lr u,  u <- momentum u + g,  where g includes weight_decay p.
+
+    Momentum is Polyak's (1964): u, here `velocity`, is a decaying sum of gradients; without momentum u = g. The decay is
+    the gradient of an L2 penalty, (weight_decay / 2) |p|^2.
+    """
+    if weight_decay:
+        g = g + weight_decay * p
+    if velocity is not None:
+        velocity *= momentum
+        velocity += g
+        g = velocity
+    p -= lr * g
+
+
+def adamw_update(
+    p: np.ndarray,
+    g: np.ndarray,
+    step: int,
+    m: np.ndarray,
+    v: np.ndarray,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """p <- p (1 - lr weight_decay) - lr m' / (sqrt(v') + eps),  m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t)
+
+    m <- beta1 m + (1 - beta1) g and v <- beta2 v + (1 - beta2) g^2 start at zero, which m' and v' make up for; t = `step`
+    is 1 at the first. Adam: Kingma and Ba 2015, algorithm 1. The decay beside it instead of inside g: Loshchilov and
+    Hutter 2019, algorithm 2. With eps = 0 a weight whose gradients were all zero stays where it is (0/0 counts as 0).
+    """
+    beta1, beta2 = betas
+    p *= 1 - lr * weight_decay
+
+    u = (1 - beta1) * g  # the one temporary: every line below works in place
+    m *= beta1
+    m += u
+
+    np.multiply(g, g, out=u)
+    u *= 1 - beta2
+    v *= beta2
+    v += u
+
+    np.sqrt(v, out=u)
+    u *= 1 / math.sqrt(1 - beta2**step)
+    u += eps
+    if p.dtype.type(eps) == 0:
+        u[u == 0] = math.inf
+    np.divide(m, u, out=u)
+    u *= lr / (1 - beta1**step)
+    p -= u
+
+
+# ---- the optimizers: parameters in groups, their options, and what is remembered of each
+
+
+@dataclass
+class _State:
+    step: int = 0
+    moments: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Optimizer:
+    """What SGD and AdamW share: parameters in groups, the options of each group, the moments of each parameter.
+
+    `parameters`: tensors, or dictionaries {"params": tensors, "lr": ..., "weight_decay": ...} whose options override the
+    optimizer's. A tensor that occurs twice in a group counts once. `param_groups` holds these dictionaries, complete;
+    what is written to an option there counts from the next step. ConfigError for an option out of range, no parameters,
+    or a tensor in two groups; DTypeError for data that is not float32 or float64.
+    """
+
+    update: Callable[..., None]  # the rule above that a subclass applies
+
+    def __init__(self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], **options: Any) -> None:
+        options = _check_options(options)
+        if not isinstance(parameters, Iterable):
+            raise ConfigError(
+                f"parameters is a {type(parameters).__name__}: pass model.parameters() or a list of tensors"
+            )
+        groups: list[Any] = list(parameters)
+        if not any(isinstance(group, dict) for group in groups):
+            groups = [{"params": groups}]
+        self.param_groups: list[dict[str, Any]] = []
+        self._lr_scales: list[float] = []
+        self._states: dict[Tensor, _State] = {}
+        for i, group in enumerate(groups):
+            self._add_group(f"group {i}", group, options)
+
+    def _add_group(self, where: str, group: Any, options: dict[str, Any]) -> None:
+        if not isinstance(group, dict) or not isinstance(group.get("params"), Iterable):
+            raise ConfigError(f'{where} is {_brief(group)}: it must be a dictionary {{"params": [tensors], ...}}')
+        if unknown := group.keys() - options.keys() - {"params"}:
+            raise ConfigError(f"{where} has no option {min(unknown)!r}: there are {', '.join(options)}")
+        own = _check_options({name: group.get(name, default) for name, default in options.items()})
+        if options["lr"] == 0 < own["lr"]:
+            raise ConfigError(
+                f"{where}: lr is {own['lr']}, the optimizer's is 0: set_lr keeps their ratio, so give both"
+            )
+        params = list(group["params"])
+        if not params:
+            raise ConfigError(f"{where} has no parameters: the list is empty, or an iterator already used up")
+        for i, p in enumerate(params):
+            _check_parameter(f"{where}, parameter {i}", p)
+            if p in self._states:
+                raise ConfigError(f"{where}, parameter {i}: {_brief(p)} is in an earlier group too: keep it in one")
+        self.param_groups.append({"params": list(dict.fromkeys(params))} | own)
+        self._lr_scales.append(own["lr"] / options["lr"] if options["lr"] else 1.0)
+        self._states.update((p, _State()) for p in params)
+
+    def moment_names(self, options: dict[str, Any]) -> tuple[str, ...]:
+        """The arrays that `update` keeps for a parameter under these options."""
+        raise NotImplementedError
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate, as a schedule gives it; a group with an lr of its own keeps its ratio to the others."""
+        lr = _check_options({"lr": lr})["lr"]
+        for group, scale in zip(self.param_groups, self._lr_scales, strict=True):
+            group["lr"] = lr * scale
+
+    def zero_grad(self) -> None:
+        """Forget all gradients: the next backward starts from none."""
+        for p in self._states:
+            p.grad = None
+
+    def step(self) -> None:
+        """Change, in place, every parameter that has a gradient; one without is left alone, and so are its moments."""
+        todo = []
+        for group in self.param_groups:
+            options = _check_options({name: value for name, value in group.items() if name != "params"})
+            todo += [(p, p.grad, self._states[p], options) for p in group["params"] if p.grad is not None]
+        for p, g, state, _ in todo:
+            _check_arrays(p, {"gradient": g, **state.moments})
+        for p, g, state, options in todo:
+            for name in self.moment_names(options):
+                if name not in state.moments:
+                    state.moments[name] = np.zeros_like(p.data)
+            state.step += 1
+            self.update(p.data, g, state.step, **state.moments, **options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs to go on to the bit: "param_groups" and "steps" are plain data, "moments" a dict of arrays.
+
+        Parameters go by number, in the order they were given: "moments" has keys like "0.m" and "0.v". The arrays are
+        the optimizer's own, not copies: write them out before the next step.
+        """
+        number = {p: i for i, p in enumerate(self._states)}
+        return {
+            "param_groups": [group | {"params": [number[p] for p in group["params"]]} for group in self.param_groups],
+            "steps": [state.step for state in self._states.values()],
+            "moments": {f"{number[p]}.{name}": a for p, s in self._states.items() for name, a in s.moments.items()},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over options, steps and copies of the moments. StateDictError, and no change, where they do not fit."""
+        mine, where = self.state_dict(), f"{type(self).__name__}.load_state_dict"
+        if state_dict.keys() != mine.keys():
+            raise StateDictError(
+                f"{where}: it has {sorted(state_dict)}, not {sorted(mine)}: pass what state_dict() returned"
+            )
+        groups, steps, moments = state_dict["param_groups"], state_dict["steps"], state_dict["moments"]
+        theirs, ours = ([(g["params"], g.keys()) for g in gs] for gs in (groups, mine["param_groups"]))
+        if theirs != ours:
+            raise StateDictError(f"{where}: it is for {_layout(groups)}; this is {_layout(self.param_groups)}")
+        if len(steps) != len(self._states) or not all(isinstance(n, int) and n >= 0 for n in steps):
+            raise StateDictError(f"{where}: steps is {steps!r:.60}: it must be one count for each parameter")
+        options = [_check_options({name: value for name, value in g.items() if name != "params"}) for g in groups]
+        parameters = list(self._states)
+        expected = {
+            f"{i}.{name}": parameters[i]
+            for group in groups
+            for i in group["params"]
+            if steps[i] > 0
+            for name in self.moment_names(group)
+        }
+        if differing := sorted(moments.keys() ^ expected.keys()):
+            problem = "is missing" if differing[0] in expected else "belongs to no parameter"
+            raise StateDictError(f"{where}: moment {differing[0]!r} {problem} ({len(differing)} such)")
+        for key, p in expected.items():
+            a = moments[key]
+            if a.shape != p.data.shape or a.dtype != p.data.dtype:
+                raise StateDictError(f"{where}: moment {key!r} is {a.dtype} {a.shape}, its parameter is {_brief(p)}")
+
+        for group, new in zip(self.param_groups, options, strict=True):
+            group.update(new)
+        self._states = {p: _State(step) for p, step in zip(parameters, steps, strict=True)}
+        for key, p in expected.items():
+            self._states[p].moments[key.split(".")[1]] = moments[key].copy()
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if asked for; the rule is `sgd_update`."""
+
+    update = staticmethod(sgd_update)
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+    def moment_names(self, options: dict[str, Any]) -> tuple[str, ...]:
+        return ("velocity",) if options["momentum"] else ()
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay, which acts on every parameter of a group; the rule is `adamw_update`."""
+
+    update = staticmethod(adamw_update)
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def moment_names(self, options: dict[str, Any]) -> tuple[str, ...]:
+        return ("m", "v")
+
+
+def _check_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options as Python floats: a NumPy float64 scalar would turn float32 arithmetic into float64."""
+    checked = dict(options)
+    for name, value in options.items():
+        if name == "betas":
+            if not isinstance(value, (tuple, list)) or len(value) != 2:
+                raise ConfigError(f"betas is {value!r}: it must be a pair of numbers")
+            checked[name] = tuple(_check_number("betas", beta, below=1) for beta in value)
+        else:
+            checked[name] = _check_number(name, value, below=1 if name == "momentum" else math.inf)
+    return checked
+
+
+def _check_number(name: str, value: Any, below: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0 <= value < below:
+        raise ConfigError(f"{name} is {value!r}: it must be a number, 0 <= {name} < {below}")
+    return float(value)
+
+
+def _check_parameter(where: str, p: Any) -> None:
+    data = getattr(p, "data", None)
+    if not isinstance(data, np.ndarray) or not hasattr(p, "grad"):
+        raise ConfigError(f"{where} is {_brief(p)}: it must be a tensor")
+    if data.dtype not in (np.float32, np.float64):
+        raise DTypeError(f"{where} is {_brief(p)}: its data must be float32 or float64")
+    if p.node is not None:
+        raise ConfigError(f"{where} is {_brief(p)}: it is computed from other tensors, optimize those")
+    if not data.flags.writeable:
+        raise ConfigError(f"{where} is {_brief(p)}: its data is read-only, so give it a copy")
+
+
+def _check_arrays(p: Tensor, arrays: dict[str, np.ndarray]) -> None:
+    for name, a in arrays.items():
+        if a.shape != p.data.shape:
+            raise ShapeError(f"{_brief(p)}: its {name} has shape {a.shape}: it must have the parameter's")
+        if a.dtype != p.data.dtype:
+            raise DTypeError(f"{_brief(p)}: its {name} is {a.dtype}: change dtypes before building the optimizer")
+
+
+def _brief(p: Any) -> str:
+    data = getattr(p, "data", None)
+    if not isinstance(data, np.ndarray):
+        return f"a {type(p).__name__}"
+    return f"{getattr(p, 'name', None) or 'a tensor'} {data.dtype} {data.shape}"
+
+
+def _layout(groups: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{len(g['params'])} parameters with {'/'.join(sorted(g.keys() - {'params'}))}" for g in groups)
+
+
+# ---- clipping
+
+
+def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients by min(1, max_norm / (norm + 1e-6)), in place; returns the norm before.
+
+    The norm is the Euclidean one of all gradients as a single vector (Pascanu, Mikolov and Bengio 2013, section 3.2);
+    `max_norm=math.inf` only measures it. NonFiniteError, with nothing changed, says where the first NaN or infinity is.
+    """
+    if isinstance(max_norm, bool) or not isinstance(max_norm, _NUMBER) or not max_norm > 0:
+        raise ConfigError(f"max_norm is {max_norm!r}: it must be a number above 0 (math.inf to measure the norm only)")
+    gradients = {p: p.grad for p in parameters if p.grad is not None}
+    norm = math.sqrt(sum(_sum_of_squares(g) for g in gradients.values()))
+    if not math.isfinite(norm):
+        norm = _large_norm(gradients)
+    if (scale := float(max_norm) / (norm + 1e-6)) < 1:
+        for g in gradients.values():
+            g *= scale
+    return norm
+
+
+def _sum_of_squares(g: np.ndarray) -> float:
+    """In float64 over blocks: in float32 alone, tens of millions of squares would add up to only four right digits."""
+    flat = g.reshape(-1)
+    blocks = (flat[i : i + 65536] for i in range(0, flat.size, 65536))
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is looked into by the caller
+        return sum(float(np.dot(block, block)) for block in blocks)
+
+
+def _large_norm(gradients: dict[Tensor, np.ndarray]) -> float:
+    """The norm where squares overflow, if it exists: |g| = c |g / c| with c the largest element."""
+    for p, g in gradients.items():
+        if not np.isfinite(g).all():
+            index = tuple(np.argwhere(~np.isfinite(g))[0].tolist())
+            raise NonFiniteError(f"clip_grad_norm: the gradient of {_brief(p)} is {g[index]} at {index}")
+    largest = max(float(np.abs(g).max(initial=0)) for g in gradients.values())
+    return largest * math.sqrt(sum(_sum_of_squares(g / largest) for g in gradients.values()))
+
+
+# ---- schedules: the learning rate as a function of the step, which counts from 0
+
+
+@dataclass(frozen=True)
+class ConstantSchedule:
+    """lr at every step."""
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        _check_options({"lr": self.lr})
+
+    def __call__(self, step: int) -> float:
+        _check_steps("step", step)
+        return self.lr
+
+
+@dataclass(frozen=True)
+class LinearSchedule:
+    """Up in a line from `initial_lr` to `peak_lr` at step `warmup_steps`, down in a line to `min_lr` at `total_steps`.
+
+    After `total_steps` it stays at `min_lr`. `initial_lr=None` means peak_lr / (warmup_steps + 1), so that the first step
+    already learns and no two are alike.
+    """
+
+    peak_lr: float
+    total_steps: int
+    warmup_steps: int = 0
+    initial_lr: float | None = None
+    min_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("peak_lr", "initial_lr", "min_lr"):
+            if (lr := getattr(self, name)) is not None:
+                _check_number(name, lr, below=math.inf)
+        _check_steps("total_steps", self.total_steps)
+        _check_steps("warmup_steps", self.warmup_steps)
+        if self.warmup_steps > self.total_steps:
+            raise ConfigError(
+                f"warmup_steps is {self.warmup_steps}: it must be at most total_steps, {self.total_steps}"
+            )
+
+    def __call__(self, step: int) -> float:
+        _check_steps("step", step)
+        if step < self.warmup_steps:
+            initial_lr = self.peak_lr / (self.warmup_steps + 1) if self.initial_lr is None else self.initial_lr
+            return initial_lr + (self.peak_lr - initial_lr) * step / self.warmup_steps
+        if step >= self.total_steps:
+            return self.min_lr
+        progress = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        return self.min_lr + (self.peak_lr - self.min_lr) * self.remaining(progress)
+
+    def remaining(self, progress: float) -> float:
+        """How much of the way from `min_lr` to `peak_lr` is left, 1 to 0, as progress goes from 0 to 1."""
+        return 1 - progress
+
+
+@dataclass(frozen=True)
+class CosineSchedule(LinearSchedule):
+    """As LinearSchedule, but down along half a cosine wave (Loshchilov and Hutter 2017, equation 5, without restarts)."""
+
+    def remaining(self, progress: float) -> float:
+        return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class NoamSchedule:
+    """factor emb_dim^-1/2 min(step^-1/2, step warmup_steps^-3/2): "Attention Is All You Need", section 5.3.
+
+    The paper counts steps from 1; step 0 counts as 1 here.
+    """
+
+    emb_dim: int
+    warmup_steps: int = 4000
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_number("factor", self.factor, below=math.inf)
+        _check_steps("emb_dim", self.emb_dim, least=1)
+        _check_steps("warmup_steps", self.warmup_steps, least=1)
+
+    def __call__(self, step: int) -> float:
+        _check_steps("step", step)
+        step = max(step, 1)
+        return self.factor * self.emb_dim**-0.5 * min(step**-0.5, step * self.warmup_steps**-1.5)
+
+
+def _check_steps(name: str, value: Any, least: int = 0) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ConfigError(f"{name} is {value!r}: it must be an integer, at least {least}")
