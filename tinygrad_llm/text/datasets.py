@@ -12,6 +12,7 @@ Shapes: B batch, T context length, N tokens.
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def train_val_split(text: str, ratio: float = 0.9) -> tuple[str, str]:
     return text[:split], text[split:]
 
 
-class SlidingWindowDataset(Sequence[Sample]):
+class SlidingWindowDataset:
     """Windows of `context_length` tokens, one every `stride` tokens, and for each place in them the token that follows.
 
     dataset[i] -> inputs, targets, each int64 (T,), with targets[t] the token after inputs[t]. They are read-only views
@@ -78,19 +79,18 @@ class SlidingWindowDataset(Sequence[Sample]):
                 f"{array.size} tokens: context_length={context_length} needs at least {context_length + 1}; "
                 "use a longer text or a smaller context_length"
             )
-        if array.ndim != 1 or array.dtype.kind not in "iu" or array.min() < 0:
-            raise DataError(
-                f"ids must be one row of integers from 0 on, not {array.dtype} of shape {array.shape}"
-                + (f" with {array.min()} in it" if array.dtype.kind == "i" else "")
-            )
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise DataError(f"ids must be one row of integers, not {array.dtype} of shape {array.shape}")
+        if array.min() < 0:
+            raise DataError(f"position {array.argmin()}: {array.min()} is not a token id")
         windows = np.lib.stride_tricks.sliding_window_view(array.astype(np.int64), context_length + 1)  # (N - T, T + 1)
         self._windows = windows[:: self.stride]
 
     def __len__(self) -> int:
         return len(self._windows)
 
-    def __getitem__(self, i):
-        window = self._windows[i]  # (T + 1,)
+    def __getitem__(self, i: int) -> Sample:
+        window = self._windows[operator.index(i)]  # (T + 1,)
         return window[:-1], window[1:]  # (T,), (T,)
 
 
@@ -137,7 +137,7 @@ class DataLoader:
     def __iter__(self) -> Iterator[Sample]:
         order = np.arange(len(self.dataset))
         if self.shuffle:
-            order = (self.rng or get_generator()).shuffle_order(len(order))
+            order = (get_generator() if self.rng is None else self.rng).shuffle_order(len(order))
         for k in range(len(self)):
             batch = order[k * self.batch_size : (k + 1) * self.batch_size]  # (B,)
             inputs, targets = zip(*(self.dataset[i] for i in batch), strict=True)

@@ -15,13 +15,12 @@ from __future__ import annotations
 import codecs
 import json
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -80,7 +79,7 @@ class Tokenizer(ABC):
         return b"".join(self._token(i, position) for position, i in enumerate(ids))
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """The text of `ids`. `errors`: bytes that are no UTF-8 become "\\ufffd", vanish ("ignore") or raise ("strict")."""
+        """The text of `ids`. `errors`: bytes that are not UTF-8 become "\\ufffd", vanish ("ignore"), raise ("strict")."""
         try:
             return self.decode_bytes(ids).decode("utf-8", errors)
         except UnicodeDecodeError as error:
@@ -115,6 +114,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _lines(self) -> Iterable[str]: ...
+
+    @classmethod
+    @abstractmethod
+    def _from_lines(cls, lines: Sequence[str], source: str) -> Tokenizer: ...
 
     def _token(self, i: int, position: int) -> bytes:
         if isinstance(i, (int, np.integer)) and not isinstance(i, bool) and 0 <= i < len(self.tokens):
@@ -193,6 +196,8 @@ class BPETokenizer(Tokenizer):
             if not (0 <= left < len(tokens) and 0 <= right < len(tokens)):
                 raise TokenizerError(f"merge {rank}: {pair} names a token that no earlier merge makes")
             tokens.append(tokens[left] + tokens[right])
+        if len(set(tokens)) != len(tokens):
+            raise TokenizerError("two merges make the same token")
         super().__init__(tokens)
 
     @classmethod
@@ -274,7 +279,7 @@ class GPT2Tokenizer(BPETokenizer):
 
 
 _HEADER = "tinygrad_llm tokenizer 1: "
-_KINDS: dict[str, Any] = {kind.name: kind for kind in (BPETokenizer, CharTokenizer, GPT2Tokenizer)}
+_KINDS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in (BPETokenizer, CharTokenizer, GPT2Tokenizer)}
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
@@ -295,8 +300,10 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
 def _check_text(text: str) -> None:
     if not isinstance(text, str):
         raise TokenizerError(f"text must be a str, not {type(text).__name__}")
-    if surrogate := re.search("[\ud800-\udfff]", text):
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
         raise TokenizerError(
-            f"position {surrogate.start()}: lone surrogate U+{ord(surrogate.group()):04X}, half a character: "
+            f"position {error.start}: lone surrogate U+{ord(text[error.start]):04X}, half a character: "
             "decode the text with the right encoding"
-        )
+        ) from None
