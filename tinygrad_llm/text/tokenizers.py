@@ -167,9 +167,10 @@ class CharTokenizer(Tokenizer):
         for number, line in enumerate(lines, start=2):
             try:
                 character = json.loads(line)
-            except ValueError:
-                character = None
-            if not isinstance(character, str) or len(character) != 1:
+                _check_text(character)
+            except (ValueError, RecursionError):
+                character = ""
+            if len(character) != 1:
                 raise TokenizerError(f"{source}: line {number}: {line[:80]!r} is not one character in quotes")
             if alphabet and character <= alphabet[-1]:
                 raise TokenizerError(f"{source}: line {number}: {character!r} is out of order or there twice")

@@ -1,0 +1,376 @@
+"""The three tokenizers: round trips, the plain encoder against tiktoken, GPT-2's ids, special text, files, bad input."""
+
+import time
+
+import numpy as np
+import pytest
+import tiktoken
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tinygrad_llm.errors import CheckpointError, ConfigError, TokenizerError
+from tinygrad_llm.text import (
+    END_OF_TEXT,
+    BPETokenizer,
+    CharTokenizer,
+    GPT2Tokenizer,
+    load_tokenizer,
+    story,
+)
+
+BPE = BPETokenizer.train(story() + "naïve café, Ünïcödé, 안녕하세요 안녕하세요 😀😀 \n\n\n    1234 1234" * 2, 600)
+GPT2 = GPT2Tokenizer()
+STORY_CHAR = CharTokenizer.train(story())
+EVERY = pytest.mark.parametrize("tokenizer", [BPE, GPT2, STORY_CHAR], ids=lambda tokenizer: tokenizer.name)
+
+unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
+# Characters that this Python knows: regex and tiktoken may know different editions of Unicode beyond those.
+assigned_text = st.text(st.characters(exclude_categories=["Cs", "Cn"]))
+# Pieces of a vocabulary glued together reach deeper merges than random characters do.
+wordy_text = st.lists(st.sampled_from([token.decode("utf-8", "ignore") for token in BPE.tokens])).map("".join)
+
+
+@given(unicode_text | wordy_text)
+@example("\ufeffa\r\nb\x00 e\u0301 \u00e9 שלום 👩‍👩‍👧 \U0010ffff<|endoftext|>")
+def test_byte_level_round_trip(text):
+    for tokenizer in (BPE, GPT2):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids, errors="strict") == text
+        assert tokenizer.decode_bytes(ids) == text.encode()
+        assert "".join(tokenizer.decode_stream(ids)) == text
+        assert tokenizer.eot_id not in ids
+
+
+@given(st.data())
+def test_char_round_trip(data):
+    alphabet = data.draw(unicode_text.filter(bool))
+    text = data.draw(st.text(st.sampled_from(alphabet)))
+    tokenizer = CharTokenizer.train(alphabet)
+    ids = tokenizer.encode(text)
+    assert ids == [sorted(set(alphabet)).index(character) for character in text]
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.vocab_size == len(set(alphabet)) + 1
+
+
+@given(assigned_text | wordy_text)
+def test_plain_encoder_equals_tiktoken(text):
+    for tokenizer in (BPE, GPT2):
+        assert tokenizer.encode_plain(text) == tokenizer.encode(text)
+
+
+@given(st.text(st.sampled_from("aab é\n"), max_size=80), st.text(st.sampled_from("aab é\n"), max_size=80))
+def test_plain_encoder_equals_tiktoken_whatever_was_learned(training_text, text):
+    tokenizer = BPETokenizer.train(training_text + "a", 280)
+    assert tokenizer.encode_plain(text) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("", []),
+        ("Every effort moves you", [6109, 3626, 6100, 345]),
+        ("Every day holds a", [6109, 1110, 6622, 257]),
+        ("Hello, I am", [15496, 11, 314, 716]),
+        ("Do you have time", [5211, 345, 423, 640]),
+        ("Akwirw ier", [33901, 86, 343, 86, 220, 959]),
+        ("Hello, world. Is this-- a test?", [15496, 11, 995, 13, 1148, 428, 438, 257, 1332, 30]),
+        ("This is some text", [1212, 318, 617, 2420]),
+        (" I really like chocolate", [314, 1107, 588, 11311]),
+        ("   leading", [220, 220, 3756]),
+        ("don't I'LL", [9099, 470, 314, 6, 3069]),
+        ("line\n\n\n  x", [1370, 628, 198, 220, 2124]),
+        ("1234567", [10163, 2231, 3134]),
+        ("naïve café", [2616, 38776, 40304]),
+        (
+            "hello world!!!? (안녕하세요!) lol123 😉",
+            # fmt: off
+            [
+                31373,
+                995,
+                10185,
+                30,
+                357,
+                168,
+                243,
+                230,
+                167,
+                227,
+                243,
+                47991,
+                246,
+                168,
+                226,
+                116,
+                168,
+                248,
+                242,
+                8133,
+                19462,
+                10163,
+                30325,
+                231,
+            ],
+            # fmt: on
+        ),
+    ],
+)
+def test_gpt2_ids(text, ids):
+    assert GPT2.encode(text) == ids
+    assert GPT2.encode_plain(text) == ids
+    assert GPT2.decode(ids) == text
+
+
+def test_gpt2_ids_with_the_end_of_text():
+    text = "Hello, do you like tea? <|endoftext|> In the sunlit terracesof someunknownPlace."
+    ids = [15496, 11, 466, 345, 588, 8887, 30, 220, 50256, 554, 262, 4252, 18250, 8812, 2114, 1659, 617]
+    ids += [34680, 27271, 13]
+    assert GPT2.encode(text, allowed_special={END_OF_TEXT}) == ids
+    assert GPT2.decode(ids) == text
+    assert GPT2.encode(END_OF_TEXT) == [27, 91, 437, 1659, 5239, 91, 29]
+    assert (GPT2.vocab_size, GPT2.eot_id) == (50257, 50256)
+
+
+@EVERY
+def test_end_of_text_is_text_unless_allowed(tokenizer):
+    assert tokenizer.eot_id == tokenizer.vocab_size - 1
+    text = f"on{END_OF_TEXT}{END_OF_TEXT}no"
+    ids = tokenizer.encode(text, allowed_special=[END_OF_TEXT])
+    assert ids == [*tokenizer.encode("on"), tokenizer.eot_id, tokenizer.eot_id, *tokenizer.encode("no")]
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode("on", allowed_special=[END_OF_TEXT]) == tokenizer.encode("on")
+    if tokenizer is STORY_CHAR:  # its alphabet has no "<"
+        with pytest.raises(TokenizerError, match="position 2: '<'"):
+            tokenizer.encode(text)
+    else:
+        assert tokenizer.eot_id not in tokenizer.encode(text)
+    for wrong in (END_OF_TEXT, {"<|unk|>"}):
+        with pytest.raises(TokenizerError, match="pass a set"):
+            tokenizer.encode(text, allowed_special=wrong)
+
+
+def test_encoding_is_a_tiktoken_encoding_of_the_same_vocabulary():
+    assert isinstance(BPE.encoding, tiktoken.Encoding)
+    assert BPE.encoding.n_vocab == BPE.vocab_size == 600
+    assert BPE.encoding.encode(f"it{END_OF_TEXT}", allowed_special="all")[-1] == BPE.eot_id
+    assert [BPE.encoding.decode_single_token_bytes(i) for i in range(600)] == BPE.tokens
+
+
+# ---- decoding
+
+
+def test_decoding_half_a_character():
+    ids = GPT2.encode(" 안")
+    assert len(ids) > 2
+    assert GPT2.decode(ids[:-1]) == " \ufffd"
+    assert GPT2.decode(ids[:-1], errors="ignore") == " "
+    with pytest.raises(TokenizerError, match="not UTF-8 at byte 1"):
+        GPT2.decode(ids[:-1], errors="strict")
+
+
+@given(st.lists(st.integers(0, 255)))
+def test_stream_never_shows_half_a_character_and_equals_decode(ids):
+    pieces = list(BPE.decode_stream(ids))
+    assert "" not in pieces
+    assert "".join(pieces) == BPE.decode(ids)
+
+
+def test_stream_waits_for_the_character():
+    given_out = []
+
+    def ids():
+        for byte in "a😀b".encode():
+            yield byte
+            given_out.append(byte)
+
+    stream = BPE.decode_stream(ids())
+    assert (next(stream), len(given_out)) == ("a", 0)
+    assert (next(stream), len(given_out)) == ("😀", 4)
+    assert list(stream) == ["b"]
+    assert list(BPE.decode_stream([0xF0, 0x9F])) == ["\ufffd"]
+
+
+@EVERY
+@pytest.mark.parametrize("bad", [-1, 10**6, 2**70, 1.0, True, "1", None])
+def test_decoding_what_is_no_id(tokenizer, bad):
+    for decode in (tokenizer.decode, tokenizer.decode_bytes, lambda ids: list(tokenizer.decode_stream(ids))):
+        with pytest.raises(TokenizerError, match="position 2: ") as caught:
+            decode([0, 1, bad])
+        assert repr(bad) in str(caught.value)
+        assert f"0 to {tokenizer.eot_id}" in str(caught.value)
+
+
+@EVERY
+def test_decoding_arrays(tokenizer):
+    ids = tokenizer.encode("the end")
+    for dtype in (np.int64, np.uint16):
+        assert tokenizer.decode(np.array(ids, dtype)) == "the end"
+    with pytest.raises(TokenizerError, match=f"position 0: .*{tokenizer.vocab_size}"):
+        tokenizer.decode([tokenizer.vocab_size])
+
+
+# ---- bad text
+
+
+@EVERY
+def test_lone_surrogate(tokenizer):
+    for text in ("on\ud800", "on\ud83d\ude00"):  # a pair of them in a str is no character either
+        with pytest.raises(TokenizerError, match="position 2: lone surrogate U\\+D8"):
+            tokenizer.encode(text)
+    with pytest.raises(TokenizerError, match="position 2: lone surrogate"):
+        BPE.encode_plain("on\udfff")
+    with pytest.raises(TokenizerError, match="position 2: lone surrogate"):
+        BPETokenizer.train("on\udfff", 300)
+    with pytest.raises(TokenizerError, match="position 2: lone surrogate"):
+        CharTokenizer.train("on\udfff")
+
+
+@EVERY
+def test_text_that_is_no_str(tokenizer):
+    with pytest.raises(TokenizerError, match="must be a str, not bytes"):
+        tokenizer.encode(b"on")
+
+
+def test_char_tokenizer_names_the_foreign_character_and_its_place():
+    tokenizer = CharTokenizer.train("abc")
+    with pytest.raises(TokenizerError, match=r"position 3: 'é' \(U\+00E9\)"):
+        tokenizer.encode("abcé")
+    with pytest.raises(TokenizerError, match=r"position 15: 'é'"):
+        tokenizer.encode(f"a{END_OF_TEXT}bé", allowed_special={END_OF_TEXT})
+
+
+def test_training_on_nothing():
+    with pytest.raises(TokenizerError, match="empty"):
+        BPETokenizer.train("", 300)
+    with pytest.raises(TokenizerError, match="empty"):
+        CharTokenizer.train("")
+
+
+@pytest.mark.parametrize("vocab_size", [256, 0, -1, 300.0, True, "300", None])
+def test_vocab_size_that_cannot_be(vocab_size):
+    with pytest.raises(ConfigError, match=r"vocab_size=.*257"):
+        BPETokenizer.train("some text", vocab_size)
+
+
+def test_smallest_vocabulary_and_one_that_the_text_cannot_fill():
+    assert BPETokenizer.train("some text", 257).encode("é") == [0xC3, 0xA9]
+    tokenizer = BPETokenizer.train("ab ab", 10**9)
+    assert tokenizer.merges == [(97, 98)]
+    assert tokenizer.vocab_size == 258
+
+
+@pytest.mark.parametrize("merges", [[(97, 256)], [(-1, 97)], [(97, 98), (97, 98)]])
+def test_merges_that_cannot_be(merges):
+    with pytest.raises(TokenizerError, match="merge"):
+        BPETokenizer(merges)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * 1_000_000,
+        " " * 1_000_000 + "x",
+        "x" + " \n" * 500_000 + "x" + "\t" * 50_000 + "y ",
+        "a" * 300_000,
+        "the cat sat on a mat. " * 100_000,
+    ],
+    ids=["spaces", "spaces before a word", "runs", "letters", "one line"],
+)
+def test_long_runs(text):
+    BPE.encode("")  # builds the encoding
+    started = time.process_time()
+    ids = BPE.encode(text)
+    assert BPE.decode(ids) == text
+    assert time.process_time() - started < 10  # well under a second; quadratic time takes minutes
+
+
+@pytest.mark.parametrize("after", ["", "x", " x", "\n"])
+@pytest.mark.parametrize("n", [9_999, 10_000, 10_001, 10_002])
+def test_cutting_a_long_run_changes_no_id(n, after):
+    text = "x" + " " * n + after
+    assert BPE.encode(text) == BPE.encoding.encode_ordinary(text)
+    assert GPT2.encode(text) == GPT2.encoding.encode_ordinary(text)
+
+
+# ---- files
+
+
+@EVERY
+def test_save_and_load(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["tokenizer.txt"]
+    loaded = load_tokenizer(tmp_path / "run")
+    assert type(loaded) is type(tokenizer)
+    assert loaded.tokens == tokenizer.tokens
+    assert loaded.encode(story()) == tokenizer.encode(story())
+
+
+@given(unicode_text.filter(bool))
+def test_any_alphabet_and_any_merges_survive_a_file(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("run")
+    for tokenizer in (CharTokenizer.train(text), BPETokenizer.train(text * 2, 300)):
+        tokenizer.save(folder)
+        assert load_tokenizer(folder).tokens == tokenizer.tokens
+
+
+def test_saved_merges_can_be_read_by_people(tmp_path):
+    BPETokenizer.train("the then the\n\n the\n\n", 270).save(tmp_path)
+    lines = (tmp_path / "tokenizer.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "tinygrad_llm tokenizer 1: bpe"
+    assert lines[1:] == ["h e", "t he", "Ġ the", "Ċ Ċ"]
+
+
+HEADER = "tinygrad_llm tokenizer 1: "
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "line 1: ''"),
+        ("bpe\n", "line 1: 'bpe'"),
+        (HEADER + "wordpiece\n", "line 1"),
+        (HEADER + "bpe\na b\nab\n", "line 3: 'ab' is not two tokens"),
+        (HEADER + "bpe\na b\n\nc d\n", "line 3: '' is not two tokens"),
+        (HEADER + "bpe\na  b\n", "line 2: 'a  b' is not two tokens"),
+        (HEADER + "bpe\na b c\n", "line 2"),
+        (HEADER + "bpe\nab c\na b\n", "line 2: 'ab' is no token"),
+        (HEADER + "bpe\na b\nab \u4e2d\n", "line 3: '\u4e2d' is no token"),
+        (HEADER + "bpe\na b\nc d\na b\n", "line 4: 'ab' is a token already"),
+        (HEADER + "bpe\na b\nab c\nb c\na bc\n", "line 5: 'abc' is a token already"),
+        (HEADER + "bpe\na b\nb c\na bc\n", "line 4: earlier merges never leave"),
+        (HEADER + 'char\n"b"\n"a"\n', "line 3: 'a' is out of order"),
+        (HEADER + 'char\n"b"\n"b"\n', "line 3: 'b' is out of order"),
+        (HEADER + 'char\n"b"\n"cd"\n', "line 3"),
+        (HEADER + 'char\n"b"\n7\n', "line 3: '7' is not one character"),
+        (HEADER + 'char\n"b"\n"c\n', "line 3"),
+        (HEADER + 'char\n"b"\n"\\ud800"\n', "line 3"),
+        (HEADER + "gpt2\na b\n", "line 2"),
+    ],
+)
+def test_damaged_files(content, message, tmp_path):
+    path = tmp_path / "tokenizer.txt"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(TokenizerError, match=message) as caught:
+        load_tokenizer(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_that_is_missing_or_not_utf8(tmp_path):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.txt: cannot be read"):
+        load_tokenizer(tmp_path / "nowhere")
+    (tmp_path / "tokenizer.txt").write_bytes(b"tiny\xff")
+    with pytest.raises(TokenizerError, match="not UTF-8 at byte 4"):
+        load_tokenizer(tmp_path)
+
+
+def test_file_with_the_line_ends_of_windows(tmp_path):
+    BPE.save(tmp_path)
+    path = tmp_path / "tokenizer.txt"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_tokenizer(tmp_path).merges == BPE.merges
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "run").write_text("a file, not a folder")
+    with pytest.raises(CheckpointError, match=r"run.*cannot be written"):
+        STORY_CHAR.save(tmp_path / "run")
