@@ -10,7 +10,7 @@ import numpy as np
 from .. import composed
 from ..engine import Op
 from ..errors import ConfigError, ShapeError
-from .dropout import check_rate, kept
+from .dropout import check_rate, kept, scale_of
 from .softmax import softmax_of
 
 
@@ -54,7 +54,7 @@ def attention_forward(q, k, v, *, n_heads, n_kv_heads=None, causal=True, mask=No
     q is (B, T, H d), k and v are (B, S, H_kv d); with fewer key heads, each serves H/H_kv query heads in a row. `causal` hides
     later keys, `mask` (boolean, broadcast to (B, H, T, S)) hides keys where it is False; a query that sees no key gets 0.
     """
-    n_kv_heads = check_attention(q, k, v, n_heads, n_kv_heads)
+    n_kv_heads, drop_rate = check_attention(q, k, v, n_heads, n_kv_heads), check_rate(drop_rate, "attention")
     queries, keys, values = split_heads(q, n_heads), split_heads(k, n_kv_heads), split_heads(v, n_kv_heads)
     group = n_heads // n_kv_heads
     if group > 1:
@@ -67,9 +67,9 @@ def attention_forward(q, k, v, *, n_heads, n_kv_heads=None, causal=True, mask=No
         scores = np.where(mask, scores, -math.inf).astype(q.dtype)
     p = softmax_of(scores)
     keep, dropped = None, p
-    if check_rate(drop_rate, "attention") > 0:
+    if drop_rate > 0:
         keep = kept(p.shape, drop_rate, rng)
-        dropped = p * keep * (1 / (1 - drop_rate))
+        dropped = p * keep * scale_of(drop_rate)
     return merge_heads(dropped @ values), (queries, keys, values, p, keep, drop_rate, group)
 
 
@@ -81,7 +81,7 @@ def attention_backward(g, queries, keys, values, p, keep, drop_rate, group):
     if keep is None:
         dv = p.swapaxes(-1, -2) @ g  # (B, H, S, d)
     else:
-        keep = keep * g.dtype.type(1 / (1 - drop_rate))
+        keep = keep * g.dtype.type(scale_of(drop_rate))
         dp *= keep
         dv = (p * keep).swapaxes(-1, -2) @ g
     ds = p * (dp - (dp * p).sum(-1, keepdims=True))

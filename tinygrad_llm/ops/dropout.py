@@ -7,10 +7,16 @@ from ..errors import ConfigError
 
 
 def check_rate(drop_rate: float, what: str = "dropout") -> float:
-    """The rate itself, or an error unless it lies between 0 and 1."""
-    if not 0 <= drop_rate <= 1:
-        raise ConfigError(f"{what}: drop_rate is {drop_rate}: it must lie between 0 and 1")
-    return drop_rate
+    """The rate as a Python float, or an error unless it is a number from 0 to 1."""
+    number = isinstance(drop_rate, (int, float, np.integer, np.floating)) and not isinstance(drop_rate, bool)
+    if not number or not 0 <= drop_rate <= 1:
+        raise ConfigError(f"{what}: drop_rate is {drop_rate!r}: it must be a number from 0 to 1")
+    return float(drop_rate)
+
+
+def scale_of(p: float) -> float:
+    """1 / (1 - p), what the kept elements are multiplied by; at p = 1 none is kept."""
+    return 1 / (1 - p) if p < 1 else 0.0
 
 
 def kept(shape: tuple[int, ...], drop_rate: float, rng: np.random.Generator) -> np.ndarray:
@@ -22,7 +28,7 @@ def dropout_forward(x, *, drop_rate, rng):
     """y = x keep / (1 - p),  keep drawn from rng (a np.random.Generator) with P(keep) = 1 - p,  p = drop_rate"""
     p = check_rate(drop_rate)
     keep = kept(x.shape, p, rng)
-    scale = 1 / (1 - p) if p < 1 else 0.0
+    scale = scale_of(p)
     return x * keep * scale, (keep, scale)
 
 
