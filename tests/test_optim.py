@@ -93,12 +93,17 @@ def test_adamw_on_a_parabola():
 
 def test_adamw_in_float32_stays_there():
     p = parameter([1.0, -2.0, 0.001], np.float32)
-    optimizer = AdamW([p], lr=np.float64(0.01), betas=(np.float64(0.9), np.float64(0.999)), weight_decay=0.1)
+    q = parameter(p.data.copy(), np.float32)
+    optimizer = AdamW([p], lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
+    wide = np.float64  # NumPy scalars as options may not widen the arithmetic
+    same = AdamW([q], lr=wide(0.01), betas=(wide(0.9), wide(0.999)), eps=wide(1e-8), weight_decay=wide(0.1))
     data = p.data
     for _ in range(3):
-        p.grad = 3 * p.data**2
+        p.grad, q.grad = 3 * p.data**2, 3 * q.data**2
         optimizer.step()
+        same.step()
     assert p.data is data
+    np.testing.assert_array_equal(p.data, q.data)
     assert {a.dtype for a in optimizer.state_dict()["moments"].values()} == {np.dtype(np.float32)}
     np.testing.assert_allclose(data, [0.967056513, -2.02398324, -0.024241643], rtol=3e-7)
 
@@ -251,6 +256,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(make):
     resumed = [parameter(p.data, np.float32) for p in half]
     train(half, optimizer, range(3, 6))
     optimizer = make(resumed)
+    for group in optimizer.param_groups:
+        group.update(weight_decay=0.7, lr=0.7)  # options come with the state
     optimizer.load_state_dict(state)
     train(resumed, optimizer, range(3, 6))
     for a, b in zip(whole, resumed, strict=True):
