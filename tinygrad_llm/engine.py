@@ -112,10 +112,10 @@ class Op:
         return _tensor(out, Node(self, parents, saved, [*arrays, *options.values()], out))
 
     def _common_dtype(self, inputs: tuple) -> np.dtype | None:
-        """The one float dtype of the tensors among the inputs, which plain arrays and scalars adapt to."""
+        """The one float dtype of the tensors among the inputs, which plain arrays and scalars adapt to; complex in a complex step."""
         found = None
         for x in inputs:
-            if isinstance(x, Tensor) and x.data.dtype.kind == "f":
+            if isinstance(x, Tensor) and x.data.dtype.kind in "fc":
                 if found is not None and x.data.dtype != found:
                     raise DTypeError(
                         f"{self.name}: tensors of {found} and of {x.data.dtype} in one op: "
