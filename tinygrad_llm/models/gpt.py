@@ -15,6 +15,7 @@ from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, DataError
 from ..nn import Dropout, Embedding, LayerNorm, Linear, Module, Sequential, TransformerBlock
 from ..nn.layers import check_size
+from ..ops.dropout import check_rate
 from ..ops.linear import check_ids
 from ..rng import Generator, Zeros, get_generator
 
@@ -41,12 +42,12 @@ class GPTConfig:
     init: str = "pytorch"
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
-        check_size("GPTConfig", **{name: getattr(self, name) for name in sizes})
+        for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
+            check_size("GPTConfig", **{name: getattr(self, name)})
+            object.__setattr__(self, name, int(getattr(self, name)))  # NumPy's integers overflow, and are not JSON
         if self.emb_dim % self.n_heads:
             raise ConfigError(f"GPTConfig: n_heads {self.n_heads} does not divide emb_dim {self.emb_dim}")
-        if isinstance(self.drop_rate, (bool, str)) or not 0 <= self.drop_rate <= 1:
-            raise ConfigError(f"GPTConfig: drop_rate is {self.drop_rate!r}: it must lie between 0 and 1")
+        object.__setattr__(self, "drop_rate", check_rate(self.drop_rate, "GPTConfig"))
         for name in ("qkv_bias", "tie_weights"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"GPTConfig: {name} is {getattr(self, name)!r}: it must be True or False")
@@ -84,6 +85,8 @@ class GPTModel(Module):
     """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token."""
 
     def __init__(self, config: GPTConfig, *, rng: Generator | None = None) -> None:
+        if not isinstance(config, GPTConfig):
+            raise ConfigError(f"GPTModel: config is a {type(config).__name__}: pass GPTConfig(emb_dim=..., ...)")
         rng = rng or get_generator()
         draw = rng if config.init == "pytorch" else Zeros()
         c = config.emb_dim
