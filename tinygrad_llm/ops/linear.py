@@ -66,9 +66,11 @@ def check_ids(ids: np.ndarray, n_rows: int, what: str) -> np.ndarray:
         ids = np.asarray(ids)
     except ValueError:
         raise DataError(f"{what}: the ids are a ragged list: pad the sequences to one length") from None
+    if ids.size == 0:
+        return ids.astype(np.int64)  # NumPy takes an empty list for floats
     if ids.dtype.kind not in "iu":
         raise DTypeError(f"{what}: ids are {ids.dtype}, they must be integers: use ids.astype(np.int64)")
-    if ids.size and (ids.min() < 0 or ids.max() >= n_rows):
+    if ids.min() < 0 or ids.max() >= n_rows:
         position = tuple(int(i) for i in np.argwhere((ids < 0) | (ids >= n_rows))[0])
         raise DataError(
             f"{what}: id {ids[position]} at position {position} is out of range: ids go from 0 to {n_rows - 1}"
