@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..engine import Tensor
-from ..errors import DTypeError, StateDictError
+from ..errors import ConfigError, DTypeError, StateDictError
 
 
 class Parameter(Tensor):
@@ -103,16 +103,20 @@ class Module:
     def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
         """Copy `arrays` into the parameters, converted to their dtype. Names and shapes are checked before any is changed.
 
-        A shared parameter may come under any of its names. StateDictError lists what is missing, unexpected or misshapen.
+        A shared parameter may come under any of its names, with the same numbers under all. StateDictError lists what is
+        missing, unexpected, misshapen or contradictory.
         """
         parameters = dict(self._named_entries())
         ignored = {
             f"{path}.{key}" if path else key for path, module in self.named_modules() for key in module.ignored_keys
         }
         given = {name: np.asarray(array) for name, array in arrays.items() if name not in ignored}
-        loaded = {id(parameters[name]) for name in given if name in parameters}
+        first: dict[int, str] = {}  # the name under which each parameter comes first
+        for name in given:
+            if name in parameters:
+                first.setdefault(id(parameters[name]), name)
         problems = [
-            f"missing {name} {parameter.shape}" for name, parameter in parameters.items() if id(parameter) not in loaded
+            f"missing {name} {parameter.shape}" for name, parameter in parameters.items() if id(parameter) not in first
         ]
         for name, array in given.items():
             if name not in parameters:
@@ -122,6 +126,8 @@ class Module:
                 problems.append(f"{name} is {array.shape}, here it is {parameters[name].shape}")
             elif array.dtype.kind not in "fiu":
                 problems.append(f"{name} holds {array.dtype}, not numbers")
+            elif not np.array_equal(array, given[first[id(parameters[name])]], equal_nan=True):
+                problems.append(f"{name} differs from {first[id(parameters[name])]}, here they are one parameter")
         if problems:
             shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
             raise StateDictError(f"load_state_dict: {shown}. Nothing was loaded")
@@ -144,6 +150,8 @@ class Sequential(Module):
 
     def __init__(self, *modules: Module) -> None:
         for i, module in enumerate(modules):
+            if not isinstance(module, Module):
+                raise ConfigError(f"Sequential: item {i} is {module!r:.60}: it must be a Module")
             setattr(self, str(i), module)
 
     def __iter__(self) -> Iterator[Module]:
