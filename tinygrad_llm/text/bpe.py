@@ -138,7 +138,7 @@ def train_bpe(text: str, n_merges: int) -> list[Pair]:
         new_id = 256 + len(merges)
         merges.append(pair)
         new_pairs: set[Pair] = set()
-        for i in sorted(places.pop(pair)):  # from left to right, as in merge(): "aaa" is [aa, a]
+        for i in places.pop(pair):  # noted from left to right, and merged so, as in merge(): "aaa" is [aa, a]
             j = right[i]
             if (ids[i], ids[j]) != pair:  # one of the two has been merged with its other neighbour
                 continue
