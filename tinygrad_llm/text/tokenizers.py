@@ -217,7 +217,11 @@ class BPETokenizer(Tokenizer):
         return cls(train_bpe(text, vocab_size - 257))
 
     def encode_plain(self, text: str) -> list[int]:
-        """What `encode(text)` does, in Python one can step through: cut into pieces, then merge within each."""
+        """What `encode(text)` does, in Python one can step through: cut into pieces, then merge within each.
+
+        One caveat: the cutting is done by `regex` here and by tiktoken's own engine there. Beside characters that
+        only the newer of the two knows (added to Unicode in the last editions) they may cut, and so merge, differently.
+        """
         _check_text(text)
         new_ids = rank_merges(self.merges)
         ids = []
