@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from .. import ops
 from ..engine import Tensor
-from ..errors import ConfigError, ContextLengthError
+from ..errors import ConfigError, ContextLengthError, ShapeError
 from ..ops.dropout import check_rate
 from ..rng import Generator, get_generator
 from .layers import Linear, check_size
@@ -43,8 +43,10 @@ class MultiHeadAttention(Module):
         self.out_proj = Linear(d_out, d_out, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2] > self.context_length:
-            raise ContextLengthError(f"attention: {x.shape[-2]} tokens, the context length is {self.context_length}")
+        if x.ndim != 3:
+            raise ShapeError(f"attention: x is {x.shape}: it must be (B, T, {self.W_query.weight.shape[1]})")
+        if x.shape[1] > self.context_length:
+            raise ContextLengthError(f"attention: {x.shape[1]} tokens, the context length is {self.context_length}")
         queries, keys, values = self.W_query(x), self.W_key(x), self.W_value(x)  # (B, T, C) each
         drop_rate = self.drop_rate if self.training else 0.0
         rng = get_generator().spawn() if drop_rate else None
