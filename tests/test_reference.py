@@ -15,7 +15,7 @@ import tinygrad_llm as tg
 from tinygrad_llm import nn, optim
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 
-OPS, LAYERS, GPT, CLIPPING = (store.read(family) for family in ("ops", "layers", "gpt", "clipping"))
+OPS, LAYERS, GPT, CLIPPING, INITIAL = (store.read(name) for name in ("ops", "layers", "gpt", "clipping", "initial"))
 
 OPS_WITHOUT_REFERENCE = {"dropout": "PyTorch draws the mask from a stream that depends on the machine"}
 LAYERS_WITHOUT_REFERENCE = {
@@ -156,6 +156,30 @@ def test_clip_grad_norm(case):
     norm = optim.clip_grad_norm(parameters.values(), stored["max_norm"])
     assert_equal(np.array(norm), stored["norm"], "norm")
     assert_gradients(parameters, stored["clipped"])
+
+
+# ---- initial values
+
+
+@pytest.mark.parametrize("case", INITIAL)
+def test_initial_values_are_pytorchs(case):
+    """The same seed, the book's order of construction: uniform draws are equal to the bit, normal ones to a few ulps."""
+    stored = INITIAL[case]
+    tg.manual_seed(123)
+    model = GPTModel(GPTConfig(**stored["config"], init="pytorch"))
+    state = model.state_dict()
+    expected = {name: entry for name, entry in stored["state"].items() if not name.endswith("att.mask")}
+    assert list(state) == list(expected)
+    for name, entry in expected.items():
+        array = state[name]
+        assert array.dtype == np.float32
+        assert array.shape == tuple(int(n) for n in entry["shape"])
+        normal = "emb" in name or (name == "out_head.weight" and model.config.tie_weights)
+        ends = np.concatenate([array.ravel()[:3], array.ravel()[-2:]])
+        known = np.array([*entry["first"], *entry["last"]], np.float32)
+        np.testing.assert_allclose(ends, known, rtol=0, atol=3e-6 if normal else 0, err_msg=name)
+        total = array.sum(dtype=np.float64)
+        np.testing.assert_allclose(total, entry["sum"], rtol=0, atol=1e-3 if normal else 1e-9, err_msg=name)
 
 
 # ---- the comparison that `make.py --check` ends with
