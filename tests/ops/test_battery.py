@@ -1,0 +1,29 @@
+"""Every op through every check of the battery."""
+
+import pytest
+from op_specs import MORE_SPECS, SPECS
+
+import tinygrad_llm as tg
+from tinygrad_llm.testing import applicable, check_op
+
+
+@pytest.mark.parametrize(
+    ("spec", "check"),
+    [pytest.param(s, c, id=f"{s.name}-{c}") for s in SPECS + MORE_SPECS for c in applicable(s)],
+)
+def test_op(spec, check):
+    check_op(spec, only=[check])
+
+
+def test_every_op_has_a_row_and_every_row_an_op():
+    names = [spec.name for spec in SPECS]
+    ours = {name for name, op in tg.Op.registry.items() if op.forward.__module__.startswith("tinygrad_llm.")}
+    assert len(set(names)) == len(names)
+    assert set(names) == ours
+
+
+def test_every_fused_op_has_a_twin():
+    assert {spec.name for spec in SPECS if "composed twin" in applicable(spec)} >= {
+        "linear", "embedding", "softmax", "log_softmax", "cross_entropy", "layer_norm", "rms_norm", "attention", "gelu",
+        "gelu_erf", "silu", "sigmoid", "relu", "mean", "var", "norm", "logsumexp",
+    }  # fmt: skip

@@ -1,0 +1,109 @@
+"""Derivatives by taking differences: what a backward is compared with.
+
+central      (f(x+h) - f(x-h)) / 2h, right to about ten digits at best
+richardson   central differences at h, h/2, h/4, ... extrapolated to h = 0 (Ridders 1982), about twelve digits
+complex      Im f(x + ih) / h (Squire and Trapp 1998), all digits, where f is analytic and takes complex arrays
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..engine import Tensor, no_grad
+from ..errors import ConfigError, NonFiniteError
+
+METHODS = ("richardson", "central", "complex")
+
+_LEVELS = 6  # halvings of h in one extrapolation
+_STARTS = (-4, -9, -14, -19, -26, -33, -40)  # log2 of the first h; the next is tried where this does not settle
+_SETTLED = 1e-11
+_EPS = 2.0**-52
+
+
+def derivative(f: Callable[[Any], np.ndarray], scale: float = 1.0, method: str = "richardson") -> tuple:
+    """df/dh at h = 0 and an estimate of its error, for `f(h) -> array`; `scale` is the distance over which f varies."""
+    with np.errstate(all="ignore"):
+        if method == "complex":
+            h = scale * 2.0**-66
+            value = np.imag(f(1j * h)) / h
+            return value, np.zeros_like(value)
+        if method == "central":
+            h = scale * 2.0**-17  # about the cube root of float64's epsilon
+            value = (f(h) - f(-h)) / (2 * h)
+            return value, np.abs(value) * 1e-9
+        value, error = _extrapolate(f, scale * 2.0 ** _STARTS[0])
+        for power in _STARTS[1:]:
+            if np.all(error <= _SETTLED * (np.abs(value) + np.maximum(1, np.abs(f(0.0))) / scale)):
+                break
+            other, its_error = _extrapolate(f, scale * 2.0**power)
+            better = its_error < error
+            value, error = np.where(better, other, value), np.where(better, its_error, error)
+        return value, error
+
+
+def _extrapolate(f: Callable[[float], np.ndarray], h: float) -> tuple[np.ndarray, np.ndarray]:
+    """Ridders' table: each row halves h, each column removes the next even power of h from the error."""
+    above: list[np.ndarray] = []
+    value = error = np.asarray(np.inf)
+    for level in range(_LEVELS):
+        ahead, behind = f(h), f(-h)
+        row = [np.asarray((ahead - behind) / (2 * h))]
+        rounding = _EPS * np.abs(ahead) / h
+        if level == 0:
+            value, error = row[0], np.full(row[0].shape, np.inf)
+        for column, previous in enumerate(above):
+            row.append(row[-1] + (row[-1] - previous) / (4.0 ** (column + 1) - 1))
+            its_error = np.maximum(np.abs(row[-1] - row[-2]), np.abs(row[-1] - previous)) + rounding
+            better = its_error < error
+            value, error = np.where(better, row[-1], value), np.where(better, its_error, error)
+        above, h = row, h / 2
+    return value, error
+
+
+def slopes(f: Callable[[float], np.ndarray], scale: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The slope of f at 0 from the left, from the right, and whether they differ: a kink, a step, or the edge of f's domain."""
+    with np.errstate(all="ignore"):
+        at_zero = f(0.0)
+        left, right, jumps = None, None, []
+        for power in (-18, -22):
+            h = scale * 2.0**power
+            left, right = (at_zero - f(-h)) / h, (f(h) - at_zero) / h
+            jumps.append(np.abs(right - left))
+        # The slopes of a smooth f approach each other in proportion to h, here to a sixteenth; those of a kink do not.
+        noise = 1e-6 * (np.abs(left) + np.abs(right)) + 2.0**-26 * np.abs(at_zero) / scale
+        kink = (jumps[1] > 0.5 * jumps[0]) & (jumps[1] > noise)
+        return left, right, kink | ~(np.isfinite(left) & np.isfinite(right))
+
+
+def numerical_grad(fn: Callable[[Any], Any], x: Any, method: str = "richardson") -> np.ndarray:
+    """The gradient of a scalar function at x, one element of x at a time, without any backward.
+
+    Args:
+        fn: takes an array of x's shape (float64; complex128 for method "complex"), returns one number or a Tensor of one.
+        x: an array or Tensor of any shape.
+        method: "richardson" (about 1e-12), "central" (about 1e-10), or "complex" (exact to rounding, `fn` must be analytic).
+
+    Raises ConfigError for another method, NonFiniteError where x is not finite.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"numerical_grad: method is {method!r}: use one of {', '.join(METHODS)}")
+    x = np.array(x.data if isinstance(x, Tensor) else x, dtype=np.float64)
+    if not np.isfinite(x).all():
+        raise NonFiniteError(
+            "numerical_grad: x has elements that are not finite, where there is no gradient to measure"
+        )
+    gradient = np.zeros_like(x)
+    with no_grad():
+        for index in np.ndindex(x.shape):
+
+            def along(h, index=index):
+                moved = x.astype(complex) if isinstance(h, complex) else x.copy()
+                moved[index] += h
+                y = fn(moved)
+                return np.asarray(y.data if isinstance(y, Tensor) else y).reshape(())
+
+            gradient[index] = derivative(along, max(1.0, abs(x[index])), method)[0]
+    return gradient
