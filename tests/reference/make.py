@@ -239,6 +239,8 @@ def attention_ops() -> None:
     op("attention with earlier keys", sdpa(2, 2, later), (2, 2, 6), (2, 5, 6), (2, 5, 6), n_heads=2)
     op("attention with fewer key heads", sdpa(4, 2, square), (2, 4, 8), (2, 4, 4), (2, 4, 4), n_heads=4, n_kv_heads=2)
     op("attention with one key head", sdpa(4, 1, square), (2, 4, 8), (2, 4, 2), (2, 4, 2), n_heads=4, n_kv_heads=1)
+    long = np.tri(272, dtype=bool)  # beyond the sizes that any fused attention treats as one block
+    op("attention of a long sequence", sdpa(1, 1, long), (1, 272, 1), (1, 272, 1), (1, 272, 1), n_heads=1)
     blind = square.copy()
     blind[2] = False  # a query that sees no key: PyTorch gives 0 too
     op("attention of a blind query", sdpa(2, 2, blind), *full, n_heads=2, causal=False, mask=blind)
