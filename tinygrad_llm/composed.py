@@ -152,7 +152,9 @@ def attention(
     scores = _ops["where"](scores, -math.inf, condition=visible)
     p = _ops["softmax"](scores)
     if drop_rate:
-        p = _ops["dropout"](p, drop_rate=drop_rate, rng=rng)
+        from .ops.attention import dropout_pattern  # defined after its twin
+
+        p = p * dropout_pattern(*scores.shape, causal, drop_rate, int(rng.integers(2**63)))
     return (p @ values).transpose(0, 2, 1, 3).reshape(b, t, c)  # (B, T, C)
 
 

@@ -60,7 +60,8 @@ class Op:
 
     Positional arguments are the differentiable arrays, keywords everything else. `view=True` declares that the output may share
     memory with the input, or a gradient with g. `composed` is the same function built from small ops. A backward that takes
-    `needs=` is told which inputs want a gradient and may return None for the others.
+    `needs=` is told which inputs want a gradient and may return None for the others; one that takes `reuse=` is told whether it
+    may write its result into the saved arrays.
     """
 
     registry: ClassVar[dict[str, Callable[..., Tensor]]] = registry
@@ -75,7 +76,7 @@ class Op:
     ) -> None:
         self.name = forward.__name__.removesuffix("_forward")
         self.forward, self.backward, self.composed, self.view = forward, backward, composed, view
-        self.takes_needs = "needs" in inspect.signature(backward).parameters
+        self.takes = {"needs", "reuse"} & inspect.signature(backward).parameters.keys()
         self.__doc__ = f"{forward.__doc__}\n\nbackward: {backward.__doc__}"
         registry[self.name] = self
 
@@ -112,7 +113,7 @@ class Op:
         return _tensor(out, Node(self, parents, saved, [*arrays, *options.values()], out))
 
     def _common_dtype(self, inputs: tuple) -> np.dtype | None:
-        """The one float dtype of the tensors among the inputs, which plain arrays and scalars adapt to; complex in a complex step."""
+        """The one float dtype of the tensors among the inputs, which arrays and scalars adapt to; complex in a complex step."""
         found = None
         for x in inputs:
             if isinstance(x, Tensor) and x.data.dtype.kind in "fc":
@@ -286,7 +287,11 @@ class Tensor(Operators):
             g = gradients.pop(node, None)
             if g is None:
                 continue  # no gradient came back this far
-            options = {"needs": tuple(p is not None for p in node.parents)} if node.op.takes_needs else {}
+            options: dict[str, Any] = {}
+            if "needs" in node.op.takes:
+                options["needs"] = tuple(p is not None for p in node.parents)
+            if "reuse" in node.op.takes:
+                options["reuse"] = not retain_graph
             computed = _quiet.copy().run(node.op.backward, g, *node.spend(), **options)
             step = Step(i, n, node, g, list(computed))
             yield step

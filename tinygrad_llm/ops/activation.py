@@ -54,18 +54,31 @@ _C = math.sqrt(2 / math.pi)
 
 
 def gelu_forward(x):
-    """y = x/2 (1 + tanh u) = x s,  s = 1 / (1 + e^-2u),  u = C (x + 0.044715 x³),  C = √(2/π)
+    """y = x s,  s = 1 / (1 + e^-2u) = (1 + tanh u) / 2,  u = C (x + 0.044715 x³),  C = √(2/π)
 
-    The tanh form of Hendrycks and Gimpel 2016 §2, which GPT-2 uses. (1 + tanh u)/2 is the sigmoid of 2u: one exponential.
+    The tanh form of Hendrycks and Gimpel 2016 §2, which GPT-2 uses, with the tanh written as a sigmoid: one exponential.
     """
-    s = 1 / (1 + np.exp((-2 * _C) * (x + 0.044715 * x * x * x)))
+    s = x * x
+    s *= -2 * _C * 0.044715
+    s += -2 * _C
+    s *= x  # -2u
+    np.exp(s, out=s)
+    s += 1
+    np.divide(1, s, out=s)
     return x * s, (x, s)
 
 
 def gelu_backward(g, x, s):
-    """dx = g [ s + x s (1 - s) 2u' ],  u' = C (1 + 0.134145 x²)"""
-    du = _C * (1 + 0.134145 * x * x)
-    return (g * (s + x * s * (1 - s) * (2 * du)),)
+    """dx = g s [ 1 + x (1 - s) 2u' ],  u' = C (1 + 0.134145 x²)"""
+    dx = x * x
+    dx *= 2 * _C * 0.134145
+    dx += 2 * _C  # 2u'
+    dx *= x
+    dx *= 1 - s
+    dx += 1
+    dx *= s
+    dx *= g
+    return (dx,)
 
 
 gelu = Op(gelu_forward, gelu_backward, composed=composed.gelu)
@@ -100,13 +113,20 @@ gelu_erf = Op(gelu_erf_forward, gelu_erf_backward, composed=composed.gelu_erf)
 
 def silu_forward(x):
     """y = x s,  s = 1 / (1 + e^-x); also called swish (Hendrycks and Gimpel 2016; Ramachandran 2017)"""
-    s = 1 / (1 + np.exp(-x))
+    s = np.exp(-x)
+    s += 1
+    np.divide(1, s, out=s)
     return x * s, (x, s)
 
 
 def silu_backward(g, x, s):
-    """dx = g s (1 + x (1 - s))"""
-    return (g * s * (1 + x * (1 - s)),)
+    """dx = g s [ 1 + x (1 - s) ]"""
+    dx = 1 - s
+    dx *= x
+    dx += 1
+    dx *= s
+    dx *= g
+    return (dx,)
 
 
 silu = Op(silu_forward, silu_backward, composed=composed.silu)

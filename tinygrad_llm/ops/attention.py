@@ -1,6 +1,10 @@
-"""Scaled dot-product attention of several heads (Vaswani et al. 2017 §3.2).
+"""Scaled dot-product attention of several heads (Vaswani et al. 2017 §3.2), in blocks of queries.
 
-Letters in shape comments: B batch, T queries, S keys, H heads, d features of a head, C = H d.
+A block of queries is compared with the keys it may see. For long sequences nothing of the size T x S is kept: the backward
+makes P again from the saved log-sum-exp of each row (Dao et al. 2022 §3.1), so memory grows with T, not with T². Scores are held as
+(key, query), which makes the softmax a run of elementwise operations along rows of memory.
+
+Letters in shape comments: B batch, T queries, S keys, H heads, d features of a head, N = B H, t queries and s keys of a block.
 """
 
 import math
@@ -10,42 +14,11 @@ import numpy as np
 from .. import composed
 from ..engine import Op
 from ..errors import ConfigError, ShapeError
-from .dropout import check_rate, kept, scale_of
-from .softmax import softmax_of
+from .dropout import check_rate, kept
 
-
-def split_heads(x: np.ndarray, n_heads: int) -> np.ndarray:
-    """(B, T, H d) -> (B, H, T, d), contiguous: matrix products on strided views take twice as long."""
-    b, t, c = x.shape
-    return np.ascontiguousarray(x.reshape(b, t, n_heads, c // n_heads).transpose(0, 2, 1, 3))
-
-
-def merge_heads(x: np.ndarray) -> np.ndarray:
-    """(B, H, T, d) -> (B, T, H d)"""
-    b, h, t, d = x.shape
-    return x.transpose(0, 2, 1, 3).reshape(b, t, h * d)
-
-
-def causal_mask(n_queries: int, n_keys: int) -> np.ndarray:
-    """True where query t may attend to key s: not later than itself, when the last query stands beside the last key."""
-    return np.tri(n_queries, n_keys, n_keys - n_queries, dtype=bool)  # (T, S)
-
-
-def check_attention(q, k, v, n_heads: int, n_kv_heads: int | None) -> int:
-    """The number of key and value heads, or an error that names the shapes."""
-    n_kv_heads = n_kv_heads or n_heads
-    if n_heads < 1 or n_heads % n_kv_heads or q.shape[-1] % n_heads:
-        raise ConfigError(
-            f"attention: {q.shape[-1]} features in {n_heads} heads with {n_kv_heads} key heads: "
-            "heads must divide the features, and key heads the heads"
-        )
-    d = q.shape[-1] // n_heads
-    if q.ndim != 3 or k.shape != v.shape or k.shape[:1] + k.shape[2:] != (q.shape[0], n_kv_heads * d):
-        raise ShapeError(
-            f"attention: q is {q.shape}, k is {k.shape}, v is {v.shape}: they must be (B, T, {n_heads * d}) "
-            f"and twice (B, S, {n_kv_heads * d})"
-        )
-    return n_kv_heads
+_QUERIES = (64, 128)  # least and most queries in a block: longer ones waste more on scores that the mask hides
+_SCORES = 2**18  # scores in a block of heads: about what the cache of one core holds
+_KEPT = 256  # keys up to which P is kept for the backward
 
 
 def attention_forward(q, k, v, *, n_heads, n_kv_heads=None, causal=True, mask=None, drop_rate=0.0, rng=None):
@@ -54,43 +27,129 @@ def attention_forward(q, k, v, *, n_heads, n_kv_heads=None, causal=True, mask=No
     q is (B, T, H d), k and v are (B, S, H_kv d); with fewer key heads, each serves H/H_kv query heads in a row. `causal` hides
     later keys, `mask` (boolean, broadcast to (B, H, T, S)) hides keys where it is False; a query that sees no key gets 0.
     """
-    n_kv_heads, drop_rate = check_attention(q, k, v, n_heads, n_kv_heads), check_rate(drop_rate, "attention")
-    queries, keys, values = split_heads(q, n_heads), split_heads(k, n_kv_heads), split_heads(v, n_kv_heads)
-    group = n_heads // n_kv_heads
-    if group > 1:
-        keys, values = keys.repeat(group, axis=1), values.repeat(group, axis=1)  # (B, H, S, d)
-    scores = queries @ keys.swapaxes(-1, -2)  # (B, H, T, S)
-    scores *= 1 / math.sqrt(queries.shape[-1])
-    if causal:
-        scores[..., ~causal_mask(*scores.shape[-2:])] = -math.inf
+    group = _check(q, k, v, n_heads, n_kv_heads)
+    b, t, c = q.shape
+    n_keys = k.shape[1]
+    queries = _heads(q, n_heads)  # (N, T, d)
+    queries *= 1 / math.sqrt(c // n_heads)
+    keys, values = _heads(k, n_heads // group, group), _heads(v, n_heads // group, group)  # (N, S, d)
     if mask is not None:
-        scores = np.where(mask, scores, -math.inf).astype(q.dtype)
-    p = softmax_of(scores)
-    keep, dropped = None, p
-    if drop_rate > 0:
-        keep = kept(p.shape, drop_rate, rng)
-        dropped = p * keep * scale_of(drop_rate)
-    return merge_heads(dropped @ values), (queries, keys, values, p, keep, drop_rate, group)
+        mask = np.broadcast_to(mask, (b, n_heads, t, n_keys)).reshape(-1, t, n_keys)  # (N, T, S)
+    seed = int(rng.integers(2**63)) if check_rate(drop_rate, "attention") else 0
+    out = np.empty((b * n_heads, t, c // n_heads), q.dtype)  # (N, T, d)
+    lse = np.empty((b * n_heads, t), q.dtype)  # log Σ e^score of each query
+    probabilities = []
+    for h, i, end in _blocks(b * n_heads, t, n_keys, causal):
+        p = _scores(queries[h, i], keys[h, :end], causal, mask, h, i)  # (n, s, t)
+        m = p.max(-2, keepdims=True, initial=-math.inf)
+        m[m == -math.inf] = 0
+        p -= m
+        np.exp(p, out=p)
+        total = np.ones(end, p.dtype) @ p  # (n, t)
+        total[total == 0] = 1
+        p *= 1 / total[:, None]
+        lse[h, i] = m[:, 0] + np.log(total)
+        probabilities.append(p if n_keys <= _KEPT else None)
+        if drop_rate:
+            p = p * _keep(p.shape, drop_rate, seed, h, i)
+        out[h, i] = p.swapaxes(-1, -2) @ values[h, :end]
+    y = _merge(out, b)
+    return y, (queries, keys, values, y, lse, probabilities, group, causal, mask, drop_rate, seed)
 
 
-def attention_backward(g, queries, keys, values, p, keep, drop_rate, group):
-    """dV = Pᵀ g,  dP = g Vᵀ,  dS = P (dP - Σ dP P),  dQ = dS K / √d,  dK = dSᵀ Q / √d"""
-    b, h, _, d = queries.shape
-    g = split_heads(g, h)  # (B, H, T, d)
-    dp = g @ values.swapaxes(-1, -2)  # (B, H, T, S)
-    if keep is None:
-        dv = p.swapaxes(-1, -2) @ g  # (B, H, S, d)
-    else:
-        keep = keep * g.dtype.type(scale_of(drop_rate))
-        dp *= keep
-        dv = (p * keep).swapaxes(-1, -2) @ g
-    ds = p * (dp - (dp * p).sum(-1, keepdims=True))
-    ds *= 1 / math.sqrt(d)
-    dq, dk = ds @ keys, ds.swapaxes(-1, -2) @ queries
-    if group > 1:  # (B, H_kv, group, S, d) -> (B, H_kv, S, d)
-        dk = dk.reshape(b, h // group, group, -1, d).sum(2)
-        dv = dv.reshape(b, h // group, group, -1, d).sum(2)
-    return merge_heads(dq), merge_heads(dk), merge_heads(dv)
+def attention_backward(g, queries, keys, values, y, lse, probabilities, group, causal, mask, drop_rate, seed):
+    """dV = Pᵀ g,  dP = g Vᵀ,  dS = P (dP - δ),  δ = Σ g y,  dQ = dS K / √d,  dK = dSᵀ Q / √d"""
+    b = len(g)
+    n, t, d = queries.shape
+    delta = np.vecdot(g.reshape(b, t, -1, d), y.reshape(b, t, -1, d)).swapaxes(1, 2).reshape(n, 1, t)
+    g = _heads(g, n // b)  # (N, T, d)
+    dq, dk, dv = np.empty_like(queries), np.zeros_like(keys), np.zeros_like(values)
+    for p, (h, i, end) in zip(probabilities, _blocks(n, t, keys.shape[1], causal), strict=True):
+        if p is None:
+            p = _scores(queries[h, i], keys[h, :end], causal, mask, h, i)  # (n, s, t)
+            p -= lse[h, None, i]
+            np.exp(p, out=p)
+        ds = values[h, :end] @ g[h, i].swapaxes(-1, -2)  # dP, (n, s, t)
+        if drop_rate:
+            keep = _keep(p.shape, drop_rate, seed, h, i)
+            ds *= keep
+            dv[h, :end] += (p * keep) @ g[h, i]
+        else:
+            dv[h, :end] += p @ g[h, i]
+        ds -= delta[h, :, i]
+        ds *= p
+        dq[h, i] = ds.swapaxes(-1, -2) @ keys[h, :end]
+        dk[h, :end] += ds @ queries[h, i]
+    dq *= 1 / math.sqrt(d)
+    return _merge(dq, b), _merge(dk, b, group), _merge(dv, b, group)
 
 
 attention = Op(attention_forward, attention_backward, composed=composed.attention)
+
+
+def _blocks(n: int, t: int, n_keys: int, causal: bool):
+    """(heads, queries, number of keys) of each block."""
+    block = min(t, max(_QUERIES[0], min(t // 8, _QUERIES[1])))
+    heads = max(1, _SCORES // (block * n_keys))
+    for h in range(0, n, heads):
+        for i in range(0, t, block):
+            last = min(i + block, t)
+            yield slice(h, h + heads), slice(i, last), max(0, n_keys - t + last) if causal else n_keys
+
+
+def _scores(queries, keys, causal, mask, h, i):
+    """K Qᵀ of a block, (n, s, t), with -inf where a key is hidden."""
+    scores = keys @ queries.swapaxes(-1, -2)
+    if causal:  # the last of these keys stands beside the last query: only the corner between them has hidden ones
+        corner = scores[:, -scores.shape[2] :]
+        corner += np.tril(np.full(corner.shape[1:], -math.inf, scores.dtype), scores.shape[2] - corner.shape[1] - 1)
+    if mask is not None:
+        scores[~mask[h, i, : scores.shape[1]].swapaxes(-1, -2)] = -math.inf
+    return scores
+
+
+def dropout_pattern(b, n_heads, t, n_keys, causal, drop_rate, seed):
+    """keep / (1 - p) of all blocks together, (B, H, T, S): what the twin needs to drop the same weights."""
+    pattern = np.zeros((b * n_heads, t, n_keys), np.float32)
+    for h, i, end in _blocks(b * n_heads, t, n_keys, causal):
+        n = min(h.stop, b * n_heads) - h.start
+        pattern[h, i, :end] = _keep((n, end, i.stop - i.start), drop_rate, seed, h, i).swapaxes(-1, -2)
+    return pattern.reshape(b, n_heads, t, n_keys)
+
+
+def _keep(shape, drop_rate, seed, h, i):
+    """keep / (1 - p) of a block: drawn anew in the backward from the same seed instead of being saved."""
+    keep = kept(shape, drop_rate, np.random.SFC64([seed, h.start, i.start])).astype(np.float32)
+    keep *= 1 / (1 - drop_rate) if drop_rate < 1 else 0.0
+    return keep
+
+
+def _heads(x, n_heads, group=1):
+    """(B, T, H d) -> (B H, T, d), contiguous: products of strided views take twice as long; each head `group` times."""
+    b, t, c = x.shape
+    x = x.reshape(b, t, n_heads, c // n_heads).transpose(0, 2, 1, 3)  # (B, H, T, d)
+    return x.repeat(group, axis=1).reshape(-1, t, c // n_heads) if group > 1 else x.reshape(-1, t, c // n_heads).copy()
+
+
+def _merge(x, b, group=1):
+    """(B H, T, d) -> (B, T, H d); of each `group` heads the sum."""
+    n, t, d = x.shape
+    x = x.reshape(b, -1, group, t, d).sum(2) if group > 1 else x.reshape(b, -1, t, d)  # (B, H, T, d)
+    return x.transpose(0, 2, 1, 3).reshape(b, t, n // b // group * d)
+
+
+def _check(q, k, v, n_heads: int, n_kv_heads: int | None) -> int:
+    """How many query heads share a key head, or an error that names the shapes."""
+    n_kv_heads = n_kv_heads or n_heads
+    if n_heads < 1 or n_heads % n_kv_heads or q.shape[-1] % n_heads:
+        raise ConfigError(
+            f"attention: {q.shape[-1]} features in {n_heads} heads with {n_kv_heads} key heads: "
+            "heads must divide the features, and key heads the heads"
+        )
+    width = q.shape[-1] // n_heads * n_kv_heads
+    if q.ndim != 3 or k.shape != v.shape or k.ndim != 3 or (len(k), k.shape[2]) != (len(q), width):
+        raise ShapeError(
+            f"attention: q is {q.shape}, k is {k.shape}, v is {v.shape}: they must be (B, T, {q.shape[-1]}) "
+            f"and twice (B, S, {width})"
+        )
+    return n_heads // n_kv_heads

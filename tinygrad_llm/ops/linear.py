@@ -8,6 +8,7 @@ import numpy as np
 from .. import composed
 from ..engine import Op
 from ..errors import DataError, DTypeError, ShapeError
+from ..parallel import product
 from .elementwise import sum_to
 
 
@@ -40,7 +41,7 @@ def linear_forward(x, weight, bias=None):
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"linear: weight is {weight.shape}, bias is {bias.shape}: bias must be {weight.shape[:1]}")
-    y = x.reshape(-1, x.shape[-1]) @ weight.T  # (N, O)
+    y = product(x.reshape(-1, x.shape[-1]), weight.T)  # (N, O)
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], len(weight)), (x, weight, bias)  # (..., O)
@@ -49,8 +50,8 @@ def linear_forward(x, weight, bias=None):
 def linear_backward(g, x, weight, bias, needs=(True, True, True)):
     """dx = g W,  dW = gᵀ x,  db = Σ g over the rows"""
     rows = g.reshape(-1, g.shape[-1])  # (N, O)
-    dx = (rows @ weight).reshape(x.shape) if needs[0] else None  # (..., I)
-    dw = rows.T @ x.reshape(-1, x.shape[-1]) if needs[1] else None  # (O, I)
+    dx = product(rows, weight).reshape(x.shape) if needs[0] else None  # (..., I)
+    dw = product(rows.T, x.reshape(-1, x.shape[-1])) if needs[1] else None  # (O, I)
     if bias is None:
         return (dx, dw, None)[: len(needs)]
     db = np.ones(len(rows), g.dtype) @ rows if needs[2] else None  # (O,)

@@ -15,34 +15,50 @@ def _check(name, x, *parameters):
             )
 
 
-def _rows_to_one(g):
-    """Σ g over all axes but the last."""
-    rows = g.reshape(-1, g.shape[-1])
-    return np.ones(len(rows), g.dtype) @ rows
+def _mean(x):
+    """The mean over the last axis, as (..., 1). A product with 1/D is four times as fast as x.mean(-1)."""
+    return (x @ np.full(x.shape[-1], 1 / x.shape[-1], x.dtype))[..., None]
 
 
-def _mean_square(x):
-    """Mean of x² over the last axis, kept as an axis; in float64 where x² does not fit into x's dtype."""
-    square = (x * x).mean(-1, keepdims=True)
+def _mean_product(x, y):
+    """The mean of x y over the last axis, as (..., 1)."""
+    return (np.vecdot(x, y) * (1 / x.shape[-1]))[..., None]
+
+
+def _sum_rows(x):
+    """The sum over all axes but the last, (D,)."""
+    rows = x.reshape(-1, x.shape[-1])
+    return np.ones(len(rows), x.dtype) @ rows
+
+
+def _inverse_root(square, x, eps):
+    """1/√(mean square + eps), in float64 where the squares of x overflow x's dtype."""
     if not np.isfinite(square).all():
         square = np.square(x, dtype=np.float64).mean(-1, keepdims=True)
-    return square
+    return (1 / np.sqrt(square + eps)).astype(x.dtype)
 
 
 def layer_norm_forward(x, scale, shift, *, eps=1e-5):
     """y = scale z + shift,  z = (x - mean x) r,  r = 1/√(var x + eps),  var with divisor D (Ba et al. 2016)"""
     _check("layer_norm", x, scale, shift)
-    z = x - x.mean(-1, keepdims=True)
-    r = (1 / np.sqrt(_mean_square(z) + eps)).astype(x.dtype)  # (..., 1)
+    z = x - _mean(x)
+    r = _inverse_root(_mean_product(z, z), z, eps)  # (..., 1)
     z *= r
-    return scale * z + shift, (z, r, scale)
+    y = z * scale
+    y += shift
+    return y, (z, r, scale)
 
 
 def layer_norm_backward(g, z, r, scale):
     """dx = r [ dz - mean dz - z mean(dz z) ],  dz = g scale;  dscale = Σ g z,  dshift = Σ g over the rows"""
-    dz = g * scale
-    dx = r * (dz - dz.mean(-1, keepdims=True) - z * (dz * z).mean(-1, keepdims=True))
-    return dx, _rows_to_one(g * z), _rows_to_one(g)
+    dx = g * scale  # dz
+    mean, slope = _mean(dx), _mean_product(dx, z)  # (..., 1)
+    gz = z * slope
+    dx -= gz
+    dx -= mean
+    dx *= r
+    np.multiply(g, z, out=gz)
+    return dx, _sum_rows(gz), _sum_rows(g)
 
 
 layer_norm = Op(layer_norm_forward, layer_norm_backward, composed=composed.layer_norm)
@@ -51,15 +67,19 @@ layer_norm = Op(layer_norm_forward, layer_norm_backward, composed=composed.layer
 def rms_norm_forward(x, scale, *, eps=1e-5):
     """y = scale z,  z = x r,  r = 1/√(mean x² + eps) (Zhang and Sennrich 2019)"""
     _check("rms_norm", x, scale)
-    r = (1 / np.sqrt(_mean_square(x) + eps)).astype(x.dtype)  # (..., 1)
+    r = _inverse_root(_mean_product(x, x), x, eps)  # (..., 1)
     z = x * r
-    return scale * z, (z, r, scale)
+    return z * scale, (z, r, scale)
 
 
 def rms_norm_backward(g, z, r, scale):
     """dx = r [ dz - z mean(dz z) ],  dz = g scale;  dscale = Σ g z over the rows"""
-    dz = g * scale
-    return r * (dz - z * (dz * z).mean(-1, keepdims=True)), _rows_to_one(g * z)
+    dx = g * scale  # dz
+    gz = z * _mean_product(dx, z)
+    dx -= gz
+    dx *= r
+    np.multiply(g, z, out=gz)
+    return dx, _sum_rows(gz)
 
 
 rms_norm = Op(rms_norm_forward, rms_norm_backward, composed=composed.rms_norm)

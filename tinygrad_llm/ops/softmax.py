@@ -2,12 +2,14 @@
 
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 
 from .. import composed
 from ..engine import Op
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
+from ..parallel import each, row_blocks
 
 
 def softmax_of(x: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -81,37 +83,52 @@ def cross_entropy_forward(logits, *, targets, ignore_index=-100, label_smoothing
         raise ConfigError(f"cross_entropy: reduction is {reduction!r}: use 'mean', 'sum' or 'none'")
     if not 0 <= label_smoothing <= 1:
         raise ConfigError(f"cross_entropy: label_smoothing is {label_smoothing}: it must lie between 0 and 1")
-    flat, counted = check_targets(logits.shape, targets, ignore_index)
+    targets, counted = check_targets(logits.shape, targets, ignore_index)
     x = logits.reshape(-1, logits.shape[-1])  # (N, V)
-    rows = np.arange(len(x))
-    m = x.max(-1, keepdims=True, initial=-math.inf)  # (N, 1)
-    p = np.exp(x - m)
-    total = p.sum(-1, keepdims=True)
-    p /= total
-    log_total = (m + np.log(total))[:, 0]  # (N,)
-    losses = log_total - x[rows, flat]
-    if label_smoothing:
-        losses = (1 - label_smoothing) * losses + label_smoothing * (log_total - x.mean(-1))
-    losses = np.where(counted, losses, 0).astype(logits.dtype)
+    e, total, losses = np.empty_like(x), np.empty(len(x), x.dtype), np.empty(len(x), x.dtype)
+    each(partial(_cross_entropy_rows, x, targets, label_smoothing, e, total, losses), row_blocks(x))
+    losses[~counted] = 0
     n = int(counted.sum())
     if n == 0:
-        warnings.warn("cross_entropy: every target is ignored, so the loss is 0 and has no gradient", stacklevel=4)
-    saved = (p, flat, counted, label_smoothing, reduction, logits.shape)
-    if reduction == "none":
-        return losses.reshape(logits.shape[:-1]), saved
-    return losses.sum() / (max(1, n) if reduction == "mean" else 1), saved
+        warnings.warn("cross_entropy: every target is ignored, so the loss is 0 and has no gradient", stacklevel=3)
+    loss = (
+        losses.reshape(logits.shape[:-1])
+        if reduction == "none"
+        else losses.sum() / (n or 1 if reduction == "mean" else 1)
+    )
+    return loss, (e, total, targets, counted, label_smoothing, reduction, logits.shape)
 
 
-def cross_entropy_backward(g, p, targets, counted, label_smoothing, reduction, shape):
-    """dlogits = g (p - q), divided by the number counted for the mean; 0 where the target is ignored"""
-    weight = (g.reshape(-1) * counted).astype(p.dtype)  # (N,)
-    if reduction == "mean":
-        weight /= max(1, int(counted.sum()))
-    dx = p * weight[:, None]  # (N, V)
+def _cross_entropy_rows(x, targets, label_smoothing, e, total, losses, i):
+    """e = e^(x - m),  total = Σ e,  loss = log total + m - (1 - ε) x_target - ε mean x, of the rows i"""
+    m = x[i].max(-1, initial=-math.inf)  # (n,)
+    np.subtract(x[i], m[:, None], out=e[i])
+    np.exp(e[i], out=e[i])
+    total[i] = e[i] @ np.ones(x.shape[1], x.dtype)
+    losses[i] = np.log(total[i]) + m - (1 - label_smoothing) * np.take_along_axis(x[i], targets[i, None], 1)[:, 0]
     if label_smoothing:
-        dx -= (weight * (label_smoothing / shape[-1]))[:, None]
-    dx[np.arange(len(p)), targets] -= weight * (1 - label_smoothing)
+        losses[i] -= label_smoothing * x[i].mean(-1)
+
+
+def cross_entropy_backward(g, e, total, targets, counted, label_smoothing, reduction, shape, reuse=False):
+    """dlogits = g (p - q),  p = e / total, divided by the number counted for the mean; 0 where the target is ignored
+
+    With `reuse`, e becomes the gradient in place: on a large vocabulary a second array of that size costs more than the maths.
+    """
+    weight = (g.reshape(-1) * counted).astype(e.dtype)  # (N,)
+    if reduction == "mean":
+        weight /= int(counted.sum()) or 1
+    dx = e if reuse else np.empty_like(e)
+    each(partial(_cross_entropy_gradient, e, total, targets, label_smoothing, weight, dx), row_blocks(e))
     return (dx.reshape(shape),)
+
+
+def _cross_entropy_gradient(e, total, targets, label_smoothing, weight, dx, i):
+    """dx = weight (e / total - q) of the rows i"""
+    np.multiply(e[i], (weight[i] / total[i])[:, None], out=dx[i])
+    if label_smoothing:
+        dx[i] -= (weight[i] * (label_smoothing / e.shape[1]))[:, None]
+    dx[i][np.arange(len(dx[i])), targets[i]] -= weight[i] * (1 - label_smoothing)
 
 
 cross_entropy = Op(cross_entropy_forward, cross_entropy_backward, composed=composed.cross_entropy)

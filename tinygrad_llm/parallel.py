@@ -1,0 +1,152 @@
+"""Where lines run, never what they compute: threads over shards of a batch, or over blocks of rows.
+
+A training step is fastest when each thread takes its own part of the batch through forward and backward, with plain NumPy lines
+and matrix products of one thread. Where there is only one sequence, the large ops share out blocks of rows instead. The borders
+of shards and blocks depend on sizes alone, so that any number of threads gives the same bits, and `threads=1` runs the same
+lines in order, for the debugger.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .errors import ConfigError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_BLOCK = 2**18  # elements in a block of rows: temporaries of this size stay in the cache of a core
+_PRODUCT = 2**27  # multiplications from which a matrix product is worth sharing out
+
+_threads: ContextVar[int] = ContextVar("threads", default=1)
+_sharing_rows: ContextVar[bool] = ContextVar("sharing_rows", default=False)
+
+
+def default_threads() -> int:
+    """`TINYGRAD_LLM_THREADS`, or the number of cores this process may use."""
+    setting = os.environ.get("TINYGRAD_LLM_THREADS")
+    if setting is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not setting.isdecimal() or int(setting) < 1:
+        raise ConfigError(f"TINYGRAD_LLM_THREADS is {setting!r}: it must be a positive integer")
+    return int(setting)
+
+
+@contextmanager
+def threads(n: int | None = None, *, sharing_rows: bool = False) -> Iterator[None]:
+    """Inside, work is shared among n threads (None: `default_threads()`), and BLAS runs each matrix product in one.
+
+    With `sharing_rows`, the blocks of rows of the large ops are what is shared.
+    """
+    n = default_threads() if n is None else n
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ConfigError(f"threads is {n!r}: it must be a positive integer")
+    tokens = _threads.set(n), _sharing_rows.set(sharing_rows)
+    libraries = [(library, library.num_threads) for library in _blas()]
+    for library, _ in libraries:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, before in libraries:
+            library.set_num_threads(before)
+        _threads.reset(tokens[0])
+        _sharing_rows.reset(tokens[1])
+
+
+def spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """[task(item) for item in items], by the threads there are; the results in order, and the first error raised."""
+    n = min(_threads.get(), len(items))
+    if n <= 1:
+        return [task(item) for item in items]
+    results: list[Any] = [None] * len(items)
+    queue = iter(range(len(items)))  # next() on it is atomic
+    others = [_pool().submit(copy_context().run, _work, task, items, results, queue) for _ in range(n - 1)]
+    try:
+        _work(task, items, results, queue)
+    finally:
+        for _ in queue:  # after an error there is nothing left to do for the others
+            pass
+        errors = [error for error in (other.exception() for other in others) if error is not None]
+    if errors:
+        raise errors[0]
+    return results
+
+
+def _work(task: Callable[[Any], Any], items: Sequence[Any], results: list[Any], queue: Iterator[int]) -> None:
+    token = _threads.set(1)  # what runs in a shard or block is not shared out again
+    try:
+        for i in queue:
+            results[i] = task(items[i])
+    finally:
+        _threads.reset(token)
+
+
+def row_blocks(x: np.ndarray) -> list[slice]:
+    """The rows of a matrix in blocks that fit into the cache."""
+    rows = max(1, _BLOCK // max(1, x.shape[1]))
+    return [slice(i, i + rows) for i in range(0, len(x), rows)]
+
+
+def each(task: Callable[[Item], Any], blocks: Sequence[Item]) -> None:
+    """task(block) for every block, shared among threads where rows are what is shared."""
+    if _sharing_rows.get():
+        spread(task, blocks)
+    else:
+        for block in blocks:
+            task(block)
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a @ b of two matrices; where rows are shared and both are large, each thread makes some rows of it."""
+    if not _sharing_rows.get() or len(a) * a.shape[1] * b.shape[1] < _PRODUCT:
+        return a @ b
+    out = np.empty((len(a), b.shape[1]), a.dtype)
+    rows = -(-len(a) // 4)
+    spread(functools.partial(_product_rows, a, b, out), [slice(i, i + rows) for i in range(0, len(a), rows)])
+    return out
+
+
+def _product_rows(a: np.ndarray, b: np.ndarray, out: np.ndarray, rows: slice) -> None:
+    np.matmul(a[rows], b, out=out[rows])
+
+
+def recycle_memory() -> None:
+    """Keep freed memory for the next array instead of giving it back to the system, which would zero it page by page again.
+
+    For the whole process, where the C library is glibc; elsewhere nothing happens. With `TINYGRAD_LLM_DEBUG_MEMORY` set, freed
+    memory is filled with NaN, so that a use after free shows.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 2**30)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    if os.environ.get("TINYGRAD_LLM_DEBUG_MEMORY"):
+        mallopt(_M_PERTURB, 0xFF)  # a float of nothing but ones is a NaN
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_PERTURB = -1, -3, -6  # from glibc's malloc.h
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=64, thread_name_prefix="tinygrad_llm")
+
+
+@functools.cache
+def _blas() -> list[Any]:
+    """The BLAS libraries in the process, whose numbers of threads can be read and set."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas").lib_controllers
