@@ -1,0 +1,7 @@
+"""`python -m tinygrad_llm` is `tinygrad-llm`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

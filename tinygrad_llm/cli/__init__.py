@@ -1,0 +1,89 @@
+"""The command line: `tinygrad-llm COMMAND ...`, the same as `python -m tinygrad_llm COMMAND ...`.
+
+Exit codes: 0 done, 2 wrong use or input (one line on stderr), 130 stopped by Ctrl-C, 141 nobody reads the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+from ..errors import TinygradLLMError
+from . import generate, pretrain
+
+COMMANDS = {"pretrain": pretrain, "generate": generate}  # a module with HELP, add_arguments(parser) and run(args) each
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help)\n")
+
+
+def build_parser() -> Parser:
+    debug = Parser(add_help=False)
+    debug.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+    parser = Parser(
+        prog="tinygrad-llm",
+        description="Build, train and use language models in nothing but NumPy.",
+        parents=[debug],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tinygrad-llm {version('tinygrad-llm')}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, module in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name, help=module.HELP, description=module.HELP, parents=[debug], allow_abbrev=False
+        )
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run, parser=subparser)
+    return parser
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; for an unknown command or option the process exits with 2 and the nearest one that exists."""
+    parser = build_parser()
+    command = next((word for word in argv if not word.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        parser.error(f"unknown command {command!r}" + _nearest(command, COMMANDS))
+    args, unknown = parser.parse_known_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    if unknown:
+        option = unknown[0].split("=")[0]
+        args.parser.error(f"unknown option {option!r}" + _nearest(option, args.parser._option_string_actions))
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter gets a question mark, not a traceback
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        code = args.run(args)
+        sys.stdout.flush()
+        return code
+    except TinygradLLMError as error:
+        if hasattr(args, "debug"):
+            raise
+        print(f"tinygrad-llm {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more when it exits
+        return 141
+
+
+def _nearest(word: str, choices: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(choices), 1)
+    return f": did you mean {close[0]}?" if close else ""

@@ -1,0 +1,50 @@
+"""`tinygrad-llm pretrain [FILE ...]`: train a model on text files, or on the story that comes with the package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import fields
+from typing import get_type_hints
+
+from ..training.options import PretrainOptions
+
+HELP = "train a GPT on text files, or on the bundled short story"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="*", metavar="FILE", help="UTF-8 text files (default: the bundled story)")
+    parser.add_argument(
+        "--out", metavar="RUN", help="folder of the run (default: runs/ and the name of the first file)"
+    )
+    story, gpt2 = PretrainOptions.defaults("story"), PretrainOptions.defaults("124M")
+    types = get_type_hints(PretrainOptions)
+    for option in fields(PretrainOptions):
+        name, default = option.name, str(story[option.name] or repr(story[option.name]))
+        if gpt2[name] != story[name] and name != "preset":
+            default += f" for story, {gpt2[name]} for 124M"
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            type=types[name],
+            metavar=types[name].__name__.upper(),
+            default=argparse.SUPPRESS,
+            help=f"{option.metadata['help']} (default: {default})".replace("%", "%%"),
+        )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON, everything else on stderr")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..training import pretrain
+
+    options = {
+        option.name: getattr(args, option.name) for option in fields(PretrainOptions) if hasattr(args, option.name)
+    }
+
+    def report(line: str) -> None:
+        print(line, file=sys.stderr if args.json else sys.stdout, flush=True)
+
+    result = pretrain(*args.files, out=args.out, report=report, **options)
+    if args.json:
+        print(json.dumps(result.summary()))
+    return 0

@@ -1,0 +1,20 @@
+"""Training a language model. Read step, then pretrain; metrics says how well it went."""
+
+from .metrics import bits_per_byte, longest_copied_run, mean_loss, unigram_cross_entropy, unigram_entropy
+from .options import PretrainOptions
+from .pretrain import PretrainResult, pretrain
+from .run import load_run
+from .step import train_step
+
+__all__ = [
+    "PretrainOptions",
+    "PretrainResult",
+    "bits_per_byte",
+    "load_run",
+    "longest_copied_run",
+    "mean_loss",
+    "pretrain",
+    "train_step",
+    "unigram_cross_entropy",
+    "unigram_entropy",
+]

@@ -1,0 +1,88 @@
+"""How well a model does, how well it could do without learning anything, and how much of it is memory.
+
+Losses are in nats per token: with natural logarithms, so that chance among V tokens is ln V.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ..engine import no_grad
+from ..errors import DataError
+from ..nn import Module
+from ..ops import cross_entropy
+
+Batch = tuple[np.ndarray, np.ndarray]  # ids and targets, both (B, T)
+
+
+def windows(ids: Sequence[int] | np.ndarray, context_length: int, batch_size: int) -> list[Batch]:
+    """Batches in which each token of `ids` but the first is a target once: windows side by side, the last one shorter."""
+    row = np.asarray(ids, np.int64)  # (N,)
+    n = (len(row) - 1) // context_length * context_length
+    inputs, targets = (row[i : i + n].reshape(-1, context_length) for i in (0, 1))  # (W, T) each
+    batches = [(inputs[i : i + batch_size], targets[i : i + batch_size]) for i in range(0, len(inputs), batch_size)]
+    if n < len(row) - 1:
+        batches.append((row[None, n:-1], row[None, n + 1 :]))  # (1, T') each
+    return batches
+
+
+def mean_loss(model: Module, batches: Iterable[Batch]) -> float:
+    """The loss per token over batches of ids and targets (B, T), without dropout; every token counts the same.
+
+    The mode of the model is left as it was. DataError if there is no token.
+    """
+    total, n_tokens = 0.0, 0
+    training = model.training
+    model.eval()
+    try:
+        with no_grad():
+            for ids, targets in batches:
+                total += cross_entropy(model(ids), targets=targets).item() * targets.size
+                n_tokens += targets.size
+    finally:
+        model.train(training)
+    if n_tokens == 0:
+        raise DataError("mean_loss: there are no batches")
+    return total / n_tokens
+
+
+def bits_per_byte(loss: float, n_tokens: int, n_bytes: int) -> float:
+    """Nats per token -> bits per byte of text, by which models with different tokenizers can be compared."""
+    return loss * n_tokens / (math.log(2) * n_bytes)
+
+
+def unigram_entropy(ids: Sequence[int] | np.ndarray) -> float:
+    """-Σ p ln p over the frequencies p of the ids: the loss of a model that knows how often each comes, and no more."""
+    counts = np.unique(ids, return_counts=True)[1]
+    p = counts / counts.sum()
+    return -float(p @ np.log(p))
+
+
+def unigram_cross_entropy(
+    train_ids: Sequence[int] | np.ndarray, ids: Sequence[int] | np.ndarray, vocab_size: int
+) -> float:
+    """The loss on `ids` of that same model, counted on `train_ids`; each id counts once more, so that none is impossible."""
+    counts = np.bincount(np.asarray(train_ids), minlength=vocab_size) + 1
+    return -float(np.log(counts[np.asarray(ids)] / counts.sum()).mean())
+
+
+def longest_copied_run(text: str, source: str) -> list[str]:
+    """The longest run of words of `text` that stands in `source` word for word; words are what white space separates.
+
+    Of several, the first. The work is one pass of NumPy over the source for each word of the text.
+    """
+    words, source_words = text.split(), source.split()
+    numbers = {word: i for i, word in enumerate(dict.fromkeys(source_words))}
+    row = np.array([numbers[word] for word in source_words], np.int32)  # (S,)
+    run = np.zeros(
+        len(row) + 1, np.int32
+    )  # run[j + 1]: length of the common run that ends at source word j, 0 before it
+    longest, end = 0, 0
+    for i, word in enumerate(words):
+        run[1:] = np.where(row == numbers.get(word, -1), run[:-1] + 1, 0)
+        if run.max() > longest:
+            longest, end = int(run.max()), i + 1
+    return words[end - longest : end]

@@ -1,0 +1,126 @@
+"""Everything that can be chosen about a pretraining run, with its help text: the one source of the CLI's flags."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ..errors import ConfigError
+from ..generation.sampling import check_sampling
+from ..models.gpt import PRESETS, GPTConfig, preset
+from ..nn.layers import check_size
+
+TOKENIZERS = ("bpe", "char", "gpt2")
+
+# What a preset trains with unless told otherwise: the story in many passes over windows that overlap, the GPT-2 sizes as in
+# the book's chapter 5.
+_STORY = {"tokenizer": "bpe", "epochs": 12, "batch_size": 8, "lr": 2e-3, "stride": 4}
+_GPT2 = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
+_SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "drop_rate")
+
+
+def _option(help: str) -> Any:
+    return field(metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """The options of one run, complete and checked. `for_preset` fills in what is not given; ConfigError for bad values."""
+
+    preset: str = _option("model and training defaults: " + ", ".join(PRESETS))
+    tokenizer: str = _option("bpe (learned from the text), char, or gpt2")
+    vocab_size: int = _option("entries of a bpe tokenizer, the 256 bytes among them")
+    context_length: int = _option("tokens that the model sees at once")
+    emb_dim: int = _option("width of the model: numbers for each token")
+    n_heads: int = _option("attention heads in each layer; must divide the width")
+    n_layers: int = _option("transformer blocks")
+    drop_rate: float = _option("share of the activations dropped in training")
+    epochs: int = _option("passes over the training text")
+    batch_size: int = _option("windows of text in each step")
+    stride: int = _option("tokens from one window to the next; below the context length they overlap, 0: side by side")
+    lr: float = _option("highest learning rate")
+    min_lr: float = _option("learning rate at the end, reached along a cosine")
+    warmup: float = _option("share of the steps in which the learning rate rises")
+    weight_decay: float = _option("AdamW's weight decay")
+    max_norm: float = _option("gradients are scaled down to this norm; 0 leaves them")
+    val_ratio: float = _option("share of each text, at its end, kept from training for validation")
+    eval_every: int = _option("steps from one evaluation to the next; 0: about 20 in a run")
+    eval_batches: int = _option("batches of each text in an evaluation; the last evaluation takes all of validation")
+    prompt: str = _option("the samples go on from here; without one, from the first words of the text")
+    sample_tokens: int = _option("tokens in the sample after each epoch")
+    temperature: float = _option("of the samples: 0 takes the likeliest token, 1 the model's own odds")
+    top_k: int = _option("of the samples: choose among this many likeliest tokens")
+    seed: int = _option("decides weights, order, dropout and samples; same seed, same run, to the bit")
+
+    def __post_init__(self) -> None:
+        if self.tokenizer not in TOKENIZERS:
+            raise ConfigError(f"tokenizer is {self.tokenizer!r}: use one of {', '.join(TOKENIZERS)}")
+        sizes = ("epochs", "batch_size", "eval_batches", "top_k")
+        check_size("pretrain", **{name: getattr(self, name) for name in sizes})
+        for name in ("stride", "eval_every", "sample_tokens"):
+            if getattr(self, name) != 0:
+                check_size("pretrain", **{name: getattr(self, name)})
+        for name, highest in {"min_lr": self.lr, "warmup": 1, "weight_decay": math.inf, "max_norm": math.inf}.items():
+            self._check_number(name, highest)
+        self._check_number("lr", math.inf)
+        self._check_number("val_ratio", 1)
+        if self.lr == 0 or self.val_ratio in (0, 1):
+            raise ConfigError(f"lr is {self.lr}, val_ratio {self.val_ratio}: neither may be 0, nor the ratio 1")
+        check_sampling(self.temperature, self.top_k)
+        self.model_config(self.vocab_size)
+
+    def _check_number(self, name: str, highest: float) -> None:
+        value = getattr(self, name)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not 0 <= value <= highest
+            or value == math.inf
+        ):
+            raise ConfigError(f"pretrain: {name} is {value!r}: it must be a number from 0 to {highest}")
+
+    def model_config(self, vocab_size: int) -> GPTConfig:
+        """The model of these sizes, for a tokenizer of `vocab_size` entries."""
+        sizes = {name: getattr(self, name) for name in _SIZES} | {"vocab_size": vocab_size}
+        return preset(self.preset, **sizes)
+
+    @classmethod
+    def defaults(cls, name: str) -> dict[str, Any]:
+        """What `for_preset` fills in for a preset."""
+        config, recipe = preset(name), _STORY if name == "story" else _GPT2
+        common = {
+            "stride": 0,
+            "min_lr": 0.0,
+            "warmup": 0.05,
+            "weight_decay": 0.1,
+            "max_norm": 1.0,
+            "val_ratio": 0.1,
+            "eval_every": 0,
+            "eval_batches": 8,
+            "prompt": "",
+            "sample_tokens": 50,
+            "temperature": 0.8,
+            "top_k": 25,
+            "seed": 123,
+        }
+        return {"preset": name} | {size: getattr(config, size) for size in _SIZES} | common | recipe
+
+    @classmethod
+    def for_preset(cls, preset: str = "story", **changes: Any) -> PretrainOptions:
+        """The options of a preset with some changed. ConfigError for a name that is no option, with the nearest that is."""
+        names = [option.name for option in fields(cls)]
+        for key in changes:
+            if key not in names:
+                close = difflib.get_close_matches(key, names, 1)
+                raise ConfigError(
+                    f"pretrain has no option {key!r}" + (f": did you mean {close[0]!r}?" if close else "")
+                )
+        options = cls.defaults(preset) | changes
+        if "vocab_size" in changes and options["tokenizer"] != "bpe":
+            raise ConfigError(
+                f"vocab_size is {changes['vocab_size']}: it can be chosen for the bpe tokenizer only, not for "
+                f"{options['tokenizer']!r}"
+            )
+        return cls(**options)

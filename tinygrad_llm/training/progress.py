@@ -1,0 +1,53 @@
+"""What a run says while it trains: lines for the record and, where someone watches, a bar below them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+
+class Progress:
+    """Counts tokens and time. With a terminal on stderr it draws a tqdm bar there; `line` goes to `report` either way."""
+
+    def __init__(self, total_tokens: int, report: Callable[[str], None]) -> None:
+        from tqdm import tqdm  # type: ignore[import-untyped]  # here, so that it is loaded by a run and not by the package
+
+        self._tqdm, self._report = tqdm, report
+        self.total_tokens, self.tokens = total_tokens, 0
+        self._start = time.perf_counter()
+        self._bar = tqdm(
+            total=total_tokens,
+            unit=" tokens",
+            unit_scale=True,
+            dynamic_ncols=True,
+            leave=False,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+        )
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / max(self.seconds, 1e-9)
+
+    def __str__(self) -> str:
+        left = (self.total_tokens - self.tokens) / self.tokens_per_second if self.tokens else 0
+        return f"{self.tokens_per_second:,.0f} tokens/s  {left:.0f} s left" if self.tokens else ""
+
+    def advance(self, tokens: int, loss: float) -> None:
+        """Another step is done."""
+        self.tokens += tokens
+        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self._bar.update(tokens)
+
+    def line(self, text: str) -> None:
+        """Say `text` above the bar."""
+        with self._tqdm.external_write_mode(file=sys.stdout):
+            self._report(text)
+
+    def close(self) -> None:
+        self._bar.close()

@@ -1,0 +1,121 @@
+"""What came of a run, told honestly: a small model learns a short text by heart, which is not learning to write."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..models.gpt import GPTModel
+from ..text import Tokenizer
+from .corpus import Corpus
+from .metrics import bits_per_byte, longest_copied_run, unigram_cross_entropy, unigram_entropy
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What a run leaves besides its folder. Losses are nats per token, after the last step unless named `best_`."""
+
+    folder: Path
+    model: GPTModel
+    tokenizer: Tokenizer
+    metrics: list[dict[str, float]]  # the rows of metrics.jsonl
+    train_loss: float
+    val_loss: float
+    best_val_loss: float
+    best_step: int
+    val_bits_per_byte: float
+    chance_loss: float  # ln V: all tokens alike
+    unigram_train_loss: float  # knowing how often each token comes, on the training text
+    unigram_val_loss: float  # and on the validation text
+    prompt: str
+    sample: str  # written at the end, the prompt first
+    copied: str  # the longest run of words after the prompt that the training text has word for word
+    seconds: float
+    tokens_per_second: float
+
+    def summary(self) -> dict[str, Any]:
+        """All but the model, the tokenizer and the rows, as plain data."""
+        values = {name: value for name, value in vars(self).items() if name not in ("model", "tokenizer", "metrics")}
+        return values | {"folder": str(self.folder), "steps": self.metrics[-1]["step"]}
+
+    def lines(self) -> list[str]:
+        """The summary as text for the terminal."""
+        written, copied = len(self.sample.split()) - len(self.prompt.split()), len(self.copied.split())
+        command = f"tinygrad-llm generate {shlex.quote(str(self.folder))} --prompt {shlex.quote(self.prompt)}"
+        return [
+            "",
+            *textwrap.wrap(self.sample, 100, initial_indent="  ", subsequent_indent="  "),
+            "",
+            f"Trained in {self.seconds:.0f} s, {self.tokens_per_second:,.0f} tokens a second.",
+            "                      training  validation",
+            f"  loss at the end     {self.train_loss:8.3f}  {self.val_loss:10.3f}   ({self.val_bits_per_byte:.2f} bits per byte)",
+            f"  lowest validation             {self.best_val_loss:10.3f}   (after step {self.best_step})",
+            f"  word counts alone   {self.unigram_train_loss:8.3f}  {self.unigram_val_loss:10.3f}",
+            f"  chance              {self.chance_loss:8.3f}  {self.chance_loss:10.3f}",
+            self.verdict(),
+            f"Of the {written} words above after the prompt, the longest run copied from the training text is {copied}: "
+            f'"{textwrap.shorten(self.copied, 200)}"',
+            f"In {self.folder}: {', '.join(sorted(file.name for file in self.folder.iterdir()))}",
+            f"To let it write: {command}",
+        ]
+
+    def verdict(self) -> str:
+        """How training and validation loss relate, in words."""
+        if self.best_val_loss >= self.unigram_val_loss:
+            return "On text it has not seen it is no better than counting words: train longer, or on more text."
+        if self.val_loss <= self.best_val_loss + 0.05:
+            return (
+                "Both losses were still falling together: what it learned holds for text it has not seen. Train longer."
+            )
+        return (
+            f"Validation loss was lowest after step {self.best_step} and has risen since, while training loss fell: from there "
+            "on the model learned this text by heart rather than the language it is written in."
+        )
+
+
+def judge(
+    folder: Path,
+    model: GPTModel,
+    corpus: Corpus,
+    metrics: list[dict[str, float]],
+    prompt: str,
+    sample: str,
+    seconds: float,
+    tokens_per_second: float,
+) -> PretrainResult:
+    """Put a finished run beside what guessing reaches, and its last sample beside the training text."""
+    last, best = metrics[-1], min(metrics, key=lambda row: row["val_loss"])
+    val_bytes = sum(len(text.encode()) for text in corpus.val_texts)
+    vocab_size = corpus.tokenizer.vocab_size
+    return PretrainResult(
+        folder=folder,
+        model=model,
+        tokenizer=corpus.tokenizer,
+        metrics=metrics,
+        train_loss=last["train_loss"],
+        val_loss=last["val_loss"],
+        best_val_loss=best["val_loss"],
+        best_step=int(best["step"]),
+        val_bits_per_byte=bits_per_byte(last["val_loss"], len(corpus.val_ids), val_bytes),
+        chance_loss=math.log(vocab_size),
+        unigram_train_loss=unigram_entropy(corpus.train_ids),
+        unigram_val_loss=unigram_cross_entropy(corpus.train_ids, corpus.val_ids, vocab_size),
+        prompt=prompt,
+        sample=sample,
+        copied=copied_run(sample.removeprefix(prompt), corpus.train_texts),
+        seconds=seconds,
+        tokens_per_second=tokens_per_second,
+    )
+
+
+def copied_run(text: str, sources: list[str]) -> str:
+    """The longest run of words that `text` has in common with any of the sources."""
+    longest: list[str] = []
+    for source in sources:
+        run = longest_copied_run(text, source)
+        longest = run if len(run) > len(longest) else longest
+    return " ".join(longest)
