@@ -1,8 +1,8 @@
 """Scaled dot-product attention of several heads (Vaswani et al. 2017 §3.2), in blocks of queries.
 
-A block of queries is compared with the keys it may see. For long sequences nothing of the size T x S is kept: the backward
-makes P again from the saved log-sum-exp of each row (Dao et al. 2022 §3.1), so memory grows with T, not with T². Scores are held as
-(key, query), which makes the softmax a run of elementwise operations along rows of memory.
+A block of queries is compared with the keys it may see. For long sequences nothing of the size T x S is kept: the
+backward makes P again from the saved log-sum-exp of each row (Dao et al. 2022 §3.1), so memory grows with T, not with T².
+Scores are held as (key, query), which makes the softmax a run of elementwise operations along rows of memory.
 
 Letters in shape comments: B batch, T queries, S keys, H heads, d features of a head, N = B H, t queries and s keys of a block.
 """
