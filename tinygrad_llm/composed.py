@@ -154,7 +154,7 @@ def attention(
     if drop_rate:
         from .ops.attention import dropout_pattern  # defined after its twin
 
-        p = p * dropout_pattern(*scores.shape, causal, drop_rate, int(rng.integers(2**63)))
+        p = p * dropout_pattern(q.data, k.data, n_heads, causal, drop_rate, int(rng.integers(2**63)))
     return (p @ values).transpose(0, 2, 1, 3).reshape(b, t, c)  # (B, T, C)
 
 

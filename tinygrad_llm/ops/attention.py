@@ -8,13 +8,16 @@ Letters in shape comments: B batch, T queries, S keys, H heads, d features of a 
 """
 
 import math
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from .. import composed
 from ..engine import Op
 from ..errors import ConfigError, ShapeError
-from .dropout import check_rate, kept
+from ..parallel import each
+from .dropout import check_rate, kept, scale_of
 
 _QUERIES = (64, 128)  # least and most queries in a block: longer ones waste more on scores that the mask hides
 _SCORES = 2**18  # scores in a block of heads: about what the cache of one core holds
@@ -27,7 +30,7 @@ def attention_forward(q, k, v, *, n_heads, n_kv_heads=None, causal=True, mask=No
     q is (B, T, H d), k and v are (B, S, H_kv d); with fewer key heads, each serves H/H_kv query heads in a row. `causal` hides
     later keys, `mask` (boolean, broadcast to (B, H, T, S)) hides keys where it is False; a query that sees no key gets 0.
     """
-    group = _check(q, k, v, n_heads, n_kv_heads)
+    group, drop_rate = _check(q, k, v, n_heads, n_kv_heads), check_rate(drop_rate, "attention")
     b, t, c = q.shape
     n_keys = k.shape[1]
     queries = _heads(q, n_heads)  # (N, T, d)
@@ -35,12 +38,19 @@ def attention_forward(q, k, v, *, n_heads, n_kv_heads=None, causal=True, mask=No
     keys, values = _heads(k, n_heads // group, group), _heads(v, n_heads // group, group)  # (N, S, d)
     if mask is not None:
         mask = np.broadcast_to(mask, (b, n_heads, t, n_keys)).reshape(-1, t, n_keys)  # (N, T, S)
-    seed = int(rng.integers(2**63)) if check_rate(drop_rate, "attention") else 0
+    hidden = Hidden(causal, mask, drop_rate, int(rng.integers(2**63)) if drop_rate else 0)
     out = np.empty((b * n_heads, t, c // n_heads), q.dtype)  # (N, T, d)
     lse = np.empty((b * n_heads, t), q.dtype)  # log Σ e^score of each query
-    probabilities = []
-    for h, i, end in _blocks(b * n_heads, t, n_keys, causal):
-        p = _scores(queries[h, i], keys[h, :end], causal, mask, h, i)  # (n, s, t)
+    probabilities: dict[tuple[int, int], np.ndarray] = {}
+    each(partial(_attend, queries, keys, values, hidden, out, lse, probabilities), _head_blocks(queries, keys))
+    y = _merge(out, b)
+    return y, (queries, keys, values, hidden, y, lse, probabilities, group)
+
+
+def _attend(queries, keys, values, hidden, out, lse, probabilities, h):
+    """out = P V of the heads h, one block of queries after the other"""
+    for i, end in _query_blocks(queries, keys, hidden.causal):
+        p = _scores(queries[h, i], keys[h, :end], hidden, h, i)  # (n, s, t)
         m = p.max(-2, keepdims=True, initial=-math.inf)
         m[m == -math.inf] = 0
         p -= m
@@ -49,29 +59,37 @@ def attention_forward(q, k, v, *, n_heads, n_kv_heads=None, causal=True, mask=No
         total[total == 0] = 1
         p *= 1 / total[:, None]
         lse[h, i] = m[:, 0] + np.log(total)
-        probabilities.append(p if n_keys <= _KEPT else None)
-        if drop_rate:
-            p = p * _keep(p.shape, drop_rate, seed, h, i)
+        if keys.shape[1] <= _KEPT:
+            probabilities[h.start, i.start] = p
+        if hidden.drop_rate:
+            p = p * _keep(p.shape, p.dtype, hidden, h, i)
         out[h, i] = p.swapaxes(-1, -2) @ values[h, :end]
-    y = _merge(out, b)
-    return y, (queries, keys, values, y, lse, probabilities, group, causal, mask, drop_rate, seed)
 
 
-def attention_backward(g, queries, keys, values, y, lse, probabilities, group, causal, mask, drop_rate, seed):
+def attention_backward(g, queries, keys, values, hidden, y, lse, probabilities, group):
     """dV = Pᵀ g,  dP = g Vᵀ,  dS = P (dP - δ),  δ = Σ g y,  dQ = dS K / √d,  dK = dSᵀ Q / √d"""
-    b = len(g)
     n, t, d = queries.shape
+    b = len(g)
     delta = np.vecdot(g.reshape(b, t, -1, d), y.reshape(b, t, -1, d)).swapaxes(1, 2).reshape(n, 1, t)
     g = _heads(g, n // b)  # (N, T, d)
     dq, dk, dv = np.empty_like(queries), np.zeros_like(keys), np.zeros_like(values)
-    for p, (h, i, end) in zip(probabilities, _blocks(n, t, keys.shape[1], causal), strict=True):
+    saved = queries, keys, values, hidden, lse, probabilities
+    each(partial(_attend_backward, g, delta, *saved, dq, dk, dv), _head_blocks(queries, keys))
+    dq *= 1 / math.sqrt(d)
+    return _merge(dq, b), _merge(dk, b, group), _merge(dv, b, group)
+
+
+def _attend_backward(g, delta, queries, keys, values, hidden, lse, probabilities, dq, dk, dv, h):
+    """dQ, dK and dV of the heads h"""
+    for i, end in _query_blocks(queries, keys, hidden.causal):
+        p = probabilities.get((h.start, i.start))
         if p is None:
-            p = _scores(queries[h, i], keys[h, :end], causal, mask, h, i)  # (n, s, t)
+            p = _scores(queries[h, i], keys[h, :end], hidden, h, i)  # (n, s, t)
             p -= lse[h, None, i]
             np.exp(p, out=p)
         ds = values[h, :end] @ g[h, i].swapaxes(-1, -2)  # dP, (n, s, t)
-        if drop_rate:
-            keep = _keep(p.shape, drop_rate, seed, h, i)
+        if hidden.drop_rate:
+            keep = _keep(p.shape, p.dtype, hidden, h, i)
             ds *= keep
             dv[h, :end] += (p * keep) @ g[h, i]
         else:
@@ -80,48 +98,68 @@ def attention_backward(g, queries, keys, values, y, lse, probabilities, group, c
         ds *= p
         dq[h, i] = ds.swapaxes(-1, -2) @ keys[h, :end]
         dk[h, :end] += ds @ queries[h, i]
-    dq *= 1 / math.sqrt(d)
-    return _merge(dq, b), _merge(dk, b, group), _merge(dv, b, group)
 
 
 attention = Op(attention_forward, attention_backward, composed=composed.attention)
 
 
-def _blocks(n: int, t: int, n_keys: int, causal: bool):
-    """(heads, queries, number of keys) of each block."""
-    block = min(t, max(_QUERIES[0], min(t // 8, _QUERIES[1])))
-    heads = max(1, _SCORES // (block * n_keys))
-    for h in range(0, n, heads):
-        for i in range(0, t, block):
-            last = min(i + block, t)
-            yield slice(h, h + heads), slice(i, last), max(0, n_keys - t + last) if causal else n_keys
+class Hidden(NamedTuple):
+    """What keeps a query from a key."""
+
+    causal: bool
+    mask: np.ndarray | None  # (N, T, S), False where hidden
+    drop_rate: float
+    seed: int  # of the weights that are dropped
 
 
-def _scores(queries, keys, causal, mask, h, i):
+def _head_blocks(queries, keys):
+    """Slices of heads, each with no more scores at a time than the cache holds."""
+    heads = max(1, _SCORES // max(1, _block(queries.shape[1]) * keys.shape[1]))
+    return [slice(h, min(h + heads, len(queries))) for h in range(0, len(queries), heads)]
+
+
+def _query_blocks(queries, keys, causal):
+    """A slice of queries, and how many keys the last of them sees."""
+    t, n_keys = queries.shape[1], keys.shape[1]
+    for i in range(0, t, _block(t)):
+        last = min(i + _block(t), t)
+        yield slice(i, last), max(0, n_keys - t + last) if causal else n_keys
+
+
+def _block(t):
+    return max(_QUERIES[0], min(t // 8, _QUERIES[1]))
+
+
+def _scores(queries, keys, hidden, h, i):
     """K Qᵀ of a block, (n, s, t), with -inf where a key is hidden."""
     scores = keys @ queries.swapaxes(-1, -2)
-    if causal:  # the last of these keys stands beside the last query: only the corner between them has hidden ones
+    if (
+        hidden.causal
+    ):  # the last of these keys stands beside the last query: only the corner between them is hidden in part
         corner = scores[:, -scores.shape[2] :]
         corner += np.tril(np.full(corner.shape[1:], -math.inf, scores.dtype), scores.shape[2] - corner.shape[1] - 1)
-    if mask is not None:
-        scores[~mask[h, i, : scores.shape[1]].swapaxes(-1, -2)] = -math.inf
+    if hidden.mask is not None:
+        scores[~hidden.mask[h, i, : scores.shape[1]].swapaxes(-1, -2)] = -math.inf
     return scores
 
 
-def dropout_pattern(b, n_heads, t, n_keys, causal, drop_rate, seed):
-    """keep / (1 - p) of all blocks together, (B, H, T, S): what the twin needs to drop the same weights."""
-    pattern = np.zeros((b * n_heads, t, n_keys), np.float32)
-    for h, i, end in _blocks(b * n_heads, t, n_keys, causal):
-        n = min(h.stop, b * n_heads) - h.start
-        pattern[h, i, :end] = _keep((n, end, i.stop - i.start), drop_rate, seed, h, i).swapaxes(-1, -2)
-    return pattern.reshape(b, n_heads, t, n_keys)
-
-
-def _keep(shape, drop_rate, seed, h, i):
+def _keep(shape, dtype, hidden, h, i):
     """keep / (1 - p) of a block: drawn anew in the backward from the same seed instead of being saved."""
-    keep = kept(shape, drop_rate, np.random.SFC64([seed, h.start, i.start])).astype(np.float32)
-    keep *= 1 / (1 - drop_rate) if drop_rate < 1 else 0.0
-    return keep
+    stream = np.random.SFC64([hidden.seed, h.start, i.start])
+    return kept(shape, hidden.drop_rate, stream) * dtype.type(scale_of(hidden.drop_rate))
+
+
+def dropout_pattern(q, k, n_heads, causal, drop_rate, seed):
+    """keep / (1 - p) of all blocks together, (B, H, T, S): what the twin needs to drop the same weights."""
+    hidden = Hidden(causal, None, drop_rate, seed)
+    queries, keys = _heads(q, n_heads), k.repeat(n_heads, axis=0)  # of keys only the shape (N, S) counts
+    pattern = np.zeros((len(queries), q.shape[1], k.shape[1]), q.dtype)
+    for h in _head_blocks(queries, keys):
+        for i, end in _query_blocks(queries, keys, causal):
+            pattern[h, i, :end] = _keep((h.stop - h.start, end, i.stop - i.start), q.dtype, hidden, h, i).swapaxes(
+                -1, -2
+            )
+    return pattern.reshape(len(q), n_heads, *pattern.shape[1:])
 
 
 def _heads(x, n_heads, group=1):

@@ -32,10 +32,9 @@ def dropout_forward(x, *, drop_rate, rng):
     """y = x keep / (1 - p),  keep drawn from rng (a np.random.Generator) with P(keep) = 1 - p,  p = drop_rate"""
     p = check_rate(drop_rate)
     keep = kept(x.shape, p, rng.bit_generator)
-    scale = 1 / (1 - p) if p < 1 else 0.0
     y = x * keep
-    y *= scale
-    return y, (np.packbits(keep), scale)  # an eighth of a byte for each element until the backward
+    y *= scale_of(p)
+    return y, (np.packbits(keep), scale_of(p))  # one bit for each element until the backward
 
 
 def dropout_backward(g, bits, scale):

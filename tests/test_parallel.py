@@ -1,0 +1,164 @@
+"""Threads change where lines run, never what they compute."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm import parallel
+from tinygrad_llm.engine import _composing, _recording
+from tinygrad_llm.errors import ConfigError, DataError
+from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.optim import SGD, AdamW
+from tinygrad_llm.training.step import loss_and_gradients, shard_batch, train_step
+
+
+def make_model(drop_rate=0.0, **changes):
+    tg.manual_seed(7)
+    sizes = {"vocab_size": 50, "context_length": 32, "emb_dim": 24, "n_heads": 2, "n_layers": 2} | changes
+    return GPTModel(GPTConfig(**sizes, drop_rate=drop_rate))
+
+
+def make_batch(b, t, vocab_size=50):
+    ids = np.random.default_rng(1).integers(0, vocab_size, (b, t + 1))
+    return ids[:, :-1], ids[:, 1:]
+
+
+def test_spread_keeps_the_order_and_uses_other_threads():
+    seen = set()
+
+    def task(i):
+        seen.add(threading.get_ident())
+        barrier.wait(timeout=10)  # passes only when two tasks run at once
+        return i * i
+
+    barrier = threading.Barrier(2)
+    with parallel.threads(2):
+        assert parallel.spread(task, range(6)) == [0, 1, 4, 9, 16, 25]
+    assert len(seen) == 2
+
+
+def test_spread_with_one_thread_runs_here():
+    with parallel.threads(1):
+        assert parallel.spread(lambda _: threading.get_ident(), range(3)) == [threading.get_ident()] * 3
+
+
+@pytest.mark.parametrize("failing", [0, 1, 5])
+def test_spread_raises_the_error_of_a_task(failing):
+    def task(i):
+        if i == failing:
+            raise KeyError(f"task {i}")
+        return i
+
+    with parallel.threads(2), pytest.raises(KeyError, match=f"task {failing}"):
+        parallel.spread(task, range(6))
+    with parallel.threads(2):  # and the pool still works
+        assert parallel.spread(abs, [-1, -2]) == [1, 2]
+
+
+def test_tasks_do_not_share_out_their_own_work():
+    def outer(_):
+        return parallel.spread(lambda _: threading.get_ident(), range(4))
+
+    with parallel.threads(2):
+        for idents in parallel.spread(outer, range(4)):
+            assert len(set(idents)) == 1
+
+
+def test_no_grad_and_composed_reach_the_workers():
+    def modes(_):
+        barrier.wait(timeout=10)
+        return _recording.get(), _composing.get()
+
+    barrier = threading.Barrier(2)
+    with parallel.threads(2), tg.no_grad(), tg.composed():
+        assert parallel.spread(modes, range(2)) == [(False, True)] * 2
+
+
+def test_blas_runs_with_one_thread_inside_and_as_before_outside():
+    before = [library.num_threads for library in parallel._blas()]
+    with parallel.threads(2):
+        assert all(library.num_threads == 1 for library in parallel._blas())
+    assert [library.num_threads for library in parallel._blas()] == before
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, "2"])
+def test_a_number_of_threads_that_is_none(n):
+    with pytest.raises(ConfigError, match="positive integer"), parallel.threads(n):
+        pass
+
+
+def test_the_environment_decides_the_default(monkeypatch):
+    monkeypatch.setenv("TINYGRAD_LLM_THREADS", "3")
+    assert parallel.default_threads() == 3
+    monkeypatch.setenv("TINYGRAD_LLM_THREADS", "many")
+    with pytest.raises(ConfigError, match="TINYGRAD_LLM_THREADS is 'many'"):
+        parallel.default_threads()
+
+
+@pytest.mark.parametrize(
+    ("shape", "shards"), [((1, 1024), 1), ((2, 8), 2), ((12, 64), 2), ((3, 32), 2), ((12, 1024), 8)]
+)
+def test_shards_cover_the_batch_and_depend_on_its_size_only(shape, shards):
+    slices = shard_batch(np.zeros(shape, int))
+    assert len(slices) == shards
+    assert [i for s in slices for i in range(*s.indices(shape[0]))] == list(range(shape[0]))
+
+
+@pytest.mark.parametrize("b", [1, 2, 5])
+def test_gradients_of_shards_equal_those_of_the_whole_batch(b):
+    model = make_model().astype(np.float64)
+    ids, targets = make_batch(b, 32)
+    targets = np.where(
+        np.arange(32) % (np.arange(b)[:, None] + 2) == 0, -100, targets
+    )  # each sequence counts other tokens
+    expected = tg.ops.cross_entropy(model(ids), targets=targets)
+    expected.backward()
+    with parallel.threads(2):
+        loss, gradients = loss_and_gradients(model, ids, targets, shard_batch(ids))
+    assert loss == pytest.approx(expected.item(), rel=1e-14)
+    for name, parameter in model.named_parameters():
+        np.testing.assert_allclose(gradients[parameter], parameter.grad, rtol=1e-11, atol=1e-14, err_msg=name)
+
+
+@pytest.mark.parametrize("b", [1, 2, 5])
+@pytest.mark.parametrize("drop_rate", [0.0, 0.3])
+def test_one_thread_and_many_give_the_same_bits(b, drop_rate):
+    ids, targets = make_batch(b, 32)
+    runs = []
+    for threads in (1, 2, 3):
+        model = make_model(drop_rate)
+        optimizer = AdamW(model.parameters(), lr=1e-2)
+        losses = [train_step(model, optimizer, ids, targets, threads=threads) for _ in range(4)]
+        runs.append((losses, {name: array.copy() for name, array in model.state_dict().items()}))
+    for losses, weights in runs[1:]:
+        assert losses == runs[0][0]
+        for name, array in weights.items():
+            assert array.tobytes() == runs[0][1][name].tobytes(), name
+    assert len(set(runs[0][0])) == 4  # it learned, so the equality says something
+
+
+def test_shared_rows_give_the_same_bits_and_the_right_gradients(monkeypatch):
+    monkeypatch.setattr(parallel, "_PRODUCT", 1)
+    monkeypatch.setattr(parallel, "_BLOCK", 64)
+    ids, targets = make_batch(1, 32)
+    gradients = []
+    for threads in (1, 2):
+        model = make_model()
+        optimizer = SGD(model.parameters(), lr=0.0)
+        train_step(model, optimizer, ids, targets, threads=threads)
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    model = make_model()
+    tg.ops.cross_entropy(model(ids), targets=targets).backward()
+    for name, parameter in model.named_parameters():
+        assert gradients[0][name].tobytes() == gradients[1][name].tobytes(), name
+        np.testing.assert_allclose(gradients[0][name], parameter.grad, rtol=2e-4, atol=1e-6, err_msg=name)
+
+
+def test_parameters_can_be_written_again_after_a_step_that_failed():
+    model = make_model()
+    ids, targets = make_batch(2, 32)
+    with pytest.raises(DataError):
+        train_step(model, SGD(model.parameters(), lr=0.1), ids + 50, targets)
+    assert all(parameter.data.flags.writeable for parameter in model.parameters())
