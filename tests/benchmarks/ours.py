@@ -1,6 +1,6 @@
 """Time training steps of the public `train_step` on the public `GPTModel`; prints one JSON line like pytorch_twins.py.
 
-    python tests/benchmarks/ours.py nano|mini|124M|124M-1024 [--drop-rate 0.1] [--threads N]
+python tests/benchmarks/ours.py nano|mini|124M|124M-1024 [--drop-rate 0.1] [--threads N]
 """
 
 import argparse

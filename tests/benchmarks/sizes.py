@@ -18,5 +18,10 @@ SIZES = {
     "124M": Size(50257, 256, 768, 12, 12, 2),
     "124M-1024": Size(50257, 1024, 768, 12, 12, 1),
 }
-STEPS = {"nano": 60, "mini": 20, "124M": 5, "124M-1024": 4}  # steps timed in one process, after as many to warm up, at most 10
+STEPS = {
+    "nano": 60,
+    "mini": 20,
+    "124M": 5,
+    "124M-1024": 4,
+}  # steps timed in one process, after as many to warm up, at most 10
 LEARNING_RATE, WEIGHT_DECAY = 4e-4, 0.1

@@ -1,14 +1,30 @@
-"""One training step, the only place where one is taken."""
+"""One training step, the only place where one is taken.
+
+A batch is cut into shards of whole sequences. Each shard goes through forward and backward on a tape of its own, over the same
+parameters, on a thread of its own; the gradients are added in the order of the shards. That is gradient accumulation and
+data parallelism in one. A batch that cannot be cut shares out the rows of its large ops instead.
+"""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
+import numpy as np
+
+from .. import parallel
+from ..engine import Tensor
 from ..errors import NonFiniteError
 from ..nn import Module
 from ..ops import cross_entropy
 from ..optim import Optimizer, clip_grad_norm
+from ..rng import Generator, get_generator, use_generator
+
+_SHARD = 512  # tokens that make a shard worth a thread of its own
+_MOST_SHARDS = 8
+
+Gradients = dict[Tensor, np.ndarray]
 
 
 def train_step(
@@ -19,21 +35,79 @@ def train_step(
     *,
     max_norm: float | None = None,
     ignore_index: int = -100,
+    threads: int | None = None,
 ) -> float:
     """Learn from one batch: ids and targets (B, T). Returns the loss before the step, in nats per token.
 
-    The loss is the mean over the targets that are not `ignore_index`. With `max_norm` gradients are clipped to that norm
-    first. NonFiniteError, before any weight has changed, when the loss or (with `max_norm`) a gradient is not finite.
+    zero_grad, forward, mean loss over the targets that are not `ignore_index`, backward, `optimizer.step()`; with `max_norm`,
+    gradients are clipped to that norm first. `threads`: None for the cores of the machine, 1 to run the same lines in order,
+    with the same bits. NonFiniteError, before any weight has changed, when the loss or (with `max_norm`) a gradient is not finite.
     """
+    parallel.recycle_memory()
     optimizer.zero_grad()
-    logits = model(ids)  # (B, T, V)
-    loss = cross_entropy(logits, targets=targets, ignore_index=ignore_index)
-    if not math.isfinite(loss.item()):
-        raise NonFiniteError(
-            f"train_step: the loss is {loss.item()}: lower the learning rate, or look for NaN in the weights"
-        )
-    loss.backward()
-    if max_norm is not None:
-        clip_grad_norm(model.parameters(), max_norm)
-    optimizer.step()
-    return loss.item()
+    ids, targets = np.asarray(ids), np.asarray(targets)
+    shards = shard_batch(ids)
+    with parallel.threads(threads, sharing_rows=len(shards) == 1):
+        loss, gradients = loss_and_gradients(model, ids, targets, shards, ignore_index)
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"train_step: the loss is {loss}: lower the learning rate, or look for NaN in the weights"
+            )
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+        if max_norm is not None:
+            clip_grad_norm(model.parameters(), max_norm)
+        optimizer.step()
+    return loss
+
+
+def shard_batch(ids: np.ndarray) -> list[slice]:
+    """Rows of the batch, two shards or more where there are two sequences or more; the size of the batch alone decides."""
+    b = len(ids) if ids.ndim else 1
+    n = min(b, _MOST_SHARDS, max(2, ids.size // _SHARD))
+    borders = [round(b * i / n) for i in range(n + 1)]
+    return [slice(start, end) for start, end in zip(borders, borders[1:], strict=False)]
+
+
+def loss_and_gradients(
+    model: Module, ids: np.ndarray, targets: np.ndarray, shards: list[slice], ignore_index: int = -100
+) -> tuple[float, Gradients]:
+    """The mean loss over the counted tokens of all shards, and its gradient for each parameter."""
+    n = max(1, int((targets != ignore_index).sum()))
+    rng = get_generator()
+    seeded = [(shard, Generator(rng.random64())) for shard in shards]
+    parameters = list(model.parameters())
+    for parameter in parameters:
+        parameter.data.flags.writeable = False  # which spares the tape its own watch over them
+    try:
+        parts = parallel.spread(partial(_shard, model, ids, targets, ignore_index, 1 / n), seeded)
+    finally:
+        for parameter in parameters:
+            parameter.data.flags.writeable = True
+    gradients = parts[0][1]
+    parallel.spread(partial(_add_up, gradients, [part for _, part in parts[1:]]), list(gradients))
+    return sum(loss for loss, _ in parts), gradients
+
+
+def _shard(
+    model: Module,
+    ids: np.ndarray,
+    targets: np.ndarray,
+    ignore_index: int,
+    weight: float,
+    seeded: tuple[slice, Generator],
+) -> tuple[float, Gradients]:
+    """Forward and backward of one shard: its part of the mean loss, and the gradients of that part."""
+    shard, rng = seeded
+    gradients: Gradients = {}
+    with use_generator(rng):
+        logits = model(ids[shard])  # (b, T, V)
+        loss = cross_entropy(logits, targets=targets[shard], ignore_index=ignore_index, reduction="sum") * weight
+        loss.backward(into=gradients)
+    return loss.item(), gradients
+
+
+def _add_up(total: Gradients, others: list[Gradients], parameter: Tensor) -> None:
+    for other in others:
+        if parameter in other:
+            total[parameter] += other[parameter]
