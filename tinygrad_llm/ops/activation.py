@@ -58,7 +58,7 @@ def gelu_forward(x):
 
     The tanh form of Hendrycks and Gimpel 2016 §2, which GPT-2 uses, with the tanh written as a sigmoid: one exponential.
     """
-    s = x * x
+    s = np.asarray(x * x)  # NumPy makes a scalar of a 0-d product, which `out=` refuses
     s *= -2 * _C * 0.044715
     s += -2 * _C
     s *= x  # -2u
@@ -113,7 +113,7 @@ gelu_erf = Op(gelu_erf_forward, gelu_erf_backward, composed=composed.gelu_erf)
 
 def silu_forward(x):
     """y = x s,  s = 1 / (1 + e^-x); also called swish (Hendrycks and Gimpel 2016; Ramachandran 2017)"""
-    s = np.exp(-x)
+    s = np.asarray(np.exp(-x))
     s += 1
     np.divide(1, s, out=s)
     return x * s, (x, s)
