@@ -12,7 +12,7 @@ import inspect
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ import numpy as np
 from .display import describe
 from .errors import DTypeError, GraphError, ShapeError
 from .operators import Operators, registry
+from .watch import fingerprint, mark
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 _composing: ContextVar[bool] = ContextVar("composing", default=False)
@@ -86,44 +87,49 @@ class Op:
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:
         if self.composed is not None and _composing.get():
             return self.composed(*inputs, **options)
-        dtype = self._common_dtype(inputs)
-        arrays: list[np.ndarray | None] = []
+        dtype: np.dtype | None = None
+        arrays: list[Any] = []
         parents: list[Node | Tensor | None] = []
+        wanted = adapt = False
         for x in inputs:
+            array, parent = x, None  # type: Any, Node | Tensor | None
             if isinstance(x, Tensor):
-                arrays.append(x.data if dtype is None or x.data.dtype == dtype else x.data.astype(dtype))
-                parents.append(x.node or (x if x.requires_grad else None))
-            else:
-                arrays.append(None if x is None else _as_array(x, dtype))
-                parents.append(None)
+                array, parent = x.data, x.node
+                if parent is None and x.requires_grad:
+                    parent = x
+                if array.dtype is not dtype:
+                    dtype = self._join(dtype, array.dtype)
+                wanted = wanted or parent is not None
+            adapt = adapt or array is x or array.dtype is not dtype
+            arrays.append(array)
+            parents.append(parent)
+        if adapt:
+            arrays = [None if array is None else _as_array(array, dtype) for array in arrays]
         for key, value in options.items():
             if isinstance(value, Tensor):
                 options[key] = np.asarray(value)  # refused where it would lose a gradient
         out, saved = _quiet.copy().run(self.forward, *arrays, **options)
-        out = np.asarray(out)
-        if not _recording.get() or all(p is None for p in parents):
+        if type(out) is not np.ndarray:
+            out = np.asarray(out)
+        if not wanted or not _recording.get():
             return _tensor(out, None)
-        if out.dtype != dtype:
+        if out.dtype is not dtype and out.dtype != dtype:
             raise DTypeError(
                 f"{self.name}: forward turned {dtype} into {out.dtype}: use Python floats and math.sqrt for constants, "
                 "a NumPy float64 scalar widens the whole graph"
             )
         if not self.view or out.base is None:
             out.flags.writeable = False
-        return _tensor(out, Node(self, parents, saved, [*arrays, *options.values()], out))
+        return _tensor(out, Node(self, parents, saved, [*arrays, *options.values()] if saved else (), out))
 
-    def _common_dtype(self, inputs: tuple) -> np.dtype | None:
-        """The one float dtype of the tensors among the inputs, which arrays and scalars adapt to; complex in a complex step."""
-        found = None
-        for x in inputs:
-            if isinstance(x, Tensor) and x.data.dtype.kind in "fc":
-                if found is not None and x.data.dtype != found:
-                    raise DTypeError(
-                        f"{self.name}: tensors of {found} and of {x.data.dtype} in one op: "
-                        f"convert one, for example with t.astype(np.{found})"
-                    )
-                found = x.data.dtype
-        return found
+    def _join(self, found: np.dtype | None, dtype: np.dtype) -> np.dtype | None:
+        """The one float dtype of the tensors in a call, which arrays and scalars adapt to; complex in a complex step."""
+        if found is not None and dtype != found and dtype.kind in "fc":
+            raise DTypeError(
+                f"{self.name}: tensors of {found} and of {dtype} in one op: "
+                f"convert one, for example with t.astype(np.{found})"
+            )
+        return dtype if dtype.kind in "fc" else found
 
 
 class Node:
@@ -131,21 +137,15 @@ class Node:
 
     __slots__ = ("__weakref__", "code", "dtype", "instruction", "marks", "op", "parents", "saved", "serial", "shape")
 
-    def __init__(self, op: Op, parents: list, saved: tuple, given: list, out: np.ndarray) -> None:
+    def __init__(self, op: Op, parents: list, saved: tuple, given: Sequence[Any], out: np.ndarray) -> None:
         self.op = op
         self.parents = parents  # a Node, a leaf Tensor, or None where no gradient is wanted
         self.saved: tuple | None = saved
         self.shape, self.dtype = out.shape, out.dtype
         self.serial = next(_serial)  # parents are always recorded before their children
-        # Given arrays that others can write to are marked, so that a write before the backward is noticed there.
-        writable = [id(a) for a in given if isinstance(a, np.ndarray) and a.flags.writeable]
-        self.marks = [
-            (i, _fingerprint(a))
-            for i, a in enumerate(saved)
-            if writable and isinstance(a, np.ndarray) and (id(a) in writable or id(a.base) in writable)
-        ]
+        self.marks = mark(saved, given)
         frame = sys._getframe(2)
-        while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
             frame = frame.f_back
         self.code, self.instruction = frame.f_code, frame.f_lasti
 
@@ -165,8 +165,8 @@ class Node:
                 f"backward has already gone through {self.op.name} (made at {self.site}) and freed what it saved: "
                 "run the forward again, or call the first backward with retain_graph=True"
             )
-        for i, mark in self.marks:
-            if _fingerprint(self.saved[i]) != mark:
+        for i, before in self.marks:
+            if fingerprint(self.saved[i]) != before:
                 name = list(inspect.signature(self.op.backward).parameters)[1:][i]
                 raise GraphError(
                     f"{self.op.name} (made at {self.site}) saved the array {name} {self.saved[i].shape} for its backward, and it "
@@ -287,24 +287,29 @@ class Tensor(Operators):
             g = gradients.pop(node, None)
             if g is None:
                 continue  # no gradient came back this far
+            op = node.op
             options: dict[str, Any] = {}
-            if "needs" in node.op.takes:
-                options["needs"] = tuple(p is not None for p in node.parents)
-            if "reuse" in node.op.takes:
+            if "needs" in op.takes:
+                options["needs"] = tuple(parent is not None for parent in node.parents)
+            if "reuse" in op.takes:
                 options["reuse"] = not retain_graph
-            computed = _quiet.copy().run(node.op.backward, g, *node.spend(), **options)
+            computed = _quiet.copy().run(op.backward, g, *node.spend(), **options)
             step = Step(i, n, node, g, list(computed))
             yield step
-            _check_gradients(step)
-            for parent, dx, own in zip(node.parents, step.gradients, computed, strict=True):
+            if len(step.gradients) != len(node.parents):
+                raise _wrong_count(step)
+            for k, parent in enumerate(node.parents):
+                dx = step.gradients[k]
                 if parent is None or dx is None:
                     continue
+                if dx.shape != parent.shape or dx.dtype != parent.dtype:
+                    raise _wrong_gradient(step, k)
                 if parent in gradients:
                     gradients[parent] = np.asarray(gradients[parent] + dx)
                     borrowed.discard(parent)
                 else:
                     gradients[parent] = np.asarray(dx)
-                    if node.op.view or dx is not own:
+                    if op.view or dx is not computed[k]:
                         borrowed.add(parent)
             if not retain_graph:
                 node.saved = None
@@ -353,22 +358,21 @@ def _by_serial(node: Node) -> int:
     return node.serial
 
 
-def _check_gradients(step: Step) -> None:
+def _wrong_count(step: Step) -> ShapeError:
     node = step.node
-    if len(step.gradients) != len(node.parents):
-        raise ShapeError(
-            f"{node.op.name}_backward returned {len(step.gradients)} gradients for {len(node.parents)} inputs "
-            f"(made at {node.site}): return one for each, None where there is none"
-        )
-    for i, (parent, dx) in enumerate(zip(node.parents, step.gradients, strict=True)):
-        if parent is None or dx is None:
-            continue
-        if dx.shape != parent.shape or dx.dtype != parent.dtype:
-            kind = ShapeError if dx.shape != parent.shape else DTypeError
-            raise kind(
-                f"{node.op.name}_backward: the gradient of input {i} is {dx.shape} {dx.dtype}, the input is {parent.shape} "
-                f"{parent.dtype} (made at {node.site}): sum over broadcast axes and keep the dtype"
-            )
+    return ShapeError(
+        f"{node.op.name}_backward returned {len(step.gradients)} gradients for {len(node.parents)} inputs "
+        f"(made at {node.site}): return one for each, None where there is none"
+    )
+
+
+def _wrong_gradient(step: Step, k: int) -> ShapeError | DTypeError:
+    node, dx, parent = step.node, step.gradients[k], step.node.parents[k]
+    kind = ShapeError if dx.shape != parent.shape else DTypeError
+    return kind(
+        f"{node.op.name}_backward: the gradient of input {k} is {dx.shape} {dx.dtype}, the input is {parent.shape} "
+        f"{parent.dtype} (made at {node.site}): sum over broadcast axes and keep the dtype"
+    )
 
 
 def _tensor(out: np.ndarray, node: Node | None) -> Tensor:
@@ -393,14 +397,3 @@ def _as_array(x: Any, dtype: np.dtype | None) -> np.ndarray:
             else array.dtype
         )
     return array if array.dtype == dtype else array.astype(dtype)
-
-
-def _fingerprint(array: np.ndarray) -> int:
-    """A number that changes when the array is written to: the hash of its bytes, or of column sums where it is large."""
-    if array.nbytes <= 4096:
-        return hash(array.tobytes())
-    flat = array.ravel(order="K")
-    words = flat.view(f"u{min(flat.itemsize, 8)}")
-    rows = words.size // 1021  # a prime: values that change places change columns
-    columns = np.add.reduce(words[: rows * 1021].reshape(rows, 1021), axis=0, dtype=words.dtype)
-    return hash(columns.tobytes() + words[rows * 1021 :].tobytes())
