@@ -9,7 +9,7 @@
         optimizer.set_lr(schedule(step))
         optimizer.step()
 
-Letters: p the weights, g their gradient, m and v running means of g and g^2; all have the shape of p.
+Letters: p the weights, g their gradient, m and v decaying sums of g and g^2; all have the shape of p.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import parallel
 from .errors import ConfigError, DTypeError, NonFiniteError, ShapeError, StateDictError
 
 if TYPE_CHECKING:
@@ -34,9 +36,9 @@ _NUMBER = (int, float, np.integer, np.floating)
 def sgd_update(
     p: np.ndarray,
     g: np.ndarray,
-    step: int,
     velocity: np.ndarray | None = None,
     *,
+    step: int,
     lr: float,
     momentum: float,
     weight_decay: float,
@@ -58,40 +60,40 @@ def sgd_update(
 def adamw_update(
     p: np.ndarray,
     g: np.ndarray,
-    step: int,
     m: np.ndarray,
     v: np.ndarray,
     *,
+    step: int,
     lr: float,
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
 ) -> None:
-    """p <- p (1 - lr weight_decay) - lr m' / (sqrt(v') + eps),  m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t)
+    """p <- p (1 - lr weight_decay) - lr m' / (sqrt(v') + eps),  m' = m (1 - beta1) / (1 - beta1^t),  v' likewise with beta2
 
-    m <- beta1 m + (1 - beta1) g and v <- beta2 v + (1 - beta2) g^2 start at zero, which m' and v' make up for; t = `step`
-    is 1 at the first. Adam: Kingma and Ba 2015, algorithm 1. The decay beside it instead of inside g: Loshchilov and
-    Hutter 2019, algorithm 2. With eps = 0 a weight whose gradients were all zero stays where it is (0/0 counts as 0).
+    m <- beta1 m + g and v <- beta2 v + g^2 start at zero, which the divisors make up for; t = `step` is 1 at the first. All
+    constants go into one factor and one eps: s = lr a / b and eps / b, where m' = a m and sqrt(v') = b sqrt(v). Adam: Kingma
+    and Ba 2015, algorithm 1, whose m and v are (1 - beta) times these sums. The decay beside it instead of inside g:
+    Loshchilov and Hutter 2019, algorithm 2. With eps = 0 a weight whose gradients were all zero stays where it is.
     """
     beta1, beta2 = betas
-    p *= 1 - lr * weight_decay
+    a = (1 - beta1) / (1 - beta1**step)
+    b = math.sqrt((1 - beta2) / (1 - beta2**step))
 
-    u = (1 - beta1) * g  # the one temporary: every line below works in place
     m *= beta1
-    m += u
-
-    np.multiply(g, g, out=u)
-    u *= 1 - beta2
+    m += g
+    u = g * g  # the one temporary: every line works in place
     v *= beta2
     v += u
 
     np.sqrt(v, out=u)
-    u *= 1 / math.sqrt(1 - beta2**step)
-    u += eps
-    if p.dtype.type(eps) == 0:
+    u += eps / b
+    if p.dtype.type(eps / b) == 0:
         u[u == 0] = math.inf
     np.divide(m, u, out=u)
-    u *= lr / (1 - beta1**step)
+    u *= lr * a / b
+    if weight_decay:
+        p *= 1 - lr * weight_decay
     p -= u
 
 
@@ -166,20 +168,26 @@ class Optimizer:
         for p in self._states:
             p.grad = None
 
-    def step(self) -> None:
-        """Change, in place, every parameter that has a gradient; one without is left alone, and so are its moments."""
+    def step(self, *, gradient_scale: float = 1.0) -> None:
+        """Change, in place, every parameter that has a gradient; one without is left alone, and so are its moments.
+
+        Gradients count `gradient_scale` times: `clip_scale(norm, max_norm)` clips them without another pass over memory.
+        """
         todo = []
         for group in self.param_groups:
             options = _check_options({name: value for name, value in group.items() if name != "params"})
             todo += [(p, p.grad, self._states[p], options) for p in group["params"] if p.grad is not None]
         for p, g, state, _ in todo:
             _check_arrays(p, {"gradient": g, **state.moments})
+        blocks = []
         for p, g, state, options in todo:
             for name in self.moment_names(options):
                 if name not in state.moments:
                     state.moments[name] = np.zeros_like(p.data)
             state.step += 1
-            self.update(p.data, g, state.step, **state.moments, **options)
+            update = partial(self.update, step=state.step, **options)
+            blocks += [(update, gradient_scale, p.data, g, state.moments, i) for i in parallel.blocks(p.data)]
+        parallel.spread(_update_block, blocks)
 
     def state_dict(self) -> dict[str, Any]:
         """What a run needs to go on to the bit: "param_groups" and "steps" are plain data, "moments" a dict of arrays.
@@ -229,6 +237,13 @@ class Optimizer:
         self._states = {p: _State(step) for p, step in zip(parameters, steps, strict=True)}
         for key, p in expected.items():
             self._states[p].moments[key.split(".")[1]] = moments[key].copy()
+
+
+def _update_block(block: tuple) -> None:
+    """The rule on a part of one parameter that fits into the cache."""
+    update, gradient_scale, p, g, moments, i = block
+    g = g[i] if gradient_scale == 1 else g[i] * gradient_scale
+    update(p[i], g, **{name: moment[i] for name, moment in moments.items()})
 
 
 class SGD(Optimizer):
@@ -327,24 +342,33 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     The norm is the Euclidean one of all gradients as a single vector (Pascanu, Mikolov and Bengio 2013, section 3.2);
     `max_norm=math.inf` only measures it. NonFiniteError, with nothing changed, says where the first NaN or infinity is.
     """
-    if isinstance(max_norm, bool) or not isinstance(max_norm, _NUMBER) or not max_norm > 0:
-        raise ConfigError(f"max_norm is {max_norm!r}: it must be a number above 0 (math.inf to measure the norm only)")
     gradients = {p: p.grad for p in parameters if p.grad is not None}
-    norm = math.sqrt(sum(_sum_of_squares(g) for g in gradients.values()))
-    if not math.isfinite(norm):
-        norm = _large_norm(gradients)
-    if (scale := float(max_norm) / (norm + 1e-6)) < 1:
+    norm = gradient_norm(gradients)
+    if (scale := clip_scale(norm, max_norm)) < 1:
         for g in gradients.values():
             g *= scale
     return norm
 
 
-def _sum_of_squares(g: np.ndarray) -> float:
-    """In float64 over blocks: in float32 alone, tens of millions of squares would add up to only four right digits."""
-    flat = g.reshape(-1)
-    blocks = (flat[i : i + 65536] for i in range(0, flat.size, 65536))
+def clip_scale(norm: float, max_norm: float) -> float:
+    """min(1, max_norm / (norm + 1e-6)): what gradients of this norm are multiplied by."""
+    if isinstance(max_norm, bool) or not isinstance(max_norm, _NUMBER) or not max_norm > 0:
+        raise ConfigError(f"max_norm is {max_norm!r}: it must be a number above 0 (math.inf to measure the norm only)")
+    return min(1.0, float(max_norm) / (norm + 1e-6))
+
+
+def gradient_norm(gradients: dict[Tensor, np.ndarray]) -> float:
+    """The Euclidean norm of all gradients as one vector. NonFiniteError says where the first NaN or infinity is."""
+    squares = [sum(parallel.spread(partial(_sum_of_squares, g), parallel.blocks(g))) for g in gradients.values()]
+    norm = math.sqrt(sum(squares))
+    return norm if math.isfinite(norm) else _large_norm(gradients)
+
+
+def _sum_of_squares(g: np.ndarray, block: Any = ...) -> float:
+    """Of one block; in float32 alone, tens of millions of squares would add up to only four right digits."""
+    flat = g[block].reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is looked into by the caller
-        return sum(float(np.dot(block, block)) for block in blocks)
+        return float(np.dot(flat, flat))
 
 
 def _large_norm(gradients: dict[Tensor, np.ndarray]) -> float:
@@ -354,7 +378,7 @@ def _large_norm(gradients: dict[Tensor, np.ndarray]) -> float:
             index = tuple(np.argwhere(~np.isfinite(g))[0].tolist())
             raise NonFiniteError(f"clip_grad_norm: the gradient of {_brief(p)} is {g[index]} at {index}")
     largest = max(float(np.abs(g).max(initial=0)) for g in gradients.values())
-    return largest * math.sqrt(sum(_sum_of_squares(g / largest) for g in gradients.values()))
+    return largest * math.sqrt(sum(_sum_of_squares((g / largest).astype(np.float64)) for g in gradients.values()))
 
 
 # ---- schedules: the learning rate as a function of the step, which counts from 0

@@ -91,9 +91,11 @@ def _work(task: Callable[[Any], Any], items: Sequence[Any], results: list[Any], 
         _threads.reset(token)
 
 
-def row_blocks(x: np.ndarray) -> list[slice]:
-    """The rows of a matrix in blocks that fit into the cache."""
-    rows = max(1, _BLOCK // max(1, x.shape[1]))
+def blocks(x: np.ndarray) -> list[Any]:
+    """Indices that cut an array along its first axis into parts that fit into the cache."""
+    if x.size <= _BLOCK or x.ndim == 0:
+        return [...]
+    rows = max(1, _BLOCK * len(x) // x.size)
     return [slice(i, i + rows) for i in range(0, len(x), rows)]
 
 

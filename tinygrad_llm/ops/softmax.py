@@ -9,7 +9,7 @@ import numpy as np
 from .. import composed
 from ..engine import Op
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
-from ..parallel import each, row_blocks
+from ..parallel import blocks, each
 
 
 def softmax_of(x: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -86,7 +86,7 @@ def cross_entropy_forward(logits, *, targets, ignore_index=-100, label_smoothing
     targets, counted = check_targets(logits.shape, targets, ignore_index)
     x = logits.reshape(-1, logits.shape[-1])  # (N, V)
     e, total, losses = np.empty_like(x), np.empty(len(x), x.dtype), np.empty(len(x), x.dtype)
-    each(partial(_cross_entropy_rows, x, targets, label_smoothing, e, total, losses), row_blocks(x))
+    each(partial(_cross_entropy_rows, x, targets, label_smoothing, e, total, losses), blocks(x))
     losses[~counted] = 0
     n = int(counted.sum())
     if n == 0:
@@ -119,7 +119,7 @@ def cross_entropy_backward(g, e, total, targets, counted, label_smoothing, reduc
     if reduction == "mean":
         weight /= int(counted.sum()) or 1
     dx = e if reuse else np.empty_like(e)
-    each(partial(_cross_entropy_gradient, e, total, targets, label_smoothing, weight, dx), row_blocks(e))
+    each(partial(_cross_entropy_gradient, e, total, targets, label_smoothing, weight, dx), blocks(e))
     return (dx.reshape(shape),)
 
 

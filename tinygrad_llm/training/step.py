@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..engine import Tensor
 from ..errors import NonFiniteError
 from ..nn import Module
 from ..ops import cross_entropy
-from ..optim import Optimizer, clip_grad_norm
+from ..optim import Optimizer, clip_scale, gradient_norm
 from ..rng import Generator, get_generator, use_generator
 
 _SHARD = 512  # tokens that make a shard worth a thread of its own
@@ -41,7 +42,7 @@ def train_step(
 
     zero_grad, forward, mean loss over the targets that are not `ignore_index`, backward, `optimizer.step()`; with `max_norm`,
     gradients are clipped to that norm first. `threads`: None for the cores of the machine, 1 to run the same lines in order,
-    with the same bits. NonFiniteError, before any weight has changed, when the loss or (with `max_norm`) a gradient is not finite.
+    with the same bits. NonFiniteError, before any weight has changed, when the loss or (with `max_norm`) a gradient is not.
     """
     parallel.recycle_memory()
     optimizer.zero_grad()
@@ -53,11 +54,10 @@ def train_step(
             raise NonFiniteError(
                 f"train_step: the loss is {loss}: lower the learning rate, or look for NaN in the weights"
             )
+        scale = 1.0 if max_norm is None else clip_scale(gradient_norm(gradients), max_norm)
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
-        if max_norm is not None:
-            clip_grad_norm(model.parameters(), max_norm)
-        optimizer.step()
+        optimizer.step(gradient_scale=scale)
     return loss
 
 
@@ -66,7 +66,7 @@ def shard_batch(ids: np.ndarray) -> list[slice]:
     b = len(ids) if ids.ndim else 1
     n = min(b, _MOST_SHARDS, max(2, ids.size // _SHARD))
     borders = [round(b * i / n) for i in range(n + 1)]
-    return [slice(start, end) for start, end in zip(borders, borders[1:], strict=False)]
+    return [slice(start, end) for start, end in pairwise(borders)]
 
 
 def loss_and_gradients(
