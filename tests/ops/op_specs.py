@@ -75,7 +75,7 @@ def _cross_entropy(logits, targets, ignore_index=-100, label_smoothing=0.0, redu
 
 def _attention(q, k, v, n_heads, n_kv_heads=None, causal=True, mask=None, drop_rate=0.0, rng=None):
     """Each head, query and key in turn, as in Vaswani et al. 2017, equation 1."""
-    (b, t, c), s, d = q.shape, k.shape[1], q.shape[2] // n_heads
+    (b, t), s, d = q.shape[:2], k.shape[1], q.shape[2] // n_heads
     shared = n_heads // (n_kv_heads or n_heads)
     mask = np.broadcast_to(True if mask is None else mask, (b, n_heads, t, s))
     y = np.zeros_like(q)

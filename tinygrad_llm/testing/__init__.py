@@ -11,12 +11,14 @@ Nothing here needs hypothesis, except `strategies` and `machine`, which are impo
 from .assertions import assert_close, assert_no_alias, assert_unchanged
 from .battery import applicable, check_op
 from .gradcheck import GradcheckError, GradcheckResult, gradcheck, gradcheck_module
+from .mutants import Mutant, kill_table, mutants
 from .numerical import numerical_grad
 from .spec import OpSpec, Sample
 
 __all__ = [
     "GradcheckError",
     "GradcheckResult",
+    "Mutant",
     "OpSpec",
     "Sample",
     "applicable",
@@ -26,5 +28,7 @@ __all__ = [
     "check_op",
     "gradcheck",
     "gradcheck_module",
+    "kill_table",
+    "mutants",
     "numerical_grad",
 ]

@@ -93,12 +93,13 @@ def gradcheck(
         inputs: Tensors that require a gradient, or float arrays; of any shape. They are copied, and their `.grad` is left alone.
             float32 inputs are checked in float64 and then once more in float32, against the float64 gradients.
         method: "richardson", "central" or "complex" (`fn` must be analytic), see `numerical_grad`.
-        rtol, atol: how far analytic and numeric may be apart; atol is relative to the largest derivative of the argument.
+        rtol, atol: how far analytic and numeric may be apart; atol is relative to the largest derivative of the argument, or to the
+            size of the result where that is larger.
         seed: of the cotangent and the probes.
         raise_on_failure: False returns the result instead of raising it.
 
-    Raises GradcheckError with the argument, the index, both values and a reproducer; also when fn is not deterministic, returns no
-    Tensor, leaves the tape or writes to its inputs. DTypeError, GraphError or NonFiniteError for inputs that cannot be checked.
+    Raises GradcheckError with the argument, the index, both values and a reproducer; also when fn is not deterministic,
+    returns no Tensor, leaves the tape or writes to its inputs. DTypeError, GraphError or NonFiniteError for inputs that cannot be checked.
     """
     names = _argument_names(fn, len(inputs))
     leaves = [(name, _leaf(name, x)) for name, x in zip(names, inputs, strict=True)]
@@ -130,7 +131,8 @@ def gradcheck_module(
     """Compare d loss(model) / d parameter with derivatives measured in float64, for every parameter of a module.
 
     Args:
-        model: has `named_parameters()` and `astype(dtype)`. It is moved to float64 for the check and given its own arrays back after.
+        model: has `named_parameters()` and `astype(dtype)`. It is moved to float64 for the check, and given its own
+            arrays back after.
         loss: takes the model, returns a Tensor; deterministic, so dropout is off (`model.eval()`).
 
     The other arguments, the result and the errors are those of `gradcheck`.
@@ -217,19 +219,18 @@ def _compare(
     if full:
         cotangents = np.concatenate([cotangents, np.eye(out.size)])  # (cotangents, outputs)
     analytic = _analytic(run, tensors, cotangents)
-    magnitude = np.abs(cotangents) @ np.abs(out)  # of L, whose rounding limits what can be measured
 
     checked, worst, mismatches, kinks = 0, 0.0, [], []
     for number, (name, leaf) in enumerate(leaves):
         entries = []
         for index, direction, scale in _probes(leaf.data, rng):
             f = _along(run, tensors, number, direction)
-            measured, _ = derivative(f, scale, method)
-            measured = _weighted(cotangents, measured)
+            found = derivative(f, scale, method)
+            measured, size = _weighted(cotangents, found.value), _weighted(np.abs(cotangents), found.size)
             exact = np.array([np.vdot(direction, gradients[number]) for gradients in analytic])
-            entries.append((index, scale, f, measured, exact))
-        largest = np.max([np.abs(scale * m) for _, scale, _, m, _ in entries] + [magnitude], axis=0)
-        for index, scale, f, measured, exact in entries:
+            entries.append((index, scale, f, measured, size, exact))
+        largest = np.max([np.fmax(np.abs(scale * m), size) for _, scale, _, m, size, _ in entries], axis=0, initial=0)
+        for index, scale, f, measured, _, exact in entries:
             allowed = rtol * np.abs(scale * measured) + atol * largest
             with np.errstate(invalid="ignore"):
                 wrong = ~(np.abs(scale * (exact - measured)) <= allowed) & (exact != measured)

@@ -8,7 +8,7 @@ complex      Im f(x + ih) / h (Squire and Trapp 1998), all digits, where f is an
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,44 +23,55 @@ _SETTLED = 1e-11
 _EPS = 2.0**-52
 
 
-def derivative(f: Callable[[Any], np.ndarray], scale: float = 1.0, method: str = "richardson") -> tuple:
-    """df/dh at h = 0 and an estimate of its error, for `f(h) -> array`; `scale` is the distance over which f varies."""
+class Derivative(NamedTuple):
+    """What was measured, element by element of f's result."""
+
+    value: np.ndarray
+    error: np.ndarray  # of value, estimated
+    size: np.ndarray  # |f| in the neighbourhood: f is rounded to its last digits, which limits what can be measured
+
+
+def derivative(f: Callable[[Any], np.ndarray], scale: float = 1.0, method: str = "richardson") -> Derivative:
+    """df/dh at h = 0 for `f(h) -> array`; `scale` is the distance over which f varies."""
     with np.errstate(all="ignore"):
         if method == "complex":
             h = scale * 2.0**-66
-            value = np.imag(f(1j * h)) / h
-            return value, np.zeros_like(value)
+            moved = f(1j * h)
+            return Derivative(np.imag(moved) / h, np.zeros(moved.shape), np.abs(moved))
         if method == "central":
             h = scale * 2.0**-17  # about the cube root of float64's epsilon
-            value = (f(h) - f(-h)) / (2 * h)
-            return value, np.abs(value) * 1e-9
-        value, error = _extrapolate(f, scale * 2.0 ** _STARTS[0])
+            ahead, behind = f(h), f(-h)
+            value = (ahead - behind) / (2 * h)
+            return Derivative(value, 1e-9 * np.abs(value), np.abs(ahead))
+        value, error, size = _extrapolate(f, scale * 2.0 ** _STARTS[0])
         for power in _STARTS[1:]:
-            if np.all(error <= _SETTLED * (np.abs(value) + np.maximum(1, np.abs(f(0.0))) / scale)):
+            if np.all(error <= _SETTLED * (np.abs(value) + size / scale)):
                 break
-            other, its_error = _extrapolate(f, scale * 2.0**power)
+            other, its_error, its_size = _extrapolate(f, scale * 2.0**power)
             better = its_error < error
             value, error = np.where(better, other, value), np.where(better, its_error, error)
-        return value, error
+            size = np.where(np.isfinite(size), size, its_size)
+        return Derivative(value, error, size)
 
 
-def _extrapolate(f: Callable[[float], np.ndarray], h: float) -> tuple[np.ndarray, np.ndarray]:
+def _extrapolate(f: Callable[[float], np.ndarray], h: float) -> Derivative:
     """Ridders' table: each row halves h, each column removes the next even power of h from the error."""
     above: list[np.ndarray] = []
-    value = error = np.asarray(np.inf)
+    value = error = size = np.asarray(np.inf)
     for level in range(_LEVELS):
         ahead, behind = f(h), f(-h)
-        row = [np.asarray((ahead - behind) / (2 * h))]
-        rounding = _EPS * np.abs(ahead) / h
+        rounding = _EPS * np.maximum(np.abs(ahead), np.abs(behind)) / h
+        row = [(ahead - behind) / (2 * h)]
         if level == 0:
             value, error = row[0], np.full(row[0].shape, np.inf)
+            size = np.maximum(np.abs(ahead), np.abs(behind))
         for column, previous in enumerate(above):
             row.append(row[-1] + (row[-1] - previous) / (4.0 ** (column + 1) - 1))
             its_error = np.maximum(np.abs(row[-1] - row[-2]), np.abs(row[-1] - previous)) + rounding
             better = its_error < error
             value, error = np.where(better, row[-1], value), np.where(better, its_error, error)
         above, h = row, h / 2
-    return value, error
+    return Derivative(value, error, size)
 
 
 def slopes(f: Callable[[float], np.ndarray], scale: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -105,5 +116,5 @@ def numerical_grad(fn: Callable[[Any], Any], x: Any, method: str = "richardson")
                 y = fn(moved)
                 return np.asarray(y.data if isinstance(y, Tensor) else y).reshape(())
 
-            gradient[index] = derivative(along, max(1.0, abs(x[index])), method)[0]
+            gradient[index] = derivative(along, max(1.0, abs(x[index])), method).value
     return gradient
