@@ -294,6 +294,8 @@ class Tensor(Operators):
             if "reuse" in op.takes:
                 options["reuse"] = not retain_graph
             computed = _quiet.copy().run(op.backward, g, *node.spend(), **options)
+            if options.get("reuse"):
+                node.saved = None  # written over: a walk that is abandoned here cannot be begun again
             step = Step(i, n, node, g, list(computed))
             yield step
             if len(step.gradients) != len(node.parents):
