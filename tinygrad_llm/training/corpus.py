@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..errors import DataError
-from ..text import BPETokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer, read_text, story, train_val_split
+from ..rng import get_generator
+from ..text import (
+    BPETokenizer,
+    CharTokenizer,
+    DataLoader,
+    GPT2Tokenizer,
+    SlidingWindowDataset,
+    Tokenizer,
+    read_text,
+    story,
+    train_val_split,
+)
 from .options import PretrainOptions
 
 
@@ -21,15 +35,51 @@ class Corpus:
     train_ids: list[int]
     val_ids: list[int]
 
+    def opening(self) -> str:
+        """The first three words, as a prompt; of a text without words, its first characters."""
+        beginning = self.train_texts[0][:200]
+        words = re.match(r"\s*(\S+(\s+\S+){0,2})", beginning)
+        return (words.group(1) if words else beginning)[:40]
+
+
+class TrainingWindows:
+    """The windows of an epoch, shuffled into batches. len() is the number of batches, the same in every epoch.
+
+    There is one window for every `stride` tokens. Where windows overlap, each begins anywhere within its stride: were they
+    always the same, a token would be seen in few of the positions, and the model would learn to count on it. Windows side
+    by side stay where they are, as in the book.
+    """
+
+    def __init__(self, ids: list[int], options: PretrainOptions) -> None:
+        self._every = SlidingWindowDataset(ids, options.context_length, stride=1)
+        self._stride = options.stride or options.context_length
+        self._overlap = self._stride < options.context_length
+        self._starts = np.arange(0, len(self._every), self._stride)
+        self._batch_size = options.batch_size
+        self._n_batches = len(self._loader(self._starts))
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def epoch(self) -> DataLoader:
+        """Batches of ids and targets (B, T), drawn with the current generator."""
+        starts = self._starts
+        if self._overlap:
+            starts = starts + get_generator().randint(0, self._stride, len(starts))
+        return self._loader(starts.clip(max=len(self._every) - 1))
+
+    def _loader(self, starts: np.ndarray) -> DataLoader:
+        return DataLoader([self._every[i] for i in starts], self._batch_size)
+
 
 def read_corpus(files: Sequence[str | os.PathLike[str]], options: PretrainOptions) -> Corpus:
     """The corpus of these files, or of the bundled story if there are none. DataError names a file that is too short.
 
     The end of each file is for validation, so that both losses are about the same mixture of texts.
     """
-    texts = {str(file): read_text(file) for file in files} or {"the story": story()}
+    named_texts = [(str(file), read_text(file)) for file in files] or [("the story", story())]
     train_texts, val_texts = [], []
-    for name, text in texts.items():
+    for name, text in named_texts:
         try:
             train_text, val_text = train_val_split(text, 1 - options.val_ratio)
         except DataError as error:
@@ -38,7 +88,7 @@ def read_corpus(files: Sequence[str | os.PathLike[str]], options: PretrainOption
         val_texts.append(val_text)
     tokenizer = _make_tokenizer(train_texts, val_texts, options)
     train_ids, val_ids = _encode(tokenizer, train_texts), _encode(tokenizer, val_texts)
-    names = ", ".join(texts)
+    names = ", ".join(name for name, _ in named_texts)
     if len(train_ids) <= options.context_length:
         raise DataError(
             f"{names}: {len(train_ids)} tokens to train on: context_length {options.context_length} needs at least "

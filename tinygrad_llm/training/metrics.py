@@ -18,7 +18,7 @@ from ..ops import cross_entropy
 Batch = tuple[np.ndarray, np.ndarray]  # ids and targets, both (B, T)
 
 
-def windows(ids: Sequence[int] | np.ndarray, context_length: int, batch_size: int) -> list[Batch]:
+def all_windows(ids: Sequence[int] | np.ndarray, context_length: int, batch_size: int) -> list[Batch]:
     """Batches in which each token of `ids` but the first is a target once: windows side by side, the last one shorter."""
     row = np.asarray(ids, np.int64)  # (N,)
     n = (len(row) - 1) // context_length * context_length

@@ -16,7 +16,7 @@ TOKENIZERS = ("bpe", "char", "gpt2")
 
 # What a preset trains with unless told otherwise: the story in many passes over windows that overlap, the GPT-2 sizes as in
 # the book's chapter 5.
-_STORY = {"tokenizer": "bpe", "epochs": 12, "batch_size": 8, "lr": 2e-3, "stride": 4}
+_STORY = {"tokenizer": "bpe", "epochs": 7, "batch_size": 8, "lr": 3e-3, "stride": 4}
 _GPT2 = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
 _SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "drop_rate")
 
@@ -62,10 +62,10 @@ class PretrainOptions:
         for name in ("stride", "eval_every", "sample_tokens"):
             if getattr(self, name) != 0:
                 check_size("pretrain", **{name: getattr(self, name)})
-        for name, highest in {"min_lr": self.lr, "warmup": 1, "weight_decay": math.inf, "max_norm": math.inf}.items():
+        for name in ("lr", "weight_decay", "max_norm"):
+            self._check_number(name, math.inf)
+        for name, highest in {"min_lr": self.lr, "warmup": 1, "val_ratio": 1}.items():
             self._check_number(name, highest)
-        self._check_number("lr", math.inf)
-        self._check_number("val_ratio", 1)
         if self.lr == 0 or self.val_ratio in (0, 1):
             raise ConfigError(f"lr is {self.lr}, val_ratio {self.val_ratio}: neither may be 0, nor the ratio 1")
         check_sampling(self.temperature, self.top_k)

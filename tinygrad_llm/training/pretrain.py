@@ -19,10 +19,9 @@ from ..generation import stream_text
 from ..models.gpt import GPTConfig, GPTModel
 from ..optim import AdamW, CosineSchedule
 from ..rng import Generator, use_generator
-from ..text import DataLoader, SlidingWindowDataset
-from .corpus import Corpus, read_corpus
+from .corpus import Corpus, TrainingWindows, read_corpus
 from .interrupt import InterruptAfterStep
-from .metrics import Batch, mean_loss, windows
+from .metrics import Batch, all_windows, mean_loss
 from .options import PretrainOptions
 from .plot import plot_losses
 from .progress import Progress
@@ -48,19 +47,17 @@ def pretrain(
     if chosen.prompt:
         corpus.tokenizer.encode(chosen.prompt)  # TokenizerError now rather than after the first epoch
     else:
-        chosen = replace(chosen, prompt=" ".join(corpus.train_texts[0].split()[:3]))
+        chosen = replace(chosen, prompt=corpus.opening())
     config = chosen.model_config(corpus.tokenizer.vocab_size)
     check_memory(config, chosen.batch_size)
     folder = Path(out) if out is not None else Path("runs", Path(files[0]).stem if files else "story")
+    windows = TrainingWindows(corpus.train_ids, chosen)
     with use_generator(Generator(chosen.seed)):
-        loader = DataLoader(
-            SlidingWindowDataset(corpus.train_ids, config.context_length, chosen.stride or None), chosen.batch_size
-        )
         record = {"model": config.to_dict(), "training": asdict(chosen), "files": [str(file) for file in files]}
         previous = start_run(folder, record, corpus.tokenizer)
         if previous is not None:
             report(f"The run that was in {folder} is now in {previous}.")
-        return _Pretraining(chosen, corpus, loader, GPTModel(config), folder, report).run()
+        return _Pretraining(chosen, corpus, windows, GPTModel(config), folder, report).run()
 
 
 class _Pretraining:
@@ -70,21 +67,21 @@ class _Pretraining:
         self,
         options: PretrainOptions,
         corpus: Corpus,
-        loader: DataLoader,
+        windows: TrainingWindows,
         model: GPTModel,
         folder: Path,
         report: Callable[[str], None],
     ) -> None:
-        self.options, self.corpus, self.loader, self.model, self.folder = options, corpus, loader, model, folder
-        self.total_steps = options.epochs * len(loader)
+        self.options, self.corpus, self.windows, self.model, self.folder = options, corpus, windows, model, folder
+        self.total_steps = options.epochs * len(windows)
         self.eval_every = options.eval_every or max(1, round(self.total_steps / 20))
         self.optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         self.schedule = CosineSchedule(
             options.lr, self.total_steps, round(options.warmup * self.total_steps), min_lr=options.min_lr
         )
         context_length = model.config.context_length
-        self.train_batches = windows(corpus.train_ids, context_length, options.batch_size)
-        self.val_batches = windows(corpus.val_ids, context_length, options.batch_size)
+        self.train_batches = all_windows(corpus.train_ids, context_length, options.batch_size)
+        self.val_batches = all_windows(corpus.val_ids, context_length, options.batch_size)
         self.metrics: list[dict[str, float]] = []
         self.step = self.epoch = 0
         self.progress = Progress(self.total_steps * options.batch_size * context_length, report)
@@ -109,7 +106,7 @@ class _Pretraining:
         self.evaluate()
         for epoch in range(1, self.options.epochs + 1):
             self.epoch = epoch
-            for ids, targets in self.loader:  # (B, T) each
+            for ids, targets in self.windows.epoch():  # (B, T) each
                 self.optimizer.set_lr(self.schedule(self.step))
                 loss = train_step(self.model, self.optimizer, ids, targets, max_norm=self.options.max_norm or None)
                 self.step += 1
@@ -163,7 +160,7 @@ class _Pretraining:
             f"{config.vocab_size:,} different ones.",
             f"Model: {config.n_layers} layers, {config.n_heads} heads, width {config.emb_dim}, context "
             f"{config.context_length}: {self.model.n_parameters():,} parameters.",
-            f"Training: {self.options.epochs} epochs of {len(self.loader)} steps of {self.options.batch_size} x "
+            f"Training: {self.options.epochs} epochs of {len(self.windows)} steps of {self.options.batch_size} x "
             f"{config.context_length} tokens, into {self.folder}.",
         ):
             self.progress.line(line)

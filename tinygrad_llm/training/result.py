@@ -65,16 +65,19 @@ class PretrainResult:
 
     def verdict(self) -> str:
         """How training and validation loss relate, in words."""
+        best = next(row for row in self.metrics if row["step"] == self.best_step)
         if self.best_val_loss >= self.unigram_val_loss:
             return "On text it has not seen it is no better than counting words: train longer, or on more text."
         if self.val_loss <= self.best_val_loss + 0.05:
             return (
-                "Both losses were still falling together: what it learned holds for text it has not seen. Train longer."
+                "Validation loss is about as low as it has been: what the model learned holds for text it has not seen."
             )
-        return (
-            f"Validation loss was lowest after step {self.best_step} and has risen since, while training loss fell: from there "
-            "on the model learned this text by heart rather than the language it is written in."
-        )
+        if self.train_loss < best["train_loss"]:
+            return (
+                f"Validation loss has risen since step {self.best_step} while training loss fell: the model went on to learn "
+                "this text by heart, which is of no use for other texts. More text would help."
+            )
+        return f"Both losses have risen since step {self.best_step}: try a lower learning rate."
 
 
 def judge(

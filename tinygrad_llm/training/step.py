@@ -8,6 +8,7 @@ data parallelism in one. A batch that cannot be cut shares out the rows of its l
 from __future__ import annotations
 
 import math
+import warnings
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -73,14 +74,16 @@ def loss_and_gradients(
     model: Module, ids: np.ndarray, targets: np.ndarray, shards: list[slice], ignore_index: int = -100
 ) -> tuple[float, Gradients]:
     """The mean loss over the counted tokens of all shards, and its gradient for each parameter."""
-    n = max(1, int((targets != ignore_index).sum()))
+    n = int((targets != ignore_index).sum())
+    if n == 0:
+        warnings.warn("train_step: every target is ignored, so the loss is 0 and has no gradient", stacklevel=3)
     rng = get_generator()
     seeded = [(shard, Generator(rng.random64())) for shard in shards]
     parameters = list(model.parameters())
     for parameter in parameters:
         parameter.data.flags.writeable = False  # which spares the tape its own watch over them
     try:
-        parts = parallel.spread(partial(_shard, model, ids, targets, ignore_index, 1 / n), seeded)
+        parts = parallel.spread(partial(_shard, model, ids, targets, ignore_index, 1 / max(1, n)), seeded)
     finally:
         for parameter in parameters:
             parameter.data.flags.writeable = True

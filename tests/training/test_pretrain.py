@@ -1,0 +1,282 @@
+import json
+import math
+import sys
+from itertools import product
+
+import numpy as np
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NonFiniteError,
+    TokenizerError,
+)
+from tinygrad_llm.rng import Generator, use_generator
+from tinygrad_llm.training import PretrainOptions, load_run, longest_copied_run, pretrain
+from tinygrad_llm.training.corpus import TrainingWindows, read_corpus
+from tinygrad_llm.training.metrics import all_windows, mean_loss
+
+TINY = {"context_length": 16, "emb_dim": 16, "n_heads": 2, "n_layers": 1, "batch_size": 8, "sample_tokens": 6}
+TINY |= {"stride": 0, "seed": 3}
+
+
+def silent(line: str) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def rhyme(tmp_path_factory):
+    """A text that repeats itself, with different words in every line: half of it can be learned."""
+    lines = [
+        f"The {who} {what} the {where}, as it did before.\n"
+        for who, what, where in product(("cat", "dog", "fox"), ("sat on", "ran to", "dug up"), ("mat", "log", "bed"))
+    ]
+    path = tmp_path_factory.mktemp("text") / "rhyme.txt"
+    path.write_text("".join(lines) * 2, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(rhyme, tmp_path_factory):
+    lines = []
+    result = pretrain(
+        rhyme,
+        out=tmp_path_factory.mktemp("runs") / "rhyme",
+        report=lines.append,
+        epochs=24,
+        lr=1e-2,
+        **TINY | {"stride": 8},
+    )
+    return result, lines
+
+
+def test_it_learns_what_can_be_learned(result):
+    run, _ = result
+    assert run.metrics[0]["step"] == 0
+    assert run.metrics[0]["train_loss"] == pytest.approx(run.chance_loss, abs=0.7)
+    assert run.train_loss < 0.5 * run.unigram_train_loss < run.chance_loss
+    assert run.val_loss < 0.7 * run.unigram_val_loss
+
+
+def test_the_folder_holds_the_run(result, rhyme):
+    run, lines = result
+    names = {"config.json", "loss.png", "metrics.jsonl", "model.safetensors", "samples.txt", "tokenizer.txt"}
+    assert {path.name for path in run.folder.iterdir()} == names
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows == run.metrics
+    config = json.loads((run.folder / "config.json").read_text())
+    assert config["model"]["emb_dim"] == config["training"]["emb_dim"] == 16
+    assert config["training"]["seed"] == 3
+    assert config["training"]["prompt"] == run.prompt == "The cat sat"
+    assert (run.folder / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    samples = (run.folder / "samples.txt").read_text()
+    assert [line for line in samples.splitlines() if line.startswith("---")] == [
+        *(f"--- epoch {epoch}, step {epoch * run.metrics[-1]['step'] // 24}" for epoch in range(1, 25)),
+        f"--- epoch 24, step {run.metrics[-1]['step']}",
+    ]
+    assert samples.count("The cat sat") >= 7
+    assert any("tinygrad-llm generate" in line and "--prompt 'The cat sat'" in line for line in lines)
+
+
+def test_the_figures_are_those_of_the_saved_model(result, rhyme):
+    run, _ = result
+    model, tokenizer = load_run(run.folder)
+    text = rhyme.read_text()
+    train_text, val_text = text[: int(0.9 * len(text))], text[int(0.9 * len(text)) :]
+    val_ids = tokenizer.encode(val_text)
+    loss = mean_loss(model, all_windows(val_ids, 16, 8))
+    assert run.val_loss == pytest.approx(loss, rel=1e-6)
+    assert run.val_bits_per_byte == pytest.approx(loss * len(val_ids) / math.log(2) / len(val_text), rel=1e-6)
+    assert run.chance_loss == math.log(tokenizer.vocab_size)
+    best = min(run.metrics, key=lambda row: row["val_loss"])
+    assert (run.best_val_loss, run.best_step) == (best["val_loss"], best["step"])
+    assert run.sample.startswith(run.prompt)
+    assert run.copied.split() == longest_copied_run(run.sample[len(run.prompt) :], train_text)
+    assert json.loads(json.dumps(run.summary()))["val_loss"] == run.val_loss
+
+
+@pytest.mark.parametrize("tokenizer", ["bpe", "char"])
+def test_the_same_seed_gives_the_same_folder_to_the_bit(rhyme, tmp_path, tokenizer):
+    def files(name, seed):
+        pretrain(
+            rhyme,
+            out=tmp_path / name,
+            report=silent,
+            epochs=2,
+            tokenizer=tokenizer,
+            **TINY | {"stride": 11, "seed": seed},
+        )
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+
+    first, again, other = files("first", 3), files("again", 3), files("other", 4)
+    assert first == again
+    for name in ("model.safetensors", "metrics.jsonl", "samples.txt"):
+        assert first[name] != other[name]
+
+
+def test_samples_and_evaluations_do_not_touch_the_training(rhyme, tmp_path):
+    one = pretrain(rhyme, out=tmp_path / "1", report=silent, epochs=2, eval_every=1, **TINY)
+    two = pretrain(rhyme, out=tmp_path / "2", report=silent, epochs=2, eval_every=999, **TINY | {"sample_tokens": 0})
+    for name, array in one.model.state_dict().items():
+        np.testing.assert_array_equal(array, two.model.state_dict()[name])
+
+
+def test_the_generator_of_the_caller_is_left_alone(rhyme, tmp_path):
+    tg.manual_seed(1)
+    before = tg.rng.get_generator().get_state()
+    pretrain(rhyme, out=tmp_path / "run", report=silent, epochs=1, **TINY)
+    assert tg.rng.get_generator().get_state() == before
+
+
+def test_without_a_file_it_is_the_story(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = []
+    run = pretrain(epochs=1, report=lines.append, **TINY | {"context_length": 64, "stride": 0})
+    assert str(run.folder) == "runs/story"
+    assert tg.text.story().startswith(run.prompt)
+    assert f"{int(0.9 * len(tg.text.story())):,} characters" in lines[0]
+
+
+def test_several_files_are_kept_apart_by_the_end_mark(rhyme, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("A hen and a wren and a pen. " * 40)
+    corpus = read_corpus([rhyme, other], PretrainOptions.for_preset(vocab_size=300))
+    tokenizer = corpus.tokenizer
+    assert corpus.train_ids.count(tokenizer.eot_id) == corpus.val_ids.count(tokenizer.eot_id) == 1
+    assert tokenizer.decode(corpus.train_ids) == "<|endoftext|>".join(corpus.train_texts)
+    assert tokenizer.decode(corpus.val_ids) == "<|endoftext|>".join(corpus.val_texts)
+    assert corpus.train_texts[1] + corpus.val_texts[1] == other.read_text()
+
+
+def test_overlapping_windows_show_every_token_in_every_position():
+    options = PretrainOptions.for_preset(context_length=4, stride=3, batch_size=2)
+    windows = TrainingWindows(list(range(41)), options)
+    seen = set()
+    with use_generator(Generator(0)):
+        for _ in range(30):
+            batches = list(windows.epoch())
+            assert len(batches) == len(windows)
+            for ids, targets in batches:
+                assert (targets == ids + 1).all()
+                seen |= {(int(token), position) for row in ids for position, token in enumerate(row)}
+    assert {(token, position) for token in range(8, 32) for position in range(4)} <= seen
+
+
+def test_windows_side_by_side_stay_where_they_are():
+    windows = TrainingWindows(list(range(41)), PretrainOptions.for_preset(context_length=4, stride=0, batch_size=2))
+    for _ in range(3):
+        starts = {int(row[0]) for ids, _ in windows.epoch() for row in ids}
+        assert starts == set(range(0, 40, 4))
+
+
+def test_without_matplotlib_a_line_says_how_to_get_it(rhyme, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    lines = []
+    run = pretrain(rhyme, out=tmp_path / "run", report=lines.append, epochs=1, **TINY)
+    assert not (run.folder / "loss.png").exists()
+    assert any("pip install matplotlib" in line for line in lines)
+
+
+def test_a_loss_that_explodes_is_one_error(rhyme, tmp_path):
+    with pytest.raises(NonFiniteError):
+        pretrain(rhyme, out=tmp_path / "run", report=silent, epochs=4, lr=1e30, warmup=0.0, max_norm=0.0, **TINY)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tokenizer": "word"}, "tokenizer is 'word'"),
+        ({"preset": "125M"}, "preset '125M'"),
+        ({"epoch": 3}, "no option 'epoch': did you mean 'epochs'"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": -2}, "batch_size is -2"),
+        ({"batch_size": 500}, "batch_size=500"),
+        ({"batch_size": 10**9}, "GiB"),
+        ({"stride": -1}, "stride is -1"),
+        ({"lr": 0.0}, "lr is 0"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"lr": -1e-3}, "lr is -0.001"),
+        ({"lr": 1e-4, "min_lr": 1e-3}, "min_lr is 0.001"),
+        ({"warmup": 1.5}, "warmup is 1.5"),
+        ({"val_ratio": 1.0}, "val_ratio 1"),
+        ({"temperature": -1}, "temperature is -1"),
+        ({"top_k": 0}, "top_k is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"n_heads": 3}, "n_heads 3 does not divide emb_dim 16"),
+        ({"emb_dim": 10**6}, "GiB"),
+        ({"n_layers": 10**9}, "GiB"),
+        ({"drop_rate": 2.0}, "drop_rate is 2"),
+        ({"context_length": 10_000}, "needs at least 10001"),
+        ({"vocab_size": 100}, "vocab_size=100"),
+        ({"vocab_size": 300, "tokenizer": "char"}, "bpe tokenizer only"),
+        ({"tokenizer": "char", "prompt": "日本"}, "日"),
+    ],
+)
+def test_bad_options_are_found_before_anything_is_written(rhyme, tmp_path, options, message):
+    with pytest.raises((ConfigError, DataError, TokenizerError), match=message):
+        pretrain(rhyme, out=tmp_path / "run", report=silent, **TINY | options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"x", "1 characters"),
+        (b"A short text.", r"\d+ tokens to train on: context_length 16 needs at least 17"),
+        (b"\xff\xfe", "not UTF-8: byte 0xff"),
+    ],
+)
+def test_bad_files_are_found_before_anything_is_written(tmp_path, data, message):
+    path = tmp_path / "text.txt"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        pretrain(path, out=tmp_path / "run", report=silent, **TINY)
+    with pytest.raises(DataError, match=r"missing\.txt"):
+        pretrain(tmp_path / "missing.txt", out=tmp_path / "run", report=silent, **TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
+STRANGE = {
+    "spaces": " " * 400,
+    "one letter": "a" * 400,
+    "white space": "\n \t" * 200,
+    "NUL": "\0" * 400,
+    "Japanese": "日本語" * 200,
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_texts_train_character_by_character(tmp_path, name):
+    path = tmp_path / "text.txt"
+    path.write_text(STRANGE[name], encoding="utf-8", newline="")
+    run = pretrain(path, out=tmp_path / "run", report=silent, tokenizer="char", epochs=1, **TINY)
+    assert math.isfinite(run.val_loss)
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_byte_pairs_shorten_repetition_so_far_that_too_little_is_left(tmp_path, name):
+    path = tmp_path / "text.txt"
+    path.write_text(STRANGE[name], encoding="utf-8", newline="")
+    with pytest.raises(DataError, match=r"\d+ tokens to train on: context_length 16 needs at least 17"):
+        pretrain(path, out=tmp_path / "run", report=silent, tokenizer="bpe", epochs=1, **TINY)
+
+
+def test_an_output_that_cannot_be_written_is_found_before_training(rhyme, tmp_path):
+    (tmp_path / "file").write_text("")
+    lines = []
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        pretrain(rhyme, out=tmp_path / "file" / "run", report=lines.append, **TINY)
+    assert lines == []
+
+
+def test_when_nobody_reads_the_record_the_weights_are_kept(rhyme, tmp_path):
+    def report(line):
+        if line.startswith("  "):  # the first sample
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        pretrain(rhyme, out=tmp_path / "run", report=report, epochs=3, **TINY)
+    assert load_run(tmp_path / "run")
