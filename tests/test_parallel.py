@@ -156,6 +156,22 @@ def test_shared_rows_give_the_same_bits_and_the_right_gradients(monkeypatch):
         np.testing.assert_allclose(gradients[0][name], parameter.grad, rtol=2e-4, atol=1e-6, err_msg=name)
 
 
+def test_one_sequence_shares_out_its_rows(monkeypatch):
+    monkeypatch.setattr(parallel, "_PRODUCT", 1)
+    monkeypatch.setattr(parallel, "_BLOCK", 64)
+    shared = []
+    spread = parallel.spread
+    monkeypatch.setattr(
+        parallel, "spread", lambda task, items: shared.append(task.func.__name__) or spread(task, items)
+    )
+    model = make_model()
+    with parallel.threads(2, sharing_rows=True):
+        tg.ops.cross_entropy(model(make_batch(1, 32)[0]), targets=make_batch(1, 32)[1]).backward()
+    assert {"_product_rows", "_attend", "_attend_backward", "_cross_entropy_rows", "_cross_entropy_gradient"} <= set(
+        shared
+    )
+
+
 def test_parameters_can_be_written_again_after_a_step_that_failed():
     model = make_model()
     ids, targets = make_batch(2, 32)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,8 +28,15 @@ Result = TypeVar("Result")
 _BLOCK = 2**18  # elements in a block of rows: temporaries of this size stay in the cache of a core
 _PRODUCT = 2**27  # multiplications from which a matrix product is worth sharing out
 
-_threads: ContextVar[int] = ContextVar("threads", default=1)
-_sharing_rows: ContextVar[bool] = ContextVar("sharing_rows", default=False)
+
+class _Here(threading.local):
+    """What the current thread may share out; an op sees it whatever context it runs in."""
+
+    threads = 1
+    rows = False  # whether blocks of rows are what is shared
+
+
+_here = _Here()
 
 
 def default_threads() -> int:
@@ -50,7 +58,8 @@ def threads(n: int | None = None, *, sharing_rows: bool = False) -> Iterator[Non
     n = default_threads() if n is None else n
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ConfigError(f"threads is {n!r}: it must be a positive integer")
-    tokens = _threads.set(n), _sharing_rows.set(sharing_rows)
+    outside = _here.threads, _here.rows
+    _here.threads, _here.rows = n, sharing_rows
     libraries = [(library, library.num_threads) for library in _blas()]
     for library, _ in libraries:
         library.set_num_threads(1)
@@ -59,13 +68,12 @@ def threads(n: int | None = None, *, sharing_rows: bool = False) -> Iterator[Non
     finally:
         for library, before in libraries:
             library.set_num_threads(before)
-        _threads.reset(tokens[0])
-        _sharing_rows.reset(tokens[1])
+        _here.threads, _here.rows = outside
 
 
 def spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """[task(item) for item in items], by the threads there are; the results in order, and the first error raised."""
-    n = min(_threads.get(), len(items))
+    n = min(_here.threads, len(items))
     if n <= 1:
         return [task(item) for item in items]
     results: list[Any] = [None] * len(items)
@@ -83,12 +91,13 @@ def spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result
 
 
 def _work(task: Callable[[Any], Any], items: Sequence[Any], results: list[Any], queue: Iterator[int]) -> None:
-    token = _threads.set(1)  # what runs in a shard or block is not shared out again
+    outside = _here.threads
+    _here.threads = 1  # what runs in a shard or block is not shared out again
     try:
         for i in queue:
             results[i] = task(items[i])
     finally:
-        _threads.reset(token)
+        _here.threads = outside
 
 
 def blocks(x: np.ndarray) -> list[Any]:
@@ -101,7 +110,7 @@ def blocks(x: np.ndarray) -> list[Any]:
 
 def each(task: Callable[[Item], Any], blocks: Sequence[Item]) -> None:
     """task(block) for every block, shared among threads where rows are what is shared."""
-    if _sharing_rows.get():
+    if _here.rows:
         spread(task, blocks)
     else:
         for block in blocks:
@@ -110,7 +119,7 @@ def each(task: Callable[[Item], Any], blocks: Sequence[Item]) -> None:
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b of two matrices; where rows are shared and both are large, each thread makes some rows of it."""
-    if not _sharing_rows.get() or len(a) * a.shape[1] * b.shape[1] < _PRODUCT:
+    if not _here.rows or len(a) * a.shape[1] * b.shape[1] < _PRODUCT:
         return a @ b
     out = np.empty((len(a), b.shape[1]), a.dtype)
     rows = -(-len(a) // 4)
