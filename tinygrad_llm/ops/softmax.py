@@ -89,7 +89,7 @@ def cross_entropy_forward(logits, *, targets, ignore_index=-100, label_smoothing
     each(partial(_cross_entropy_rows, x, targets, label_smoothing, e, total, losses), blocks(x))
     losses[~counted] = 0
     n = int(counted.sum())
-    if n == 0:
+    if n == 0 and reduction == "mean":
         warnings.warn("cross_entropy: every target is ignored, so the loss is 0 and has no gradient", stacklevel=3)
     loss = (
         losses.reshape(logits.shape[:-1])

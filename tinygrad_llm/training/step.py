@@ -11,13 +11,13 @@ import math
 import warnings
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .. import parallel
 from ..engine import Tensor
-from ..errors import NonFiniteError
+from ..errors import ConfigError, NonFiniteError
 from ..nn import Module
 from ..ops import cross_entropy
 from ..optim import Optimizer, clip_scale, gradient_norm
@@ -27,6 +27,7 @@ _SHARD = 512  # tokens that make a shard worth a thread of its own
 _MOST_SHARDS = 8
 
 Gradients = dict[Tensor, np.ndarray]
+Item = TypeVar("Item")
 
 
 def train_step(
@@ -37,18 +38,20 @@ def train_step(
     *,
     max_norm: float | None = None,
     ignore_index: int = -100,
+    accumulate: int = 1,
     threads: int | None = None,
 ) -> float:
     """Learn from one batch: ids and targets (B, T). Returns the loss before the step, in nats per token.
 
     zero_grad, forward, mean loss over the targets that are not `ignore_index`, backward, `optimizer.step()`; with `max_norm`,
-    gradients are clipped to that norm first. `threads`: None for the cores of the machine, 1 to run the same lines in order,
-    with the same bits. NonFiniteError, before any weight has changed, when the loss or (with `max_norm`) a gradient is not.
+    gradients are clipped to that norm first. `accumulate`: cut the batch into at least so many parts whose gradients are added up,
+    for a batch whose activations do not fit into memory at once. `threads`: None for the cores of the machine, 1 to run the same
+    lines in order, with the same bits. NonFiniteError, before any weight has changed, when the loss or (with `max_norm`) a gradient is not.
     """
     parallel.recycle_memory()
     optimizer.zero_grad()
     ids, targets = np.asarray(ids), np.asarray(targets)
-    shards = shard_batch(ids)
+    shards = shard_batch(ids, accumulate)
     with parallel.threads(threads, sharing_rows=len(shards) == 1):
         loss, gradients = loss_and_gradients(model, ids, targets, shards, ignore_index)
         if not math.isfinite(loss):
@@ -62,10 +65,12 @@ def train_step(
     return loss
 
 
-def shard_batch(ids: np.ndarray) -> list[slice]:
+def shard_batch(ids: np.ndarray, at_least: int = 1) -> list[slice]:
     """Rows of the batch, two shards or more where there are two sequences or more; the size of the batch alone decides."""
     b = len(ids) if ids.ndim else 1
-    n = min(b, _MOST_SHARDS, max(2, ids.size // _SHARD))
+    if isinstance(at_least, bool) or not isinstance(at_least, (int, np.integer)) or not 1 <= at_least <= max(1, b):
+        raise ConfigError(f"accumulate is {at_least!r}: it must be an integer from 1 to the batch's {b} sequences")
+    n = max(at_least, min(b, _MOST_SHARDS, max(2, ids.size // _SHARD)))
     borders = [round(b * i / n) for i in range(n + 1)]
     return [slice(start, end) for start, end in pairwise(borders)]
 
@@ -87,9 +92,24 @@ def loss_and_gradients(
     finally:
         for parameter in parameters:
             parameter.data.flags.writeable = True
-    gradients = parts[0][1]
-    parallel.spread(partial(_add_up, gradients, [part for _, part in parts[1:]]), list(gradients))
-    return sum(loss for loss, _ in parts), gradients
+
+
+def _add_up(shard: Callable[[Item], tuple[float, Gradients]], seeded: list[Item]) -> tuple[float, Gradients]:
+    """Losses and gradients of all shards, added in their order; only as many at a time as there are threads are kept."""
+    loss, gradients = 0.0, Gradients()
+    at_once = parallel.available()
+    for start in range(0, len(seeded), at_once):
+        for part, new in parallel.spread(shard, seeded[start : start + at_once]):
+            loss += part
+            parallel.spread(partial(_add, gradients, new), list(new))
+    return loss, gradients
+
+
+def _add(total: Gradients, new: Gradients, parameter: Tensor) -> None:
+    if parameter in total:
+        total[parameter] += new[parameter]
+    else:
+        total[parameter] = new[parameter]
 
 
 def _shard(
@@ -108,9 +128,3 @@ def _shard(
         loss = cross_entropy(logits, targets=targets[shard], ignore_index=ignore_index, reduction="sum") * weight
         loss.backward(into=gradients)
     return loss.item(), gradients
-
-
-def _add_up(total: Gradients, others: list[Gradients], parameter: Tensor) -> None:
-    for other in others:
-        if parameter in other:
-            total[parameter] += other[parameter]
