@@ -122,6 +122,29 @@ def test_gradients_of_shards_equal_those_of_the_whole_batch(b):
         np.testing.assert_allclose(gradients[parameter], parameter.grad, rtol=1e-11, atol=1e-14, err_msg=name)
 
 
+@pytest.mark.parametrize("accumulate", [1, 3, 5])
+def test_accumulated_gradients_equal_those_of_the_whole_batch(accumulate):
+    model = make_model().astype(np.float64)
+    ids, targets = make_batch(5, 32)
+    targets = np.where(
+        np.arange(32) < 6 * np.arange(5)[:, None], -100, targets
+    )  # parts count different numbers of tokens
+    expected = tg.ops.cross_entropy(model(ids), targets=targets)
+    expected.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    loss = train_step(model, SGD(model.parameters(), lr=0.1), ids, targets, accumulate=accumulate)
+    assert loss == pytest.approx(expected.item(), rel=1e-14)
+    for name, parameter in model.named_parameters():
+        np.testing.assert_allclose(parameter.grad, gradients[name], rtol=1e-11, atol=1e-14, err_msg=name)
+
+
+@pytest.mark.parametrize("accumulate", [0, 6, 1.5, True])
+def test_parts_that_the_batch_does_not_have(accumulate):
+    model = make_model()
+    with pytest.raises(ConfigError, match="from 1 to the batch's 5 sequences"):
+        train_step(model, SGD(model.parameters(), lr=0.1), *make_batch(5, 32), accumulate=accumulate)
+
+
 @pytest.mark.parametrize("b", [1, 2, 5])
 @pytest.mark.parametrize("drop_rate", [0.0, 0.3])
 def test_one_thread_and_many_give_the_same_bits(b, drop_rate):

@@ -71,6 +71,11 @@ def threads(n: int | None = None, *, sharing_rows: bool = False) -> Iterator[Non
         _here.threads, _here.rows = outside
 
 
+def available() -> int:
+    """How many threads may share what comes next."""
+    return _here.threads
+
+
 def spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """[task(item) for item in items], by the threads there are; the results in order, and the first error raised."""
     n = min(_here.threads, len(items))

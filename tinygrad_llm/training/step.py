@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -44,9 +45,10 @@ def train_step(
     """Learn from one batch: ids and targets (B, T). Returns the loss before the step, in nats per token.
 
     zero_grad, forward, mean loss over the targets that are not `ignore_index`, backward, `optimizer.step()`; with `max_norm`,
-    gradients are clipped to that norm first. `accumulate`: cut the batch into at least so many parts whose gradients are added up,
-    for a batch whose activations do not fit into memory at once. `threads`: None for the cores of the machine, 1 to run the same
-    lines in order, with the same bits. NonFiniteError, before any weight has changed, when the loss or (with `max_norm`) a gradient is not.
+    gradients are clipped to that norm first. `accumulate`: cut the batch into at least so many parts whose gradients are
+    added up, for a batch whose activations do not fit into memory at once. `threads`: None for the cores of the machine, 1 to
+    run the same lines in order, with the same bits. NonFiniteError, before any weight has changed, when the loss or (with
+    `max_norm`) a gradient is not finite.
     """
     parallel.recycle_memory()
     optimizer.zero_grad()
@@ -88,7 +90,7 @@ def loss_and_gradients(
     for parameter in parameters:
         parameter.data.flags.writeable = False  # which spares the tape its own watch over them
     try:
-        parts = parallel.spread(partial(_shard, model, ids, targets, ignore_index, 1 / max(1, n)), seeded)
+        return _add_up(partial(_shard, model, ids, targets, ignore_index, 1 / max(1, n)), seeded)
     finally:
         for parameter in parameters:
             parameter.data.flags.writeable = True
