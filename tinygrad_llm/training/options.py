@@ -16,7 +16,7 @@ TOKENIZERS = ("bpe", "char", "gpt2")
 
 # What a preset trains with unless told otherwise: the story in many passes over windows that overlap, the GPT-2 sizes as in
 # the book's chapter 5.
-_STORY = {"tokenizer": "bpe", "epochs": 7, "batch_size": 8, "lr": 3e-3, "stride": 4}
+_STORY = {"tokenizer": "bpe", "epochs": 6, "batch_size": 8, "lr": 3e-3, "stride": 4}
 _GPT2 = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
 _SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "drop_rate")
 

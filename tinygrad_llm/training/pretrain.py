@@ -115,7 +115,8 @@ class _Pretraining:
                     return
                 if self.step % self.eval_every == 0 or self.step == self.total_steps:
                     self.evaluate()
-            self.progress.line(f"  {self.write_sample(self.options.sample_tokens)}")
+            sample = self.write_sample(self.options.sample_tokens)
+            self.progress.line("  " + " ".join(sample.split()))
 
     def evaluate(self) -> None:
         """Both losses without dropout, on a few batches of each text; after the last step, on all of the validation text."""
@@ -146,11 +147,11 @@ class _Pretraining:
             n_tokens,
             options.temperature,
             options.top_k,
-            rng=Generator(options.seed + self.step),
+            rng=Generator((options.seed + self.step) % 2**64),
         )
         text = options.prompt + "".join(pieces)
         append(self.folder / SAMPLES_FILE, f"--- epoch {self.epoch}, step {self.step}\n{text}\n\n")
-        return " ".join(text.split())
+        return text
 
     def introduce(self) -> None:
         corpus, config = self.corpus, self.model.config
@@ -173,7 +174,7 @@ class _Pretraining:
         result = judge(
             self.folder, self.model, self.corpus, self.metrics, self.options.prompt, sample, seconds, tokens_per_second
         )
-        guesses = {"chance": result.chance_loss, "word counts, on validation": result.unigram_val_loss}
+        guesses = {"chance": result.chance_loss, "token counts, on validation": result.unigram_val_loss}
         plotted = plot_losses(self.folder / PLOT_FILE, self.metrics, guesses)
         for line in result.lines():
             self.progress.line(line)

@@ -54,7 +54,7 @@ class PretrainResult:
             "                      training  validation",
             f"  loss at the end     {self.train_loss:8.3f}  {self.val_loss:10.3f}   ({self.val_bits_per_byte:.2f} bits per byte)",
             f"  lowest validation             {self.best_val_loss:10.3f}   (after step {self.best_step})",
-            f"  word counts alone   {self.unigram_train_loss:8.3f}  {self.unigram_val_loss:10.3f}",
+            f"  token counts alone  {self.unigram_train_loss:8.3f}  {self.unigram_val_loss:10.3f}",
             f"  chance              {self.chance_loss:8.3f}  {self.chance_loss:10.3f}",
             self.verdict(),
             f"Of the {written} words above after the prompt, the longest run copied from the training text is {copied}: "
@@ -67,7 +67,7 @@ class PretrainResult:
         """How training and validation loss relate, in words."""
         best = next(row for row in self.metrics if row["step"] == self.best_step)
         if self.best_val_loss >= self.unigram_val_loss:
-            return "On text it has not seen it is no better than counting words: train longer, or on more text."
+            return "On text it has not seen it is no better than counting tokens: train longer, or on more text."
         if self.val_loss <= self.best_val_loss + 0.05:
             return (
                 "Validation loss is about as low as it has been: what the model learned holds for text it has not seen."
