@@ -1,6 +1,6 @@
 """Multi-head attention with a causal mask (Vaswani et al. 2017 §3.2.2; the book's chapter 3).
 
-Letters in shape comments: B batch, T tokens, C = d_out features, H heads of C/H features each.
+Letters in shape comments: B batch, T tokens, S tokens with those in the cache, C = d_out features, H heads of C/H features each.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, ShapeError
 from ..ops.dropout import check_rate
 from ..rng import Generator, get_generator
+from .cache import LayerCache
 from .layers import Linear, check_size
 from .module import Module
 
@@ -42,15 +43,19 @@ class MultiHeadAttention(Module):
         self.W_value = Linear(d_in, d_out, bias=qkv_bias, rng=rng)
         self.out_proj = Linear(d_out, d_out, rng=rng)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """With a `cache`, x are the tokens that follow those in it."""
         if x.ndim != 3:
             raise ShapeError(f"attention: x is {x.shape}: it must be (B, T, {self.W_query.weight.shape[1]})")
         if x.shape[1] > self.context_length:
             raise ContextLengthError(f"attention: {x.shape[1]} tokens, the context length is {self.context_length}")
         queries, keys, values = self.W_query(x), self.W_key(x), self.W_value(x)  # (B, T, C) each
+        mask = None
+        if cache is not None:
+            keys, values, mask = cache.extend(keys, values)  # (B, S, C) each
         drop_rate = self.drop_rate if self.training else 0.0
         rng = get_generator().spawn() if drop_rate else None
-        context = ops.attention(queries, keys, values, n_heads=self.num_heads, drop_rate=drop_rate, rng=rng)
+        context = ops.attention(queries, keys, values, n_heads=self.num_heads, mask=mask, drop_rate=drop_rate, rng=rng)
         return self.out_proj(context)  # (B, T, C)
 
     def describe(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..engine import Tensor
 from ..rng import Generator
 from .attention import MultiHeadAttention
+from .cache import LayerCache
 from .layers import GELU, Dropout, LayerNorm, Linear
 from .module import Module, Sequential
 
@@ -45,6 +46,6 @@ class TransformerBlock(Module):
         self.norm2 = LayerNorm(emb_dim)
         self.drop_shortcut = Dropout(drop_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_shortcut(self.att(self.norm1(x)))
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        x = x + self.drop_shortcut(self.att(self.norm1(x), cache))
         return x + self.drop_shortcut(self.ff(self.norm2(x)))

@@ -1,0 +1,107 @@
+"""The activations of one forward, and their gradients, by name: what `model.run_with_cache(...)` returns."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..engine import Op, Tensor, composed
+from ..errors import ConfigError
+from ..node import Node, path_of, scope
+from ..observer import Observer
+
+
+class Cache(Mapping):
+    """Name -> array, in the order in which they were computed; `grads` has dL/d(activation) under the same names."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, np.ndarray] = {}
+        self.grads: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def __iter__(self) -> Any:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __repr__(self) -> str:
+        lines = [f"  {name} {array.shape} {array.dtype}" for name, array in self.arrays.items()]
+        return "\n".join([f"Cache of {len(self)} activations, {len(self.grads)} with a gradient", *lines])
+
+
+class _Recorder(Observer):
+    def __init__(self, names: str, grads: bool) -> None:
+        super().__init__()
+        self.names, self.with_grads = names, grads
+        self.cache = Cache()
+        self._seen: Counter[str] = Counter()
+        self._paused = False
+
+    def after_forward(
+        self, op: Op, inputs: tuple, arrays: list, options: dict[str, Any], out: np.ndarray, node: Node | None
+    ) -> None:
+        if self._paused:
+            return
+        inside = scope.get()
+        self._keep(f"{path_of(inside, op.name)}#", out, node)
+        if op.name == "attention" and fnmatchcase(name := path_of(inside, "weights"), self.names):
+            self._paused = True
+            try:
+                self._attend(name, op, arrays, options, node)
+            finally:
+                self._paused = False
+
+    def after_module(self, module: Any, out: Any) -> None:
+        name = path_of(scope.get())
+        if isinstance(out, Tensor) and name and not self._paused:
+            self._keep(name, out.data, out.node)
+
+    def _keep(self, name: str, array: np.ndarray, node: Node | None) -> None:
+        self._seen[name] += 1
+        if name.endswith("#"):
+            name = f"{name}{self._seen[name]}"
+        elif self._seen[name] > 1:  # a module that is called again
+            name = f"{name}#{self._seen[name]}"
+        if fnmatchcase(name, self.names):
+            self.cache.arrays[name] = array.copy()
+            if node is not None and self.with_grads:
+                node.hooks = [*(node.hooks or ()), partial(self._keep_gradient, name)]
+
+    def _keep_gradient(self, name: str, g: np.ndarray) -> None:
+        self.cache.grads[name] = g.copy()
+
+    def _attend(self, name: str, op: Op, arrays: list, options: dict[str, Any], node: Node | None) -> None:
+        """The probabilities, before dropout: from the twin of attention, whose softmax shows what the fused op keeps inside."""
+        q, k, v = (Tensor(array, requires_grad=True) for array in arrays)
+        with composed_attention(), _Softmax() as softmax:
+            out = op.composed(q, k, v, **options | {"drop_rate": 0.0, "rng": None})  # type: ignore[misc]
+        self.cache.arrays[name] = softmax.out
+        if node is None or not self.with_grads or out.node is None:
+            return
+
+        def differentiate(g: np.ndarray) -> None:
+            for step in out.backward_steps(g, into={}):
+                if step.node is softmax.node:
+                    self.cache.grads[name] = step.output_gradient
+
+        node.hooks = [*(node.hooks or ()), differentiate]
+
+
+class _Softmax(Observer):
+    out: np.ndarray
+    node: Node | None
+
+    def after_forward(
+        self, op: Op, inputs: tuple, arrays: list, options: dict[str, Any], out: np.ndarray, node: Node | None
+    ) -> None:
+        if op.name == "softmax":
+            self.out, self.node = out, node
