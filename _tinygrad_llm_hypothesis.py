@@ -1,7 +1,7 @@
 """What Hypothesis finds through its entry point: three profiles, by names that are nobody else's.
 
-A module of its own, because Hypothesis loads it in every test run of every project installed beside this one: it imports nothing, not even
-NumPy, so it costs nothing there. Use one with `pytest --hypothesis-profile=tinygrad-llm-nightly`.
+A module of its own, because Hypothesis loads it in the test runs of all projects that are installed beside this one: it does
+not import even NumPy, and so costs nothing there. Use one with `pytest --hypothesis-profile=tinygrad-llm-nightly`.
 """
 
 

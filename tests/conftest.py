@@ -1,10 +1,13 @@
 """Hypothesis' profile for the suite, and the table of mutants at the end of a run."""
 
-import _tinygrad_llm_hypothesis
+import os
+
 import hypothesis
 
+import _tinygrad_llm_hypothesis
+
 _tinygrad_llm_hypothesis.register_profiles()
-hypothesis.settings.load_profile("tinygrad-llm-ci")  # another one: pytest --hypothesis-profile=tinygrad-llm-nightly
+hypothesis.settings.load_profile("tinygrad-llm-" + os.environ.get("HYPOTHESIS_PROFILE", "ci"))  # dev, ci or nightly
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -73,6 +73,10 @@ def _cross_entropy(logits, targets, ignore_index=-100, label_smoothing=0.0, redu
     return {"none": losses, "sum": losses.sum(), "mean": losses.sum() / max(1, n)}[reduction]
 
 
+def _linear_cross_entropy(x, weight, rows=256, **options):
+    return _cross_entropy(np.einsum("...i,vi->...v", x, weight), **options)
+
+
 def _attention(q, k, v, n_heads, n_kv_heads=None, causal=True, mask=None, drop_rate=0.0, rng=None):
     """Each head, query and key in turn, as in Vaswani et al. 2017, equation 1."""
     (b, t), s, d = q.shape[:2], k.shape[1], q.shape[2] // n_heads
@@ -195,6 +199,12 @@ def _cross_entropies(rng):
         (x[:, 0, :1], {"targets": [0, 0]}),
         (x * 40, {"targets": ids}),
     ]
+
+
+def _linear_cross_entropies(rng):
+    for rows, (logits, options) in zip((1, 2, 256, 3), _cross_entropies(rng), strict=False):
+        x = rng.normal(size=(*logits.shape[:-1], 3))
+        yield x, rng.normal(size=(logits.shape[-1], 3)), {**options, "rows": rows}
 
 
 def _attentions(dropout):
@@ -462,6 +472,10 @@ SPECS = [
                   ((np.ones((2, 3)), {"targets": np.array([0])}), ShapeError, "targets must be (2,)"),
                   ((np.ones((2, 3)), {"targets": np.array([0, 1]), "reduction": "avg"}), ConfigError, "'avg'"),
                   ((np.ones((2, 3)), {"targets": np.array([0, 1]), "label_smoothing": 1.5}), ConfigError, "label_smoothing")]),
+    _spec("linear_cross_entropy", samples=_linear_cross_entropies, reference=_linear_cross_entropy,
+          errors=[((np.ones((2, 3)), np.ones((4, 2)), {"targets": np.array([0, 1])}), ShapeError, "the last axis of x must be 2"),
+                  ((np.ones((2, 3)), np.ones((4, 3)), {"targets": np.array([0, 4])}), DataError, "target 4 at position (1,)"),
+                  ((np.ones((2, 3)), np.ones((4, 3)), {"targets": np.array([0, 1]), "rows": 0}), ConfigError, "rows is 0")]),
     _spec("attention", samples=_attentions(dropout=False), reference=_attention,
           errors=[((np.ones((1, 2, 5)), np.ones((1, 2, 5)), np.ones((1, 2, 5)), {"n_heads": 2}), ConfigError, "5 features in 2"),
                   ((np.ones((1, 2, 4)), np.ones((1, 2, 6)), np.ones((1, 2, 6)), {"n_heads": 2}), ShapeError, "k is (1, 2, 6)"),

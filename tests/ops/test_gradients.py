@@ -1,4 +1,4 @@
-"""Every op against measured derivatives, at values that Hypothesis chooses: zeros, ties, round numbers and tiny ones among them."""
+"""Every op against measured derivatives, at values that Hypothesis chooses: zeros, ties and tiny ones among them."""
 
 import numpy as np
 import pytest

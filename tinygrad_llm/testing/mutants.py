@@ -1,8 +1,9 @@
 """Wrong backwards, made on purpose: a battery that lets one of them live would let a real mistake live too.
 
-Two kinds (mutation analysis, DeMillo, Lipton and Sayward 1978). Faults of the result wrap the backward: a sign, a factor of 1.001, an
-element left out, a transposed gradient, a write, shared memory, a wrong dtype. Faults of the formula change one place of its
-source: a term or factor is dropped, turned round or multiplied by 1.001, an arm of a `where` or the sum over copies is left out.
+Two kinds (mutation analysis, DeMillo, Lipton and Sayward 1978). Faults of the result wrap the backward: a sign, a factor of
+1.001, an element left out, a transposed gradient, a write, shared memory, a wrong dtype. Faults of the formula change one place
+of its source: a term or factor is dropped, turned round or multiplied by 1.001, an arm of a `where` or the sum over copies is
+left out.
 """
 
 from __future__ import annotations
@@ -185,7 +186,10 @@ def _faults_of_formula(backward: Callable) -> Iterator[tuple[str, Callable]]:
             if _is_arithmetic(mutated, target):
                 change(target)
                 text = ast.get_source_segment(source, place)
-                yield f"line {place.lineno}: {' '.join(str(text).split())}: {fault}", _compiled(mutated, backward)
+                yield (
+                    f"line {getattr(place, 'lineno', 0)}: {' '.join(str(text).split())}: {fault}",
+                    _compiled(mutated, backward),
+                )
     if "sum_to" in backward.__code__.co_names:
         yield "one of the copies instead of their sum", _compiled(tree, backward, sum_to=_one_copy)
 
@@ -204,16 +208,17 @@ def _is_arithmetic(tree: ast.AST, target: ast.AST) -> bool:
             apart = [node]
         elif isinstance(node, ast.Call):
             apart = [k.value for k in node.keywords if k.arg in ("axis", "axes", "shape", "dtype", "keepdims")]
-            if isinstance(node.func, ast.Attribute) and node.func.attr in _OF_SHAPES:
-                apart += node.args
-            elif isinstance(node.func, ast.Name) and node.func.id in ("range", "slice", "len", "count", "zip"):
+            if getattr(node.func, "attr", getattr(node.func, "id", None)) in _OF_SHAPES:
                 apart += node.args
         if any(target is inner for a in apart for inner in ast.walk(a)):
             return False
     return True
 
 
-_OF_SHAPES = ("reshape", "transpose", "swapaxes", "sum", "mean", "ones", "zeros", "empty", "full", "moveaxis")
+_OF_SHAPES = {
+    *("reshape", "transpose", "swapaxes", "moveaxis", "sum", "mean", "ones", "zeros", "empty", "full"),
+    *("range", "slice", "len", "count", "zip"),
+}
 
 
 def _changes_of(node: ast.AST) -> list[tuple[str, Callable[[Any], None]]]:

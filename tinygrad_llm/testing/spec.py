@@ -44,6 +44,9 @@ class Sample:
         """A copy of the options for one call, so that a generator among them starts at the same place each time."""
         return copy.deepcopy(self.options)
 
+    def astype(self, dtype: Any) -> Sample:
+        return self.map(lambda a: a.astype(dtype))
+
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> Sample:
         """The same sample with every array changed by a function."""
         return Sample(tuple(None if a is None else np.asarray(function(a)) for a in self.arrays), self.options)
