@@ -13,7 +13,7 @@ import numpy as np
 
 from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, DataError
-from ..nn import Dropout, Embedding, LayerNorm, Linear, Module, Sequential, TransformerBlock
+from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Module, Sequential, TransformerBlock
 from ..nn.layers import check_size
 from ..ops.dropout import check_rate
 from ..ops.linear import check_ids
@@ -107,7 +107,8 @@ class GPTModel(Module):
         for name, parameter in self.named_parameters():
             parameter.name = name
 
-    def forward(self, ids: Any) -> Tensor:
+    def forward(self, ids: Any, *, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
+        """With a `cache`, ids are the tokens that follow those in it; with `last_only`, logits (B, 1, V) of the last token."""
         ids = check_ids(ids, self.config.vocab_size, "GPTModel")
         if ids.ndim != 2 or ids.size == 0:
             raise DataError(f"GPTModel: ids have shape {ids.shape}: they must be (batch, tokens), neither of them 0")
@@ -116,11 +117,23 @@ class GPTModel(Module):
                 f"GPTModel: {ids.shape[1]} tokens, the context length is {self.config.context_length}: "
                 "pass the last of them, or make the model with a longer context"
             )
-        x = self.tok_emb(ids) + self.pos_emb(np.arange(ids.shape[1]))  # (B, T, C)
+        positions = np.arange(ids.shape[1]) if cache is None else cache.positions(*ids.shape)  # (T,)
+        x = self.tok_emb(ids) + self.pos_emb(positions)  # (B, T, C)
         x = self.drop_emb(x)
-        x = self.trf_blocks(x)  # (B, T, C)
-        x = self.final_norm(x)
+        for i, block in enumerate(self.trf_blocks):
+            x = block(x, cache and cache.layers[i])  # (B, T, C)
+        if cache is not None:
+            cache.length += ids.shape[1]
+        x = self.final_norm(x[:, -1:] if last_only else x)
         return self.out_head(x)  # (B, T, V)
+
+    def make_cache(self, batch_size: int = 1, capacity: int | None = None, padding: Any = None) -> KVCache:
+        """An empty cache for `batch_size` rows of up to `capacity` tokens, at most and by default the context length."""
+        n_tokens = min(capacity or self.config.context_length, self.config.context_length)
+        weights = list(self.parameters())
+        return KVCache(
+            self.config.n_layers, batch_size, n_tokens, self.config.emb_dim, weights[0].dtype, padding, weights
+        )
 
     def _draw_gpt2(self, rng: Generator) -> None:
         residual = 0.02 / math.sqrt(2 * self.config.n_layers)

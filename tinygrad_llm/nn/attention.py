@@ -12,7 +12,7 @@ from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, ShapeError
 from ..ops.dropout import check_rate
 from ..rng import Generator, get_generator
-from .cache import LayerCache
+from .kv_cache import LayerCache
 from .layers import Linear, check_size
 from .module import Module
 

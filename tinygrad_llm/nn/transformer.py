@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..engine import Tensor
 from ..rng import Generator
 from .attention import MultiHeadAttention
-from .cache import LayerCache
+from .kv_cache import LayerCache
 from .layers import GELU, Dropout, LayerNorm, Linear
 from .module import Module, Sequential
 
