@@ -47,7 +47,7 @@ def refused(capsys, *argv):
 @pytest.mark.parametrize("tokenizer", ["bpe", "char", "gpt2"])
 def test_pretrain_and_generate(text_file, tmp_path, capsys, tokenizer):
     folder = str(tmp_path / "run")
-    size = [] if tokenizer != "gpt2" else ["--emb-dim", "4", "--n-layers", "1"]
+    size = [] if tokenizer != "gpt2" else ["--emb-dim", "4", "--epochs", "1", "--eval-every", "99", "--max-norm", "0"]
     assert main(["pretrain", text_file, "--out", folder, "--tokenizer", tokenizer, *QUICK, *size]) == 0
     out, err = capsys.readouterr()
     assert err == ""

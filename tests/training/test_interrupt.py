@@ -2,6 +2,7 @@ import signal
 import threading
 
 import pytest
+
 from tinygrad_llm.training.interrupt import InterruptAfterStep
 
 

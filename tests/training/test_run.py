@@ -31,6 +31,8 @@ def test_what_is_saved_is_loaded_to_the_bit(tmp_path, tie_weights):
         np.testing.assert_array_equal(array, loaded.state_dict()[name])
     assert loaded_tokenizer.tokens == tokenizer.tokens
     assert not list(tmp_path.rglob("*.tmp"))
+    modes = {path.stat().st_mode for path in (tmp_path / "a" / "b").iterdir()}
+    assert len(modes) == 1  # who may read one file may read the run
 
 
 def test_a_finished_run_is_kept_beside_its_successor(tmp_path):

@@ -8,6 +8,7 @@ run.val_loss, run.sample
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -74,7 +75,7 @@ class _Pretraining:
     ) -> None:
         self.options, self.corpus, self.windows, self.model, self.folder = options, corpus, windows, model, folder
         self.total_steps = options.epochs * len(windows)
-        self.eval_every = options.eval_every or max(1, round(self.total_steps / 20))
+        self.eval_every = options.eval_every or math.ceil(self.total_steps / 20)
         self.optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         self.schedule = CosineSchedule(
             options.lr, self.total_steps, round(options.warmup * self.total_steps), min_lr=options.min_lr

@@ -48,7 +48,7 @@ class PretrainResult:
         command = f"tinygrad-llm generate {shlex.quote(str(self.folder))} --prompt {shlex.quote(self.prompt)}"
         return [
             "",
-            *textwrap.wrap(self.sample, 100, initial_indent="  ", subsequent_indent="  "),
+            *(f"  {line}" for paragraph in self.sample.splitlines() for line in textwrap.wrap(paragraph, 98)),
             "",
             f"Trained in {self.seconds:.0f} s, {self.tokens_per_second:,.0f} tokens a second.",
             "                      training  validation",
@@ -56,9 +56,12 @@ class PretrainResult:
             f"  lowest validation             {self.best_val_loss:10.3f}   (after step {self.best_step})",
             f"  token counts alone  {self.unigram_train_loss:8.3f}  {self.unigram_val_loss:10.3f}",
             f"  chance              {self.chance_loss:8.3f}  {self.chance_loss:10.3f}",
-            self.verdict(),
-            f"Of the {written} words above after the prompt, the longest run copied from the training text is {copied}: "
-            f'"{textwrap.shorten(self.copied, 200)}"',
+            *textwrap.wrap(self.verdict(), 100),
+            *textwrap.wrap(
+                f"Of the {written} words above after the prompt, the longest run copied from the training text is {copied}: "
+                f'"{textwrap.shorten(self.copied, 200)}"',
+                100,
+            ),
             f"In {self.folder}: {', '.join(sorted(file.name for file in self.folder.iterdir()))}",
             f"To let it write: {command}",
         ]

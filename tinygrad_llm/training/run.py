@@ -66,6 +66,9 @@ def save_model(folder: str | os.PathLike[str], model: GPTModel) -> None:
     unfinished = path.with_suffix(".tmp")
     try:
         save_file({name: parameter.data for name, parameter in model.named_parameters()}, unfinished)
+        umask = os.umask(0)
+        os.umask(umask)
+        unfinished.chmod(0o666 & ~umask)  # safetensors makes it readable for the owner alone
         unfinished.replace(path)
     except (OSError, SafetensorError) as error:
         unfinished.unlink(missing_ok=True)
