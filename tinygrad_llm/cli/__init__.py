@@ -14,9 +14,14 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from ..errors import TinygradLLMError
-from . import generate, pretrain
+from . import estimate, generate, pretrain, tokenize
 
-COMMANDS = {"pretrain": pretrain, "generate": generate}  # a module with HELP, add_arguments(parser) and run(args) each
+COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
+    "pretrain": pretrain,
+    "generate": generate,
+    "tokenize": tokenize,
+    "estimate": estimate,
+}
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,0 +1,241 @@
+"""The costs of a model by formula, against what a model allocates and records, and against published figures."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm.cli import main
+from tinygrad_llm.errors import ConfigError
+from tinygrad_llm.models import PRESETS, GPTConfig, GPTModel, preset
+from tinygrad_llm.models.estimate import SIZES, ModelSizes, estimate
+
+GPT3 = estimate(SIZES["gpt3-175B"])
+
+
+# ---- parameters
+
+
+@pytest.mark.parametrize("tie_weights", [False, True])
+@pytest.mark.parametrize("qkv_bias", [False, True])
+def test_parameters_are_those_of_a_model(qkv_bias, tie_weights):
+    config = GPTConfig(11, 6, 8, 2, 3, qkv_bias=qkv_bias, tie_weights=tie_weights)
+    model, e = GPTModel(config), estimate(ModelSizes.of(config))
+    assert e.parameters == model.n_parameters() == config.n_parameters()
+    by_module = {}
+    for name, parameter in model.named_parameters():
+        module = name.rpartition(".")[0].replace("trf_blocks.0.", "trf_blocks.")
+        by_module[module] = by_module.get(module, 0) + parameter.size
+    for module in e.modules:
+        assert by_module.get(module.name, 0) == module.parameters, module.name
+        assert module.copies == (3 if module.name.startswith("trf_blocks") else 1)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_presets_are_those_of_the_models(name):
+    assert estimate(SIZES[name]).parameters == preset(name).n_parameters()
+
+
+def test_published_sizes():
+    assert GPT3.parameters == 174_604_259_328
+    untied = estimate(SIZES["124M"])
+    assert untied.parameters == 163_009_536
+    assert round(untied.weight_bytes / 2**20, 2) == 621.83  # the book's "MB" are 2^20 bytes
+    block = {m.name: m.parameters for m in untied.modules}
+    assert sum(n for name, n in block.items() if ".att" in name) == 2_360_064
+    assert sum(n for name, n in block.items() if ".ff." in name) == 4_722_432
+
+
+# ---- FLOPs
+
+
+def test_the_rule_6n_plus_12lct():
+    """nanoGPT's count for GPT-2 124M at 1024 tokens: N is all but the position table, the head is tied."""
+    e = estimate(dataclasses.replace(SIZES["124M"], qkv_bias=True, tie_weights=True))
+    n = 124_439_808 - 1024 * 768
+    assert e.training_flops_per_token == 6 * n + 12 * 12 * 768 * 1024 == 855_166_464
+    assert e.attention_flops_per_token == 12 * 12 * 768 * 1024
+
+
+def test_an_untied_head_takes_no_more_flops():
+    tied = dataclasses.replace(SIZES["355M"], tie_weights=True)
+    assert estimate(tied).training_flops_per_token == estimate(SIZES["355M"]).training_flops_per_token
+
+
+def test_what_gpt3_cost():
+    """300 billion tokens: 3.14e23 FLOPs for the weights (Brown et al. 2020, table D.1), 355 years of a V100, 4.6 M$."""
+    cost = GPT3.training_cost(300e9)
+    weights = 1 - GPT3.attention_flops_per_token / GPT3.training_flops_per_token
+    assert weights * cost.flops == pytest.approx(3.14e23, rel=2e-3)
+    assert weights * cost.gpu_days / 365.25 == pytest.approx(355, rel=2e-3)
+    assert weights * cost.dollars == pytest.approx(4.6e6, rel=0.02)
+    assert cost.dollars == pytest.approx(cost.flops / 28e12 / 3600 * 1.5, rel=1e-12)
+    dearer = GPT3.training_cost(150e9, tflops=14, price=3)
+    assert (dearer.gpu_days, dearer.dollars) == pytest.approx((cost.gpu_days, 2 * cost.dollars))
+
+
+# ---- memory
+
+
+def owner(array):
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def arrays_in(value):
+    if isinstance(value, np.ndarray):
+        yield owner(value)
+    elif isinstance(value, (tuple, list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from arrays_in(part)
+
+
+def kept_bytes(loss):
+    """The bytes of all arrays that the tape behind `loss` holds for the backward, each once, without the parameters."""
+    kept, parameters, nodes, todo = {}, set(), set(), [loss.node]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, tg.Tensor):
+            parameters.add(id(owner(node.data)))
+        elif node is not None and node not in nodes:
+            nodes.add(node)
+            kept |= {id(array): array for array in arrays_in(node.saved)}
+            todo += node.parents
+    return sum(array.nbytes for i, array in kept.items() if i not in parameters)
+
+
+@pytest.mark.parametrize(("batch_size", "t"), [(1, 16), (3, 64), (1, 320)])
+def test_activations_are_what_the_tape_keeps(batch_size, t):
+    """Within 2 %: token ids and masks of one byte are not counted. 320 tokens are more than attention keeps P for."""
+    config = GPTConfig(vocab_size=90, context_length=t, emb_dim=48, n_heads=4, n_layers=2, drop_rate=0.0)
+    ids = np.random.RandomState(0).randint(0, 90, (batch_size, t))
+    loss = tg.ops.cross_entropy(GPTModel(config)(ids), targets=ids)
+    e = estimate(ModelSizes.of(config), batch_size=batch_size)
+    assert e.activation_bytes == pytest.approx(kept_bytes(loss), rel=0.02)
+
+
+def test_the_kv_cache():
+    assert estimate(SIZES["124M"]).kv_cache_bytes == 72 * 2**20
+    sizes = {"emb_dim": 4096, "n_heads": 32, "n_layers": 32, "context_length": 32768}
+    for options, gigabytes in [
+        ({}, 17.18),
+        ({"n_kv_heads": 8}, 4.29),
+        ({"window": 1024, "global_every": 6}, 3.14),
+    ]:
+        e = estimate(ModelSizes(**sizes, **options), bytes_per_number=2)
+        assert round(e.kv_cache_bytes / 1e9, 2) == gigabytes
+    assert (
+        estimate(ModelSizes(**sizes), batch_size=5, bytes_per_number=2).kv_cache_bytes == 5 * 2 * 32 * 32768 * 4096 * 2
+    )
+
+
+def test_training_memory():
+    e = estimate(SIZES["story"], batch_size=2)
+    assert e.training_bytes == 16 * e.parameters + e.activation_bytes
+    assert estimate(SIZES["story"], batch_size=4).activation_bytes == 2 * e.activation_bytes
+
+
+# ---- variants
+
+
+def test_fewer_key_heads_and_another_hidden_width():
+    """12 heads of 64: 4 key heads make matrices of 256 rows."""
+    e = {m.name: m for m in estimate(ModelSizes(n_kv_heads=4, hidden_dim=1000, qkv_bias=True)).modules}
+    assert e["trf_blocks.att.W_key"].parameters == e["trf_blocks.att.W_value"].parameters == 256 * 769
+    assert e["trf_blocks.att.W_query"].parameters == 768 * 769
+    assert e["trf_blocks.ff.layers.0"].parameters == 1000 * 769
+    assert e["trf_blocks.ff.layers.2"].parameters == 768 * 1001
+
+
+@pytest.mark.parametrize(
+    ("window", "global_every", "full", "sliding"),
+    [(None, None, 7, 0), (16, None, 0, 7), (16, 1, 7, 0), (16, 3, 2, 5), (16, 8, 0, 7), (5000, None, 0, 7)],
+)
+def test_windows(window, global_every, full, sliding):
+    sizes = ModelSizes(n_layers=7, context_length=100, window=window, global_every=global_every)
+    e, seen = estimate(sizes), min(window or 100, 100)
+    assert e.parameters == estimate(ModelSizes(n_layers=7, context_length=100)).parameters
+    assert e.attention_flops_per_token == 12 * 768 * (full * 100 + sliding * seen)
+    assert e.kv_cache_bytes == 2 * 768 * 4 * (full * 100 + sliding * seen)
+
+
+def test_sizes_that_no_machine_holds():
+    """Integers without end, and no work for each layer."""
+    e = estimate(ModelSizes(n_layers=10**12, emb_dim=12 * 2**40, vocab_size=np.int64(2**62)))
+    assert e.parameters > 12 * 10**12 * (12 * 2**40) ** 2
+    with pytest.raises(ConfigError):
+        GPTConfig(n_layers=10**12)
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.0, "4", True, math.nan])
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(ModelSizes) if "int" in f.type])
+def test_a_bad_size_is_named(name, bad):
+    with pytest.raises(ConfigError, match=f"estimate: {name} is .*positive integer"):
+        ModelSizes(**{name: bad})
+
+
+def test_what_does_not_fit_together():
+    with pytest.raises(ConfigError, match="emb_dim 768, n_heads 7"):
+        ModelSizes(n_heads=7)
+    with pytest.raises(ConfigError, match="n_kv_heads 5"):
+        ModelSizes(n_kv_heads=5)
+    with pytest.raises(ConfigError, match="global_every without a window"):
+        ModelSizes(global_every=2)
+    for options in ({"batch_size": 0}, {"bytes_per_number": 2.5}):
+        with pytest.raises(ConfigError, match="positive integer"):
+            estimate(SIZES["124M"], **options)
+    for options in ({"tokens": 0}, {"tokens": 1e9, "price": -1}, {"tokens": 1e9, "tflops": math.nan}):
+        with pytest.raises(ConfigError, match="must be a positive number"):
+            GPT3.training_cost(**options)
+    with pytest.raises(ConfigError, match="qkv_bias is 1"):
+        ModelSizes(qkv_bias=1)
+
+
+# ---- tinygrad-llm estimate
+
+
+def test_the_command(capsys):
+    assert main(["estimate", "--preset", "gpt3-175B"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "174,604,259,328" in out
+    assert "3.142e+23 FLOPs" in out
+    assert "$4,676,226" in out
+    assert all(len(line) <= 110 for line in out.splitlines())
+
+
+def test_the_command_with_other_sizes(capsys):
+    argv = "estimate --preset 124M --context-length 256 --n-kv-heads 4 --tie-weights --batch-size 2 --tokens 1e9 --json"
+    assert main(argv.split()) == 0
+    answer = json.loads(capsys.readouterr().out)
+    e = estimate(ModelSizes(context_length=256, n_kv_heads=4, tie_weights=True), batch_size=2)
+    assert answer["parameters"] == e.parameters
+    assert answer["activation_bytes"] == e.activation_bytes
+    assert answer["training"]["dollars"] == e.training_cost(1e9).dollars
+    assert sum(m["copies"] * m["kv_cache_bytes"] for m in answer["modules"]) == e.kv_cache_bytes
+    assert main(["estimate", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["training"] is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--n-heads", "7"], "n_heads 7"),
+        (["--emb-dim", "-1"], "emb_dim is -1"),
+        (["--batch-size", "0"], "batch_size is 0"),
+        (["--tokens", "nan"], "tokens is nan"),
+        (["--tokens", "1e9", "--price", "0"], "price is 0.0"),
+    ],
+)
+def test_bad_use(capsys, argv, message):
+    assert main(["estimate", *argv]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert message in err

@@ -1,0 +1,235 @@
+"""What a GPT costs before it exists: parameters, FLOPs and memory of each module, by formula. Nothing is allocated.
+
+    estimate(SIZES["124M"]).parameters                            # 163,009,536
+    estimate(SIZES["gpt3-175B"]).training_cost(300e9).dollars     # about 4.8 million, 4.67 of them for the weights
+    estimate(ModelSizes(emb_dim=4096, n_heads=32, n_layers=32, context_length=32768, n_kv_heads=8), bytes_per_number=2)
+
+The conventions, and where they come from:
+
+- A FLOP is one addition or multiplication. Forward, each parameter that a token meets takes two (one multiplication, one
+  addition; lookups in a table none), and each of the T keys that a query meets 4 C: scores and weighted sum. Backward
+  takes twice as much. So training takes 6 N + 12 L C T for each token, N without the position table and, if the head is
+  not tied, the token table (Kaplan et al. 2020 §2.1; Chowdhery et al. 2022, appendix B). The keys that the causal mask
+  hides are counted, as is usual.
+- Activations are what this package keeps from the forward for the backward: the result of each norm before scale and
+  shift, the input of each linear layer, queries, keys, values and result of attention, and P only up to 256 tokens.
+- Training in float32 takes 16 bytes a parameter besides: the weight, its gradient and AdamW's two moments.
+- The KV cache keeps 2 T H_kv d numbers in each layer, or as many as its window sees.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from ..nn.layers import check_size
+from ..ops.attention import _KEPT
+from .gpt import PRESETS, GPTConfig
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """The sizes of a GPT, however large: GPTConfig refuses what no laptop holds, these are only numbers.
+
+    Besides GPTConfig's: `n_kv_heads` key and value heads (default: n_heads), `hidden_dim` of the feed-forward layer
+    (default: 4 emb_dim), a sliding `window` of so many tokens, in every layer or, with `global_every` = n, in all but each
+    n-th. ConfigError for sizes that cannot be.
+    """
+
+    vocab_size: int = 50257
+    context_length: int = 1024
+    emb_dim: int = 768
+    n_heads: int = 12
+    n_layers: int = 12
+    qkv_bias: bool = False
+    tie_weights: bool = False
+    n_kv_heads: int | None = None
+    hidden_dim: int | None = None
+    window: int | None = None
+    global_every: int | None = None
+
+    def __post_init__(self) -> None:
+        optional = ("n_kv_heads", "hidden_dim", "window", "global_every")
+        for name, value in asdict(self).items():
+            if name in ("qkv_bias", "tie_weights"):
+                if not isinstance(value, bool):
+                    raise ConfigError(f"estimate: {name} is {value!r}: it must be True or False")
+            elif value is not None or name not in optional:
+                check_size("estimate", **{name: value})
+                object.__setattr__(self, name, int(value))  # NumPy's integers overflow
+        if self.emb_dim % self.n_heads or self.n_heads % (self.n_kv_heads or self.n_heads):
+            raise ConfigError(
+                f"estimate: emb_dim {self.emb_dim}, n_heads {self.n_heads}, n_kv_heads {self.n_kv_heads}: "
+                "heads must divide the width, and key heads the heads"
+            )
+        if self.global_every is not None and self.window is None:
+            raise ConfigError("estimate: global_every without a window: every layer sees all tokens already")
+
+    @classmethod
+    def of(cls, config: GPTConfig) -> ModelSizes:
+        """The sizes of a model that can be made."""
+        return cls(**{name: value for name, value in config.to_dict().items() if name in cls.__dataclass_fields__})
+
+
+SIZES: dict[str, ModelSizes] = {name: ModelSizes.of(config) for name, config in PRESETS.items()} | {
+    # Brown et al. 2020, table 2.1. Every second layer there is banded, which the paper does not size: counted as dense.
+    "gpt3-175B": ModelSizes(
+        context_length=2048, emb_dim=12288, n_heads=96, n_layers=96, qkv_bias=True, tie_weights=True
+    ),
+}
+TRAINING_TOKENS = {"gpt3-175B": 300e9}  # Brown et al. 2020, table 2.1
+
+
+@dataclass(frozen=True)
+class ModuleCost:
+    """One module, `copies` times in the model; the other numbers are those of one copy, for the whole batch."""
+
+    name: str
+    copies: int = 1
+    parameters: int = 0
+    flops_per_token: int = 0  # forward
+    activation_bytes: int = 0  # kept for the backward
+    kv_cache_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What it takes to train on so many tokens."""
+
+    tokens: float
+    flops: float
+    gpu_days: float
+    dollars: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The costs of a model: of each module, and of all together."""
+
+    sizes: ModelSizes
+    batch_size: int
+    bytes_per_number: int
+    modules: tuple[ModuleCost, ...]
+
+    def total(self, what: str) -> int:
+        """The sum over all copies of all modules of "parameters", "flops_per_token", ..."""
+        return sum(module.copies * getattr(module, what) for module in self.modules)
+
+    @property
+    def parameters(self) -> int:
+        return self.total("parameters")
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.parameters * self.bytes_per_number
+
+    @property
+    def activation_bytes(self) -> int:
+        return self.total("activation_bytes")
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        return self.total("kv_cache_bytes")
+
+    @property
+    def training_bytes(self) -> int:
+        """Weights, gradients and AdamW's two moments in float32, and the activations."""
+        return 16 * self.parameters + self.activation_bytes
+
+    @property
+    def training_flops_per_token(self) -> int:
+        """Forward and backward: 6 N + 12 L C T."""
+        return 3 * self.total("flops_per_token")
+
+    @property
+    def attention_flops_per_token(self) -> int:
+        """The part of the training FLOPs that is not spent on parameters: 12 L C T."""
+        return 3 * sum(
+            module.copies * module.flops_per_token for module in self.modules if module.name.endswith(".att")
+        )
+
+    def training_cost(self, tokens: float, tflops: float = 28.0, price: float = 1.5) -> TrainingCost:
+        """The cost of training on `tokens` on GPUs that do `tflops` 10^12 FLOPs a second for `price` dollars an hour.
+
+        The defaults are those of the estimate behind GPT-3's 4.6 million dollars (Lambda, 2020): a V100's 28 teraflops
+        at the lowest price of the time.
+        """
+        for name, value in {"tokens": tokens, "tflops": tflops, "price": price}.items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 < value < math.inf:
+                raise ConfigError(f"estimate: {name} is {value!r}: it must be a positive number")
+        flops = float(tokens) * self.training_flops_per_token
+        gpu_days = flops / (tflops * 1e12) / 86400
+        return TrainingCost(float(tokens), flops, gpu_days, gpu_days * 24 * price)
+
+    def to_dict(self) -> dict[str, Any]:
+        totals = ("parameters", "weight_bytes", "activation_bytes", "training_bytes", "kv_cache_bytes")
+        flops = ("training_flops_per_token", "attention_flops_per_token")
+        return asdict(self) | {name: getattr(self, name) for name in (*totals, *flops)}
+
+
+def estimate(sizes: ModelSizes, *, batch_size: int = 1, bytes_per_number: int = 4) -> Estimate:
+    """The costs of a model for a batch of whole contexts; 4 bytes a number are float32, 2 float16 or bfloat16."""
+    check_size("estimate", batch_size=batch_size, bytes_per_number=bytes_per_number)
+    s, batch_size, bytes_per_number = sizes, int(batch_size), int(bytes_per_number)
+    c, t = s.emb_dim, s.context_length
+    kv_width = c // s.n_heads * (s.n_kv_heads or s.n_heads)
+    hidden = s.hidden_dim or 4 * c
+
+    def module(
+        name: str, *, copies: int = 1, parameters: int = 0, flops: int | None = None, kept: int = 0, cached: int = 0
+    ):
+        """`kept` counts numbers for each token, `cached` for each sequence."""
+        return ModuleCost(
+            name,
+            copies,
+            parameters,
+            2 * parameters if flops is None else flops,
+            kept * batch_size * t * bytes_per_number,
+            cached * batch_size * bytes_per_number,
+        )
+
+    def block(name: str, copies: int, keys: int) -> list[ModuleCost]:
+        """`copies` blocks whose queries see `keys` keys."""
+        probabilities = s.n_heads * t if t <= _KEPT else 0
+        bias = int(s.qkv_bias)
+        parts = {
+            "norm1": {"parameters": 2 * c, "kept": c + 1},
+            "att.W_query": {"parameters": c * (c + bias), "kept": c},  # its input, which W_key and W_value share
+            "att.W_key": {"parameters": kv_width * (c + bias), "cached": keys * kv_width},
+            "att.W_value": {"parameters": kv_width * (c + bias), "cached": keys * kv_width},
+            "att": {"flops": 4 * keys * c, "kept": 4 * c + s.n_heads + probabilities},
+            "att.out_proj": {"parameters": c * (c + 1)},  # its input is the result of att, counted there
+            "norm2": {"parameters": 2 * c, "kept": c + 1},
+            "ff.layers.0": {"parameters": hidden * (c + 1), "kept": c},
+            "ff.layers.1": {"kept": 2 * hidden},
+            "ff.layers.2": {"parameters": c * (hidden + 1), "kept": hidden},
+        }
+        return [module(f"{name}.{part}", copies=copies, **costs) for part, costs in parts.items()]
+
+    n_global = s.n_layers // s.global_every if s.global_every else 0 if s.window else s.n_layers
+    blocks = []
+    if n_global:
+        blocks += block("trf_blocks", n_global, t)
+    if n_global < s.n_layers:
+        blocks += block("trf_blocks.window", s.n_layers - n_global, min(s.window or t, t))
+    return Estimate(
+        sizes,
+        batch_size,
+        bytes_per_number,
+        (
+            module("tok_emb", parameters=s.vocab_size * c, flops=0),
+            module("pos_emb", parameters=t * c, flops=0),
+            *blocks,
+            module("final_norm", parameters=2 * c, kept=c + 1),
+            module(
+                "out_head",
+                parameters=0 if s.tie_weights else s.vocab_size * c,
+                flops=2 * s.vocab_size * c,
+                kept=c,
+            ),
+            module("cross_entropy", kept=s.vocab_size + 1),
+        ),
+    )
