@@ -103,6 +103,10 @@ def cross_entropy(
     return losses.sum() / (max(1, int(counted.sum())) if reduction == "mean" else 1)
 
 
+def linear_cross_entropy(x: Tensor, weight: Tensor, *, rows: int = 256, **options: Any) -> Tensor:
+    return _ops["cross_entropy"](_ops["linear"](x, weight), **options)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     y = _ops["matmul"](x, _ops["transpose"](weight))
     return y if bias is None else y + bias

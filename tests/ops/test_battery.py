@@ -19,6 +19,7 @@ def test_every_op_has_a_row_and_every_row_an_op():
     names = [spec.name for spec in SPECS]
     ours = {name for name, op in tg.Op.registry.items() if op.forward.__module__.startswith("tinygrad_llm.")}
     assert len(set(names)) == len(names)
+    ours.remove("checkpoint")  # its inputs are a module's own parameters: tests/nn/test_checkpoint.py
     assert set(names) == ours
 
 

@@ -204,6 +204,19 @@ def softmax_ops() -> None:
             targets=np.array(targets_of_rows),
             ignore_index=9,
         )
+    for reduction in ("mean", "sum", "none"):
+        op(
+            f"linear_cross_entropy {reduction}",
+            lambda x, w, r=reduction: F.cross_entropy(
+                F.linear(x, w).movedim(-1, 1), torch.tensor(targets), reduction=r, label_smoothing=0.1
+            ),
+            (2, 3, 4),
+            (5, 4),
+            targets=targets,
+            reduction=reduction,
+            label_smoothing=0.1,
+            rows=4,
+        )
 
 
 def normalization_ops() -> None:

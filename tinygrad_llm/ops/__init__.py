@@ -2,6 +2,7 @@
 
 from .activation import erf, gelu, gelu_erf, relu, sigmoid, silu, tanh
 from .attention import attention
+from .cross_entropy import cross_entropy, linear_cross_entropy
 from .dropout import dropout
 from .elementwise import (
     absolute,
@@ -37,6 +38,6 @@ from .shape import (
     swapaxes,
     transpose,
 )
-from .softmax import cross_entropy, log_softmax, softmax
+from .softmax import log_softmax, softmax
 
 __all__ = [name for name in dir() if not name.startswith("_")]

@@ -1,0 +1,73 @@
+"""Checkpointing changes what is kept, and nothing else."""
+
+import gc
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm.nn import Linear, Sequential, TransformerBlock, checkpoint
+
+
+def make_block(drop_rate=0.3):
+    tg.manual_seed(1)
+    return TransformerBlock(16, 2, 8, drop_rate)
+
+
+def run(block, call):
+    """Output and all gradients of call(block, x), from the same seed and cotangent each time."""
+    rng = np.random.default_rng(2)
+    x = tg.Tensor(rng.standard_normal((2, 8, 16)).astype(np.float32), requires_grad=True)
+    block.zero_grad()
+    tg.manual_seed(3)
+    y = call(block, x)
+    y.backward(rng.standard_normal(y.shape))
+    return [y.data, x.grad, *(p.grad for p in block.parameters())]
+
+
+def plainly(block, x):
+    seed = tg.rng.get_generator().random64()
+    with tg.rng.use_generator(tg.rng.Generator(seed)):
+        return block(x)
+
+
+@pytest.mark.parametrize("drop_rate", [0.0, 0.3])
+def test_values_and_gradients_are_the_same_bits(drop_rate):
+    block = make_block(drop_rate)
+    for ours, expected in zip(run(block, checkpoint), run(block, plainly), strict=True):
+        assert ours.tobytes() == expected.tobytes()
+
+
+def test_composed_values_and_gradients_are_the_same():
+    block = make_block()
+    expected = run(block, plainly)
+    with tg.composed():
+        for ours, other in zip(run(block, checkpoint), expected, strict=True):
+            np.testing.assert_allclose(ours, other, rtol=2e-4, atol=1e-5)
+
+
+def test_frozen_parameters_and_inputs_get_no_gradient():
+    block = make_block()
+    block.norm1.scale.requires_grad = False
+    x = tg.Tensor(np.ones((1, 8, 16), np.float32))
+    checkpoint(block, x).sum().backward()
+    assert x.grad is None
+    assert block.norm1.scale.grad is None
+    assert block.norm2.scale.grad is not None
+
+
+def test_only_the_input_is_kept():
+    def kept(call):
+        x = tg.Tensor(np.ones((64, 64), np.float32), requires_grad=True)
+        gc.collect()
+        tracemalloc.start()
+        y = call(deep, x)
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return size, y
+
+    deep = Sequential(*(Linear(64, 64) for _ in range(20)))
+    whole, checkpointed = kept(lambda module, x: module(x))[0], kept(checkpoint)[0]
+    assert whole > 20 * 64 * 64 * 4
+    assert checkpointed < 3 * 64 * 64 * 4
