@@ -214,17 +214,17 @@ def _attentions(dropout):
 
         if dropout:
             return [
-                (r(2, 3, 4), r(2, 3, 4), r(2, 3, 4), {"n_heads": 2, "drop_rate": 0.4, "rng": np.random.default_rng(5)}),
+                (r(1, 3, 4), r(1, 3, 4), r(1, 3, 4), {"n_heads": 2, "drop_rate": 0.4, "rng": np.random.default_rng(5)}),
             ]
-        mask = rng.random((2, 1, 3, 3)) < 0.6
+        mask = rng.random((1, 2, 3, 3)) < 0.6
         mask[0, 0, 1] = False  # a query that sees no key
         return [
-            (r(2, 3, 4), r(2, 3, 4), r(2, 3, 4), {"n_heads": 2}),
+            (r(2, 2, 4), r(2, 2, 4), r(2, 2, 4), {"n_heads": 2}),
             (r(1, 3, 4), r(1, 3, 4), r(1, 3, 4), {"n_heads": 1, "causal": False}),
             (r(1, 2, 4), r(1, 5, 4), r(1, 5, 4), {"n_heads": 2}),
-            (r(2, 3, 8), r(2, 3, 4), r(2, 3, 4), {"n_heads": 4, "n_kv_heads": 2}),
-            (r(2, 3, 4), r(2, 3, 4), r(2, 3, 4), {"n_heads": 2, "mask": mask}),
-            (r(2, 3, 4), r(2, 3, 4), r(2, 3, 4), {"n_heads": 2, "mask": mask, "causal": False}),
+            (r(1, 2, 8), r(1, 2, 4), r(1, 2, 4), {"n_heads": 4, "n_kv_heads": 2}),
+            (r(1, 3, 4), r(1, 3, 4), r(1, 3, 4), {"n_heads": 2, "mask": mask}),
+            (r(1, 3, 4), r(1, 3, 4), r(1, 3, 4), {"n_heads": 2, "mask": mask, "causal": False}),
             (r(1, 1, 2), r(1, 1, 2), r(1, 1, 2), {"n_heads": 2}),
         ]
 

@@ -1,6 +1,7 @@
 """Modules, and the layers made of them."""
 
 from .attention import MultiHeadAttention
+from .checkpoint import checkpoint
 from .kv_cache import KVCache
 from .layers import GELU, Dropout, Embedding, LayerNorm, Linear, RMSNorm
 from .module import Module, Parameter, Sequential
@@ -20,4 +21,5 @@ __all__ = [
     "RMSNorm",
     "Sequential",
     "TransformerBlock",
+    "checkpoint",
 ]
