@@ -1,30 +1,33 @@
 """The tape: what was computed is recorded on the way forward and walked backward once, the chain rule applied at each step.
 
 Op      a forward and a backward function on plain arrays, bound by name
-Node    one recorded call of an Op: its parents, and the arrays that its backward will need
+Node    one recorded call of an Op: its parents, and the arrays that its backward will need (node.py)
 Tensor  an array that knows which Node made it
-Step    one Node being differentiated; `loss.backward_steps()` yields them, `loss.backward()` runs through them all
+Step    one Node being differentiated (step.py); `loss.backward_steps()` yields them, `loss.backward()` runs through them all
 """
 
 from __future__ import annotations
 
 import inspect
-import itertools
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from typing import Any, ClassVar
 
 import numpy as np
 
+from .check import freeze
 from .display import describe
 from .errors import DTypeError, GraphError, ShapeError
+from .node import Node, recorded
+from .observer import observers
 from .operators import Operators, registry
-from .watch import fingerprint, mark
+from .places import caller
+from .step import Step, Walk
+from .why import Origin, note_detached, why_no_grad
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
+_paused: ContextVar[Origin | None] = ContextVar("paused", default=None)  # where no_grad was entered
 _composing: ContextVar[bool] = ContextVar("composing", default=False)
 
 # The maths of an op follows IEEE without NumPy's warnings: log(0) is -inf. Entering np.errstate costs as much as a small op;
@@ -32,18 +35,16 @@ _composing: ContextVar[bool] = ContextVar("composing", default=False)
 _quiet = Context()
 _quiet.run(np.seterr, all="ignore")
 
-_PACKAGE = os.path.dirname(__file__) + os.sep
-_serial = itertools.count()
-
 
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Inside, nothing is recorded: results have no gradient and cost no memory."""
-    token = _recording.set(False)
+    tokens = _recording.set(False), _paused.set(("made under no_grad(), which was entered", caller()))
     try:
         yield
     finally:
-        _recording.reset(token)
+        _recording.reset(tokens[0])
+        _paused.reset(tokens[1])
 
 
 @contextmanager
@@ -78,6 +79,7 @@ class Op:
         self.name = forward.__name__.removesuffix("_forward")
         self.forward, self.backward, self.composed, self.view = forward, backward, composed, view
         self.takes = {"needs", "reuse"} & inspect.signature(backward).parameters.keys()
+        self.draws = "rng" in inspect.signature(forward).parameters
         self.__doc__ = f"{forward.__doc__}\n\nbackward: {backward.__doc__}"
         registry[self.name] = self
 
@@ -90,7 +92,7 @@ class Op:
         dtype: np.dtype | None = None
         arrays: list[Any] = []
         parents: list[Node | Tensor | None] = []
-        wanted = adapt = False
+        wanted = adapt = constant = False
         for x in inputs:
             array, parent = x, None  # type: Any, Node | Tensor | None
             if isinstance(x, Tensor):
@@ -99,7 +101,10 @@ class Op:
                     parent = x
                 if array.dtype is not dtype:
                     dtype = self._join(dtype, array.dtype)
-                wanted = wanted or parent is not None
+            if parent is None:
+                constant = True
+            else:
+                wanted = True
             adapt = adapt or array is x or array.dtype is not dtype
             arrays.append(array)
             parents.append(parent)
@@ -108,19 +113,27 @@ class Op:
         for key, value in options.items():
             if isinstance(value, Tensor):
                 options[key] = np.asarray(value)  # refused where it would lose a gradient
+        record = wanted and _recording.get()
+        kept = freeze(options) if record and self.draws else options
+        watching = observers.get()
+        for observer in watching:
+            observer.before_forward(self)
         out, saved = _quiet.copy().run(self.forward, *arrays, **options)
         if type(out) is not np.ndarray:
             out = np.asarray(out)
-        if not wanted or not _recording.get():
-            return _tensor(out, None)
-        if out.dtype is not dtype and out.dtype != dtype:
-            raise DTypeError(
-                f"{self.name}: forward turned {dtype} into {out.dtype}: use Python floats and math.sqrt for constants, "
-                "a NumPy float64 scalar widens the whole graph"
-            )
-        if not self.view or out.base is None:
-            out.flags.writeable = False
-        return _tensor(out, Node(self, parents, saved, [*arrays, *options.values()] if saved else (), out))
+        node = None
+        if record:
+            if out.dtype is not dtype and out.dtype != dtype:
+                raise DTypeError(
+                    f"{self.name}: forward turned {dtype} into {out.dtype}: use Python floats and math.sqrt for constants, "
+                    "a NumPy float64 scalar widens the whole graph"
+                )
+            if not self.view or out.base is None:
+                out.flags.writeable = False
+            node = Node(self, parents, saved, arrays, kept, constant, out)
+        for observer in watching:
+            observer.after_forward(self, inputs, arrays, options, out, node)
+        return _tensor(out, node, None if record else _paused.get())
 
     def _join(self, found: np.dtype | None, dtype: np.dtype) -> np.dtype | None:
         """The one float dtype of the tensors in a call, which arrays and scalars adapt to; complex in a complex step."""
@@ -132,65 +145,6 @@ class Op:
         return dtype if dtype.kind in "fc" else found
 
 
-class Node:
-    """One recorded call. It never points at its own output, so dropping the output frees the graph."""
-
-    __slots__ = ("__weakref__", "code", "dtype", "instruction", "marks", "op", "parents", "saved", "serial", "shape")
-
-    def __init__(self, op: Op, parents: list, saved: tuple, given: Sequence[Any], out: np.ndarray) -> None:
-        self.op = op
-        self.parents = parents  # a Node, a leaf Tensor, or None where no gradient is wanted
-        self.saved: tuple | None = saved
-        self.shape, self.dtype = out.shape, out.dtype
-        self.serial = next(_serial)  # parents are always recorded before their children
-        self.marks = mark(saved, given)
-        frame = sys._getframe(2)
-        while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
-            frame = frame.f_back
-        self.code, self.instruction = frame.f_code, frame.f_lasti
-
-    @property
-    def site(self) -> str:
-        """Where the user's code made this node: `file.py:12 in train`."""
-        lines = [line for start, end, line in self.code.co_lines() if start <= self.instruction < end]
-        return f"{self.code.co_filename}:{lines[0] if lines else '?'} in {self.code.co_name}"
-
-    def __repr__(self) -> str:
-        return f"Node({self.op.name} -> {self.shape} {self.dtype}, {self.site})"
-
-    def spend(self) -> tuple:
-        """The saved arrays, proven unchanged since the forward."""
-        if self.saved is None:
-            raise GraphError(
-                f"backward has already gone through {self.op.name} (made at {self.site}) and freed what it saved: "
-                "run the forward again, or call the first backward with retain_graph=True"
-            )
-        for i, before in self.marks:
-            if fingerprint(self.saved[i]) != before:
-                name = list(inspect.signature(self.op.backward).parameters)[1:][i]
-                raise GraphError(
-                    f"{self.op.name} (made at {self.site}) saved the array {name} {self.saved[i].shape} for its backward, and it "
-                    "was written to since: call backward() first, or write to a copy"
-                )
-        return self.saved
-
-
-class Step:
-    """One node of a backward pass, before its gradients are passed on to its parents."""
-
-    __slots__ = ("gradients", "i", "n", "node", "output_gradient")
-
-    def __init__(self, i: int, n: int, node: Node, output_gradient: np.ndarray, gradients: list) -> None:
-        self.i, self.n = i, n  # step i of n, from 0
-        self.node = node
-        self.output_gradient = output_gradient  # g, dL/d(output of the node)
-        self.gradients = gradients  # dL/d(input), one for each parent; may be replaced
-
-    def __repr__(self) -> str:
-        shapes = ", ".join("None" if d is None else str(d.shape) for d in self.gradients)
-        return f"Step {self.i + 1}/{self.n}: {self.node.op.name}, g {self.output_gradient.shape} -> {shapes}, {self.node.site}"
-
-
 class Tensor(Operators):
     """A NumPy array on the tape.
 
@@ -199,7 +153,7 @@ class Tensor(Operators):
     require a gradient.
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "name", "node", "requires_grad")
+    __slots__ = ("__weakref__", "data", "grad", "name", "node", "origin", "requires_grad")
 
     def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None) -> None:
         self.data: np.ndarray = _as_array(data, None)
@@ -207,6 +161,7 @@ class Tensor(Operators):
             raise DTypeError(f"a {self.data.dtype} tensor cannot require a gradient: use float32 or float64")
         self.grad: np.ndarray | None = None
         self.node: Node | None = None
+        self.origin: Origin | None = None  # why it is off the tape, where that is known
         self.requires_grad = requires_grad
         self.name = name
 
@@ -248,7 +203,14 @@ class Tensor(Operators):
 
     def detach(self) -> Tensor:
         """The same numbers off the tape (shared memory)."""
-        return Tensor(self.data, name=self.name)
+        detached = Tensor(self.data, name=self.name)
+        detached.origin = ("detached", caller())
+        note_detached(self.node or self, detached.origin)
+        return detached
+
+    def why_no_grad(self, loss: Tensor | None = None) -> str:
+        """Why `.grad` is None, and what to do, in one sentence; of a leaf, say which `loss` should have reached it."""
+        return why_no_grad(self, loss)
 
     def astype(self, dtype: Any) -> Tensor:
         """A leaf of another dtype, off the tape; a graph has one float dtype."""
@@ -266,46 +228,57 @@ class Tensor(Operators):
         The graph is freed as it is walked, unless `retain_graph`. With `into`, the gradients of the leaves are put into that
         dictionary and `.grad` is left alone. An exception on the way leaves every `.grad` as it was.
         """
-        for _ in self.backward_steps(gradient, retain_graph=retain_graph, into=into):
+        for _ in self.backward_steps(gradient, retain_graph=retain_graph, into=into, reuse=not retain_graph):
             pass
 
     def backward_steps(
-        self, gradient: Any = None, *, retain_graph: bool = False, into: dict[Tensor, np.ndarray] | None = None
+        self,
+        gradient: Any = None,
+        *,
+        retain_graph: bool = False,
+        into: dict[Tensor, np.ndarray] | None = None,
+        reuse: bool = False,
     ) -> Iterator[Step]:
-        """The loop behind `backward()`, one Step a node, the newest node first.
+        """The loop behind `backward()`, one Step a node, the newest node first. Who stops before its end gets no `.grad`.
 
         dL/d(input) = dL/d(output) d(output)/d(input), summed over all uses of the input: a node's gradient is complete when
         every node made after it has been passed, which is why the order of recording, reversed, is the right one.
+        With `reuse`, an op may write its result into the arrays it saved, which a Step would then show overwritten.
         """
         root = self.node or self
         gradients: dict[Any, np.ndarray] = {root: self._seed(gradient)}
         borrowed = {root}  # whose gradient may still be somebody else's array
-        nodes = _reachable(root)
-        n = len(nodes)
-        for i in range(n):
-            node = nodes.pop()
+        nodes = recorded(root)
+        walk, watching = Walk(nodes), observers.get()
+        for i, node in enumerate(reversed(nodes)):
             g = gradients.pop(node, None)
             if g is None:
                 continue  # no gradient came back this far
+            if node.hooks is not None:
+                g = node.through_hooks(g)
+            for observer in watching:
+                observer.before_backward(node)
             op = node.op
             options: dict[str, Any] = {}
             if "needs" in op.takes:
                 options["needs"] = tuple(parent is not None for parent in node.parents)
             if "reuse" in op.takes:
-                options["reuse"] = not retain_graph
+                options["reuse"] = reuse
             computed = _quiet.copy().run(op.backward, g, *node.spend(), **options)
             if options.get("reuse"):
                 node.saved = None  # written over: a walk that is abandoned here cannot be begun again
-            step = Step(i, n, node, g, list(computed))
+            step = Step(i, len(nodes), node, g, list(computed), walk)
+            for observer in watching:
+                observer.after_backward(step)
             yield step
             if len(step.gradients) != len(node.parents):
-                raise _wrong_count(step)
+                raise step.wrong_count()
             for k, parent in enumerate(node.parents):
                 dx = step.gradients[k]
                 if parent is None or dx is None:
                     continue
                 if dx.shape != parent.shape or dx.dtype != parent.dtype:
-                    raise _wrong_gradient(step, k)
+                    raise step.wrong_gradient(k)
                 if parent in gradients:
                     gradients[parent] = np.asarray(gradients[parent] + dx)
                     borrowed.discard(parent)
@@ -344,43 +317,10 @@ class Tensor(Operators):
         return gradient
 
 
-def _reachable(root: Any) -> list[Node]:
-    """Every node that `root` was made from, in the order in which they were recorded."""
-    nodes = {root} if isinstance(root, Node) else set()
-    stack = list(nodes)
-    while stack:
-        for parent in stack.pop().parents:
-            if isinstance(parent, Node) and parent not in nodes:
-                nodes.add(parent)
-                stack.append(parent)
-    return sorted(nodes, key=_by_serial)
-
-
-def _by_serial(node: Node) -> int:
-    return node.serial
-
-
-def _wrong_count(step: Step) -> ShapeError:
-    node = step.node
-    return ShapeError(
-        f"{node.op.name}_backward returned {len(step.gradients)} gradients for {len(node.parents)} inputs "
-        f"(made at {node.site}): return one for each, None where there is none"
-    )
-
-
-def _wrong_gradient(step: Step, k: int) -> ShapeError | DTypeError:
-    node, dx, parent = step.node, step.gradients[k], step.node.parents[k]
-    kind = ShapeError if dx.shape != parent.shape else DTypeError
-    return kind(
-        f"{node.op.name}_backward: the gradient of input {k} is {dx.shape} {dx.dtype}, the input is {parent.shape} "
-        f"{parent.dtype} (made at {node.site}): sum over broadcast axes and keep the dtype"
-    )
-
-
-def _tensor(out: np.ndarray, node: Node | None) -> Tensor:
+def _tensor(out: np.ndarray, node: Node | None, origin: Origin | None) -> Tensor:
     """The result of an op; skips the checks of Tensor(...)."""
     tensor = Tensor.__new__(Tensor)
-    tensor.data, tensor.grad, tensor.node, tensor.name = out, None, node, None
+    tensor.data, tensor.grad, tensor.node, tensor.name, tensor.origin = out, None, node, None, origin
     tensor.requires_grad = node is not None
     return tensor
 

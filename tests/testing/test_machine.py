@@ -67,18 +67,16 @@ def _alias(monkeypatch):
     monkeypatch.setattr(Op.registry["add"], "view", False)
 
 
-def _never_freed(monkeypatch):
-    right = engine.Tensor.backward_steps
-    monkeypatch.setattr(
-        engine.Tensor,
-        "backward_steps",
-        lambda self, g, retain_graph, into: right(self, g, retain_graph=True, into=into),
-    )
+def _always_with(**forced):
+    """Every backward with an option that nobody asked for."""
 
+    def plant(monkeypatch):
+        right = engine.Tensor.backward_steps
+        monkeypatch.setattr(
+            engine.Tensor, "backward_steps", lambda self, g, **options: right(self, g, **options | forced)
+        )
 
-def _always_freed(monkeypatch):
-    right = engine.Tensor.backward_steps
-    monkeypatch.setattr(engine.Tensor, "backward_steps", lambda self, g, retain_graph, into: right(self, g, into=into))
+    return plant
 
 
 def _detach_keeps_the_node(monkeypatch):
@@ -98,8 +96,8 @@ FAULTS = {
     ),
     "multiply: writes into g": _wrong_backward("multiply", _mutate),
     "add: an alias of g that is not declared": _alias,
-    "the graph is never freed": _never_freed,
-    "the graph is freed in spite of retain_graph": _always_freed,
+    "the graph is never freed": _always_with(retain_graph=True),
+    "the graph is freed in spite of retain_graph": _always_with(retain_graph=False),
     "detach stays on the tape": _detach_keeps_the_node,
 }
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..engine import Tensor
 from ..errors import ConfigError, DTypeError, StateDictError
+from ..node import scope
+from ..observer import observers
+from .activations import Cache, run_with_cache
+from .hooks import Hook, Hooks
 
 
 class Parameter(Tensor):
@@ -29,12 +33,49 @@ class Module:
 
     training: bool = True
     ignored_keys: ClassVar[tuple[str, ...]] = ()  # names in other people's state dicts that hold nothing learned
+    hooks: Hooks | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        token = scope.set((scope.get(), self))  # what is recorded now is ours
+        try:
+            out = self.forward(*args, **kwargs)
+            if self.hooks is not None:
+                out = self.hooks.call(self, args, out)
+            for observer in observers.get():
+                observer.after_module(self, out)
+        finally:
+            scope.reset(token)
+        return out
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"{type(self).__name__} has no forward(): a Module subclass must define it")
+
+    def on_forward(self, hook: Callable[[Module, tuple, Any], Any]) -> Hook:
+        """Call `hook(module, args, out)` after every forward; what it returns, unless None, takes the place of `out`.
+
+        `.remove()` on the result, or leaving its `with` block, takes the hook away.
+        """
+        self.hooks = self.hooks or Hooks()
+        return Hook(self.hooks.forward, hook)
+
+    def on_backward(self, hook: Callable[[Module, np.ndarray], np.ndarray | None]) -> Hook:
+        """Call `hook(module, g)` in every backward, g = dL/d(output) when it is complete; what it returns takes the place of g.
+
+        For forwards that run from now on, whose output is one Tensor. `.remove()`, or the end of a `with` block, takes it away.
+        """
+        self.hooks = self.hooks or Hooks()
+        return Hook(self.hooks.backward, hook)
+
+    def run_with_cache(
+        self, *args: Any, names: str = "*", grads: bool = False, loss: Callable[[Any], Tensor] | None = None
+    ) -> tuple[Any, Cache]:
+        """The output for `args`, and a Cache of the activations whose names match (`names="*.att.weights"`).
+
+        A module's output has the module's path, an op's result `path.op#1`; the probabilities of attention are
+        `path.weights` (B, H, T, S). With `grads`, `cache.grads` holds dL/d(activation) under the same names; L is `loss(out)`, by
+        default the mean cross-entropy of the next tokens for ids (B, T). Gradients of parameters are left alone.
+        """
+        return run_with_cache(self, args, names, grads, loss)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules directly inside this one."""

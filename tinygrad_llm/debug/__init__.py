@@ -1,0 +1,17 @@
+"""Seeing a network learn: breakpoints on gradients, the first NaN, the tape as a table, two models side by side.
+
+for step in loss.backward_steps():          # in your own frame: inspect, step.check(), replace a gradient, or stop
+    print(step, step.check())
+with debug.break_on(name="trf_blocks.3.*", norm_gt=10): loss.backward()
+with debug.anomaly(): loss = model_and_loss(); loss.backward()
+print(debug.explain(loss))
+"""
+
+from .anomaly import anomaly
+from .breakpoints import break_on
+from .compare import Comparison, compare
+from .explain import Explanation, explain
+from .graph import to_dot, to_mermaid
+from .profile import profile
+
+__all__ = ["Comparison", "Explanation", "anomaly", "break_on", "compare", "explain", "profile", "to_dot", "to_mermaid"]

@@ -1,0 +1,103 @@
+"""The tape as a table: what the backward of a loss does, step by step."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..engine import Tensor
+from .breakpoints import norm
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step: `norm` is |g|, the norm of the gradient that comes in."""
+
+    i: int
+    op: str
+    name: str
+    shapes: str
+    norm: float
+    saved_bytes: int
+    seconds: float
+    line: str
+
+
+class Explanation(Sequence):
+    """Rows, one a step; printed as a table."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+
+    def __getitem__(self, i):  # type: ignore[no-untyped-def]
+        return self.rows[i]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return table(
+            ("step", "op", "name", "g -> gradients", "|g|", "saved", "ms", "line"),
+            [
+                (
+                    str(r.i + 1),
+                    r.op,
+                    r.name,
+                    r.shapes,
+                    f"{r.norm:.3g}",
+                    size(r.saved_bytes),
+                    f"{1e3 * r.seconds:.2f}",
+                    r.line,
+                )
+                for r in self.rows
+            ],
+            right=(0, 4, 5, 6),
+        )
+
+
+def explain(loss: Tensor) -> Explanation:
+    """A row for each step of the backward of a scalar loss, which can still be called after; every `.grad` is left alone."""
+    rows = []
+    start = time.perf_counter()
+    for step in loss.backward_steps(retain_graph=True, into={}):
+        seconds = time.perf_counter() - start
+        shapes = ", ".join("-" if d is None else str(np.shape(d)) for d in step.gradients)
+        kept = sum(value.nbytes for value in step.saved.values() if isinstance(value, np.ndarray))
+        file, _, function = step.site.rpartition(" in ")
+        rows.append(
+            Row(
+                step.i,
+                step.op,
+                step.name,
+                f"{step.output_gradient.shape} -> {shapes}",
+                norm(step.output_gradient),
+                kept,
+                seconds,
+                f"{os.path.basename(file)} in {function}",
+            )
+        )
+        start = time.perf_counter()
+    return Explanation(rows)
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]], right: tuple[int, ...]) -> str:
+    """Columns as wide as they need to be; those in `right` have numbers."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for row in (header, *rows):
+        cells = [
+            cell.rjust(w) if k in right else cell.ljust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def size(n: int) -> str:
+    """`1.5 MB`"""
+    if n < 1000:
+        return f"{n} B"
+    return f"{n / 1e3:.1f} kB" if n < 1e6 else f"{n / 1e6:.1f} MB"

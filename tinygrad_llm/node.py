@@ -1,0 +1,115 @@
+"""One recorded call: what the tape is made of."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import GraphError, ShapeError
+from .places import Place, caller, describe_place
+from .watch import fingerprint, mark
+
+if TYPE_CHECKING:
+    from .engine import Op
+
+_serial = itertools.count()
+
+Scope = tuple[Any, Any]  # (the scope outside of it or None, the module that was called)
+scope: ContextVar[Scope | None] = ContextVar("scope", default=None)
+
+
+def path_of(inside: Scope | None, name: str = "") -> str:
+    """`trf_blocks.0.att` for the innermost module of a scope, seen from the outermost; with a name after it."""
+    parts = [name] if name else []
+    while inside is not None and inside[0] is not None:
+        outer, module = inside
+        parts.append(next((p for p, m in outer[1].named_modules() if m is module), type(module).__name__))
+        inside = outer
+    return ".".join(part for part in reversed(parts) if part)
+
+
+class Node:
+    """One recorded call. It never points at its own output, so dropping the output frees the graph."""
+
+    __slots__ = (
+        "__weakref__", "constants", "dtype", "hooks", "marks", "op", "options", "parents", "place", "saved", "scope",
+        "serial", "shape",
+    )  # fmt: skip
+
+    def __init__(
+        self, op: Op, parents: list, saved: tuple, arrays: list, options: dict, constant: bool, out: np.ndarray
+    ) -> None:
+        self.op = op
+        self.parents = parents  # a Node, a leaf Tensor, or None where no gradient is wanted
+        self.saved: tuple | None = saved
+        self.shape, self.dtype = out.shape, out.dtype
+        self.serial = next(_serial)  # parents are always recorded before their children
+        self.marks = mark(saved, [*arrays, *options.values()]) if saved else ()
+        self.place: Place = caller()
+        self.scope = scope.get()
+        self.hooks: list[Callable[[np.ndarray], np.ndarray | None]] | None = (
+            None  # called with dL/d(output) when it is complete
+        )
+        self.options = options  # with the constants, what it takes to run the forward again
+        self.constants = [a if p is None else None for a, p in zip(arrays, parents, strict=True)] if constant else None
+
+    @property
+    def site(self) -> str:
+        """Where the user's code made this node: `file.py:12 in train`."""
+        return describe_place(self.place)
+
+    @property
+    def path(self) -> str:
+        """The module that made it and its op: `trf_blocks.0.att.attention`."""
+        return path_of(self.scope, self.op.name)
+
+    def __repr__(self) -> str:
+        return f"Node({self.op.name} -> {self.shape} {self.dtype}, {self.site})"
+
+    def spend(self) -> tuple:
+        """The saved arrays, proven unchanged since the forward."""
+        if self.saved is None:
+            raise GraphError(
+                f"backward has already gone through {self.op.name} (made at {self.site}) and freed what it saved: "
+                "run the forward again, or call the first backward with retain_graph=True"
+            )
+        for i, before in self.marks:
+            if fingerprint(self.saved[i]) != before:
+                name = list(inspect.signature(self.op.backward).parameters)[1:][i]
+                raise GraphError(
+                    f"{self.op.name} (made at {self.site}) saved the array {name} {self.saved[i].shape} for its backward, and it "
+                    "was written to since: call backward() first, or write to a copy"
+                )
+        return self.saved
+
+    def through_hooks(self, g: np.ndarray) -> np.ndarray:
+        """dL/d(output) after the hooks have seen it, and perhaps changed it."""
+        for hook in self.hooks or ():
+            changed = hook(g)
+            if changed is not None and (changed.shape, changed.dtype) != (g.shape, g.dtype):
+                raise ShapeError(
+                    f"a hook on {self.path} returned {changed.shape} {changed.dtype}: the gradient is {g.shape} {g.dtype}"
+                )
+            g = g if changed is None else changed
+        return g
+
+
+def recorded(root: Any) -> list[Node]:
+    """Every node that `root` was made from, in the order in which they were recorded."""
+    nodes = {root} if isinstance(root, Node) else set()
+    stack = list(nodes)
+    while stack:
+        for parent in stack.pop().parents:
+            if isinstance(parent, Node) and parent not in nodes:
+                nodes.add(parent)
+                stack.append(parent)
+    return sorted(nodes, key=_by_serial)
+
+
+def _by_serial(node: Node) -> int:
+    return node.serial

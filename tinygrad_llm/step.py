@@ -1,0 +1,148 @@
+"""One node being differentiated, as `loss.backward_steps()` shows it: names for everything, and a check."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .check import Verdict, check_step, run_again
+from .errors import DTypeError, ShapeError
+
+if TYPE_CHECKING:
+    from .node import Node
+
+
+class Step:
+    """One node of a backward pass, before its gradients are passed on to its parents.
+
+    `i` of `n`, from 0; `node`, the recorded call; `output_gradient`, dL/d(output of the node), which the formulas call g;
+    `gradients`, dL/d(input) for each parent, None where none is wanted: an entry may be replaced.
+    """
+
+    __slots__ = ("gradients", "i", "n", "node", "output_gradient", "walk")
+
+    def __init__(self, i: int, n: int, node: Node, output_gradient: np.ndarray, gradients: list, walk: Walk) -> None:
+        self.i, self.n = i, n
+        self.node = node
+        self.output_gradient = output_gradient
+        self.gradients = gradients
+        self.walk = walk
+
+    @property
+    def op(self) -> str:
+        """The name of the op: `gelu`."""
+        return self.node.op.name
+
+    @property
+    def name(self) -> str:
+        """The module and the op, numbered from 1 in the order of the forward: `trf_blocks.0.ff.layers.1.gelu#1`."""
+        return self.walk.names[self.node]
+
+    @property
+    def site(self) -> str:
+        """Where the user's code made the node: `file.py:12 in train`."""
+        return self.node.site
+
+    @property
+    def formula(self) -> str:
+        """The equation of the backward, the first line of its docstring."""
+        return (inspect.getdoc(self.node.op.backward) or "").split("\n")[0]
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """What the forward kept, by the names that the backward gives it; empty once the pass has gone on."""
+        names = list(inspect.signature(self.node.op.backward).parameters)[1:]
+        return dict(zip(names, self.node.saved or (), strict=False))
+
+    @property
+    def inputs(self) -> dict[str, np.ndarray | None]:
+        """The name of each parent -> dL/d(parent) of this use; only where a gradient is wanted."""
+        named: dict[str, np.ndarray | None] = {}
+        for k, parent in enumerate(self.node.parents):
+            if parent is not None and k < len(self.gradients):
+                name = self.walk.names.get(parent) or getattr(parent, "name", None) or self.argument(k)
+                named[f"{name} as {self.argument(k)}" if name in named else name] = self.gradients[k]
+        return named
+
+    def argument(self, k: int) -> str:
+        """What the forward calls its input k: `x`, `weight`."""
+        parameters = list(inspect.signature(self.node.op.forward).parameters.values())
+        for i, parameter in enumerate(parameters):
+            if parameter.kind is parameter.VAR_POSITIONAL and i <= k:
+                return f"{parameter.name}[{k - i}]"
+        return parameters[k].name
+
+    def check(self) -> Verdict:
+        """Are these gradients right? Against differences of this one op at its actual values, in float64.
+
+        The inputs come from running the forward again, once for all steps of a pass. NonFiniteError when the gradient that comes
+        in has NaN or infinities.
+        """
+        return check_step(self)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join("None" if d is None else str(np.shape(d)) for d in self.gradients)
+        return f"Step {self.i + 1}/{self.n}: {self.op}, g {self.output_gradient.shape} -> {shapes}, {self.name}, {self.site}"
+
+    def wrong_count(self) -> ShapeError:
+        return ShapeError(
+            f"{self.op}_backward returned {len(self.gradients)} gradients for {len(self.node.parents)} inputs "
+            f"(made at {self.site}): return one for each, None where there is none"
+        )
+
+    def wrong_gradient(self, k: int) -> ShapeError | DTypeError:
+        dx, parent = self.gradients[k], self.node.parents[k]
+        kind = ShapeError if dx.shape != parent.shape else DTypeError
+        return kind(
+            f"{self.op}_backward: the gradient of input {k} is {dx.shape} {dx.dtype}, the input is {parent.shape} "
+            f"{parent.dtype} (made at {self.site}): sum over broadcast axes and keep the dtype"
+        )
+
+
+class Walk:
+    """All nodes of one backward pass; what concerns them together is worked out when it is first asked for."""
+
+    __slots__ = ("_names", "_values", "nodes")
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self.nodes = nodes  # in the order of the forward
+        self._names: dict[Any, str] = {}
+        self._values: dict[Node, np.ndarray] = {}
+
+    @property
+    def names(self) -> dict[Any, str]:
+        if not self._names:
+            self._names = names_of(self.nodes)
+        return self._names
+
+    def inputs(self, node: Node) -> list:
+        """The arrays that the node was called with, from the leaves and constants by running the forward again."""
+        if not self._values:
+            for earlier in self.nodes:
+                self._values[earlier] = run_again(earlier, self._arrays(earlier))[0]
+        return self._arrays(node)
+
+    def _arrays(self, node: Node) -> list:
+        constants = node.constants or [None] * len(node.parents)
+        return [
+            c if p is None else self._values.get(p, getattr(p, "data", None))
+            for p, c in zip(node.parents, constants, strict=True)
+        ]
+
+
+def names_of(nodes: Iterable[Node]) -> dict[Any, str]:
+    """Module path, op and number of each node, which come in the order of the forward: `trf_blocks.0.att.attention#1`."""
+    seen: Counter[str] = Counter()
+    names: dict[Any, str] = {}
+    paths: dict[Any, str] = {}
+    for node in nodes:
+        place = (id(node.scope), node.op.name)
+        if place not in paths:
+            paths[place] = node.path
+        seen[paths[place]] += 1
+        names[node] = f"{paths[place]}#{seen[paths[place]]}"
+    return names
