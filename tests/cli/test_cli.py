@@ -152,7 +152,7 @@ def test_every_option_is_explained():
     for name, subparser in subparsers.items():
         for action in subparser._actions:
             assert action.help, (name, action.dest)
-            if action.option_strings and action.nargs != 0 and action.default is not None:
+            if action.option_strings and action.nargs != 0 and action.default not in (None, []):
                 assert "default: " in action.help, (name, action.dest)
         assert subparser.format_help()
 
