@@ -14,13 +14,15 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from ..errors import TinygradLLMError
-from . import estimate, generate, pretrain, tokenize
+from . import estimate, evaluate, generate, pretrain, step, tokenize
 
 COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "pretrain": pretrain,
     "generate": generate,
+    "evaluate": evaluate,
     "tokenize": tokenize,
     "estimate": estimate,
+    "step": step,
 }
 
 

@@ -1,6 +1,23 @@
-"""From a model to text: one token after another."""
+"""From a model to text: one token after another. Read sampling, then generate."""
 
-from .generate import generate, stream_text, stream_tokens
-from .sampling import sample_next
+from .beam import Hypothesis, beam_search
+from .generate import Step, generate, stream_tokens, token_logprobs
+from .prompts import choose, continuation_logprobs, few_shot, fill
+from .sampling import Strategy, sample_next
+from .text import stream_text
 
-__all__ = ["generate", "sample_next", "stream_text", "stream_tokens"]
+__all__ = [
+    "Hypothesis",
+    "Step",
+    "Strategy",
+    "beam_search",
+    "choose",
+    "continuation_logprobs",
+    "few_shot",
+    "fill",
+    "generate",
+    "sample_next",
+    "stream_text",
+    "stream_tokens",
+    "token_logprobs",
+]

@@ -77,18 +77,9 @@ def read_corpus(files: Sequence[str | os.PathLike[str]], options: PretrainOption
 
     The end of each file is for validation, so that both losses are about the same mixture of texts.
     """
-    named_texts = [(str(file), read_text(file)) for file in files] or [("the story", story())]
-    train_texts, val_texts = [], []
-    for name, text in named_texts:
-        try:
-            train_text, val_text = train_val_split(text, 1 - options.val_ratio)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from None
-        train_texts.append(train_text)
-        val_texts.append(val_text)
+    names, train_texts, val_texts = split_texts(files, options.val_ratio)
     tokenizer = _make_tokenizer(train_texts, val_texts, options)
-    train_ids, val_ids = _encode(tokenizer, train_texts), _encode(tokenizer, val_texts)
-    names = ", ".join(name for name, _ in named_texts)
+    train_ids, val_ids = encode_texts(tokenizer, train_texts), encode_texts(tokenizer, val_texts)
     if len(train_ids) <= options.context_length:
         raise DataError(
             f"{names}: {len(train_ids)} tokens to train on: context_length {options.context_length} needs at least "
@@ -97,6 +88,20 @@ def read_corpus(files: Sequence[str | os.PathLike[str]], options: PretrainOption
     if len(val_ids) < 2:
         raise DataError(f"{names}: {len(val_ids)} tokens for validation, 2 are needed: use a longer text")
     return Corpus(train_texts, val_texts, tokenizer, train_ids, val_ids)
+
+
+def split_texts(files: Sequence[str | os.PathLike[str]], val_ratio: float) -> tuple[str, list[str], list[str]]:
+    """The names of these files, or of the bundled story, and what of each is to train on and to validate with."""
+    named_texts = [(str(file), read_text(file)) for file in files] or [("the story", story())]
+    train_texts, val_texts = [], []
+    for name, text in named_texts:
+        try:
+            train_text, val_text = train_val_split(text, 1 - val_ratio)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from None
+        train_texts.append(train_text)
+        val_texts.append(val_text)
+    return ", ".join(name for name, _ in named_texts), train_texts, val_texts
 
 
 def _make_tokenizer(train_texts: list[str], val_texts: list[str], options: PretrainOptions) -> Tokenizer:
@@ -108,7 +113,8 @@ def _make_tokenizer(train_texts: list[str], val_texts: list[str], options: Pretr
     return BPETokenizer.train("\n\n".join(train_texts), options.vocab_size)
 
 
-def _encode(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
+    """The ids of all texts, with `<|endoftext|>` between them."""
     ids: list[int] = []
     for text in texts:
         ids += [*tokenizer.encode(text), tokenizer.eot_id]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..errors import ConfigError
-from ..generation.sampling import check_sampling
+from ..generation import Strategy
 from ..models.gpt import PRESETS, GPTConfig, preset
 from ..nn.layers import check_size
 
@@ -68,7 +68,7 @@ class PretrainOptions:
             self._check_number(name, highest)
         if self.lr == 0 or self.val_ratio in (0, 1):
             raise ConfigError(f"lr is {self.lr}, val_ratio {self.val_ratio}: neither may be 0, nor the ratio 1")
-        check_sampling(self.temperature, self.top_k)
+        Strategy(temperature=self.temperature, top_k=self.top_k)
         self.model_config(self.vocab_size)
 
     def _check_number(self, name: str, highest: float) -> None:

@@ -1,0 +1,87 @@
+"""Beam search: not the likeliest token each time, but the likeliest text among those that are followed (Graves 2012).
+
+Letters in shape comments: K beams, V tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..models.gpt import GPTModel
+from ..nn.layers import check_size
+from ..ops.linear import check_ids
+from .generate import Predictor, check_prompts, evaluating
+from .sampling import check_scores, log_softmax
+
+
+class Hypothesis(NamedTuple):
+    """A text that beam search found, without the prompt and without the stop id that ended it."""
+
+    ids: list[int]
+    logprob: float  # of all its tokens, the stop id included, in nats
+    score: float  # logprob over the length penalty
+    ended: bool  # by a stop id
+
+
+def beam_search(
+    model: GPTModel,
+    ids: Any,
+    max_new_tokens: int,
+    n_beams: int,
+    *,
+    length_penalty: float = 0.0,
+    stop_ids: Sequence[int] = (),
+    overflow: str = "crop",
+    use_cache: bool = True,
+) -> list[Hypothesis]:
+    """The `n_beams` best continuations of one prompt (T,) that the search finds, the best first; deterministic.
+
+    At each step the `n_beams` likeliest continuations of all beams go on; of those that end in one of `stop_ids`, the best are
+    set aside. A text Y of |Y| tokens, the stop id counted, scores log P(Y) / ((5 + |Y|) / 6)^length_penalty (Wu et al. 2016
+    §7): a penalty of 0 prefers short texts, 1 weighs the tokens nearly alike. The search is over when no beam can become better
+    than the worst text set aside.
+    """
+    check_size("beam_search", n_beams=n_beams)
+    if (
+        isinstance(length_penalty, bool)
+        or not isinstance(length_penalty, (int, float))
+        or not 0 <= length_penalty < math.inf
+    ):
+        raise ConfigError(f"beam_search: length_penalty is {length_penalty!r}: it must be a finite number, 0 or more")
+    (prompt,) = check_prompts(model, [ids], max_new_tokens, overflow)
+    stops = check_ids(np.asarray(stop_ids), model.config.vocab_size, "stop_ids")
+    predict = Predictor(model, use_cache)
+    beams: list[list[int]] = [[]]
+    totals = np.zeros(1)  # (K,) log-probabilities
+    best: list[Hypothesis] = []
+    with evaluating(model):
+        for n in range(1, max_new_tokens + 1):
+            logits = predict([prompt + beam for beam in beams])  # (K, V)
+            check_scores(logits)
+            logprobs = totals[:, None] + log_softmax(logits)
+            penalty = ((5 + n) / 6) ** length_penalty
+            order = np.argsort(-logprobs, axis=None, kind="stable")[: n_beams * (1 + len(stops))]
+            sources, tokens = np.unravel_index(order, logprobs.shape)
+            stopped = np.isin(tokens, stops)
+            for k, i in zip(sources[stopped], tokens[stopped], strict=True):
+                logprob = float(logprobs[k, i])
+                best.append(Hypothesis(beams[k], logprob, logprob / penalty, True))
+            best = sorted(best, key=lambda hypothesis: -hypothesis.score)[:n_beams]
+            sources, tokens = sources[~stopped][:n_beams], tokens[~stopped][:n_beams]
+            beams = [[*beams[k], int(i)] for k, i in zip(sources, tokens, strict=True)]
+            totals = logprobs[sources, tokens]
+            # a log-probability only falls, and its divisor grows no further than this
+            highest = ((5 + max_new_tokens) / 6) ** length_penalty
+            if not beams or (len(best) == n_beams and best[-1].score >= totals[0] / highest):
+                return best
+            predict.select(sources.tolist())
+    penalty = ((5 + max_new_tokens) / 6) ** length_penalty
+    best += [
+        Hypothesis(beam, float(total), float(total / penalty), False) for beam, total in zip(beams, totals, strict=True)
+    ]
+    return sorted(best, key=lambda hypothesis: -hypothesis.score)[:n_beams]
