@@ -263,6 +263,16 @@ def test_gradients_never_alias():
     assert_close(d.grad, [2.0, 2.0])
 
 
+def test_adding_up_does_not_write_to_an_array_that_others_hold():
+    """add gives g itself to both of its inputs: adding to one's in place would change the other's, and the caller's."""
+    a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    g = np.array([1.0, 10.0])
+    ((a + b) + a).backward(g)
+    assert_close(a.grad, [2.0, 20.0])
+    assert_close(b.grad, [1.0, 10.0])
+    assert g.tolist() == [1.0, 10.0]
+
+
 # ---- what is refused, and how -----------------------------------------------------------------------------------------------
 
 
@@ -451,6 +461,21 @@ def test_stopping_between_steps_leaves_grad_alone():
     assert x.grad is None
     (x * 2).sum().backward()
     assert_close(x.grad, [2.0, 2.0])
+
+
+def test_a_walk_abandoned_after_saved_arrays_were_written_over_cannot_be_begun_again():
+    x = leaf([[1.0, 2.0]])
+    loss = ops.cross_entropy(x, targets=[0])
+    steps = loss.backward_steps()
+    next(steps)
+    steps.close()
+    with pytest.raises(GraphError, match=r"cross_entropy \(made at"):
+        loss.backward()
+    loss = ops.cross_entropy(x, targets=[0])
+    for _ in range(2):  # kept as it was when it is to be walked again
+        loss.backward(retain_graph=True)
+    p = 1 / (1 + np.exp(-1.0))
+    assert_close(x.grad, [[-2 * p, 2 * p]])
 
 
 def test_no_grad_is_restored_after_an_exception():
