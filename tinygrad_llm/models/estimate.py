@@ -1,7 +1,7 @@
 """What a GPT costs before it exists: parameters, FLOPs and memory of each module, by formula. Nothing is allocated.
 
     estimate(SIZES["124M"]).parameters                            # 163,009,536
-    estimate(SIZES["gpt3-175B"]).training_cost(300e9).dollars     # about 4.8 million, 4.67 of them for the weights
+    estimate(SIZES["gpt3-175B"]).training_cost(300e9).dollars     # 4.8 million, 4.68 of them for the weights
     estimate(ModelSizes(emb_dim=4096, n_heads=32, n_layers=32, context_length=32768, n_kv_heads=8), bytes_per_number=2)
 
 The conventions, and where they come from:
