@@ -2,19 +2,27 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tinygrad_llm as tg
-from tinygrad_llm.errors import ConfigError, DataError, DTypeError
-from tinygrad_llm.generation import generate, stream_text, stream_tokens
+from tinygrad_llm.errors import ConfigError, ContextLengthError, DataError, DTypeError, GraphError, ShapeError
+from tinygrad_llm.generation import generate, stream_tokens, token_logprobs
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.rng import Generator
-from tinygrad_llm.text import BPETokenizer
 
 
 @pytest.fixture(scope="module")
 def model():
     tg.manual_seed(5)
     return GPTModel(GPTConfig(vocab_size=257, context_length=6, emb_dim=16, n_heads=2, n_layers=2, drop_rate=0.3))
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """In float64, with a longer context."""
+    tg.manual_seed(6)
+    return GPTModel(GPTConfig(23, 12, 16, 2, 3, drop_rate=0.3, qkv_bias=True)).astype(np.float64)
 
 
 def last_logits(model, ids):
@@ -25,9 +33,10 @@ def last_logits(model, ids):
     return logits
 
 
-def test_greedy_takes_the_highest_logit_each_time_and_crops_to_the_context(model):
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_greedy_takes_the_highest_logit_each_time_and_crops_to_the_context(model, use_cache):
     prompts = [[1, 2, 3], [250, 7, 9]]
-    out = generate(model, prompts, 9)
+    out = generate(model, prompts, 9, use_cache=use_cache)
     assert out.dtype == np.int64
     for prompt, row in zip(prompts, out, strict=True):
         expected = list(prompt)
@@ -36,12 +45,146 @@ def test_greedy_takes_the_highest_logit_each_time_and_crops_to_the_context(model
         assert row.tolist() == expected
 
 
+def test_prompts_of_different_lengths_are_as_if_alone(model):
+    prompts = [[1, 2, 3], [9], [250, 7, 9, 11, 30, 31, 32, 33]]
+    for use_cache in (True, False):
+        together = generate(model, prompts, 7, use_cache=use_cache)
+        for prompt, row in zip(prompts, together, strict=True):
+            alone = generate(model, [prompt], 7, use_cache=False)[0].tolist()
+            assert row.tolist() == alone + [-1] * (15 - len(alone))
+
+
+rows = st.lists(st.lists(st.integers(0, 22), min_size=1, max_size=9), min_size=1, max_size=4)
+
+
+@given(prompts=rows, n=st.integers(0, 9), stops=st.lists(st.integers(0, 22), max_size=6), seed=st.integers(0, 99))
+def test_cache_is_no_cache(exact, prompts, n, stops, seed):
+    options = {"temperature": 1.0, "top_p": 0.9, "stop_ids": stops, "repetition_penalty": 1.3}
+    cached, uncached = (
+        generate(exact, prompts, n, rng=Generator(seed), use_cache=use_cache, **options) for use_cache in (True, False)
+    )
+    assert cached.tolist() == uncached.tolist()
+
+
+@given(
+    ids=st.integers(1, 12).flatmap(
+        lambda t: st.lists(st.lists(st.integers(0, 22), min_size=t, max_size=t), min_size=1, max_size=3)
+    ),
+    cuts=st.sets(st.integers(1, 11)),
+)
+def test_cached_logits_are_those_of_every_prefix_however_it_is_cut(exact, ids, cuts):
+    ids = np.array(ids)
+    exact.eval()
+    borders = [0, *sorted(cut for cut in cuts if cut < ids.shape[1]), ids.shape[1]]
+    cache = exact.make_cache(len(ids))
+    with tg.no_grad():
+        pieces = [exact(ids[:, a:b], cache=cache).data for a, b in itertools.pairwise(borders)]
+        for end in range(1, ids.shape[1] + 1):
+            full = exact(ids[:, :end]).data
+            np.testing.assert_allclose(np.concatenate(pieces, 1)[:, :end], full, rtol=1e-9, atol=1e-11)
+        last = exact(ids, last_only=True).data
+        np.testing.assert_allclose(last, full[:, -1:], rtol=1e-9, atol=1e-11)
+
+
+def test_float32_logits_agree_within_rounding():
+    tg.manual_seed(0)
+    model = GPTModel(GPTConfig(101, 48, 64, 4, 4, drop_rate=0.0)).eval()
+    ids = np.random.default_rng(0).integers(0, 101, (2, 48))
+    cache = model.make_cache(2)
+    with tg.no_grad():
+        cached = np.concatenate([model(ids[:, i : i + 1], cache=cache).data for i in range(48)], 1)
+        np.testing.assert_allclose(cached, model(ids).data, atol=1e-5)
+
+
+def test_a_cache_that_is_full_is_left_as_it_was(exact):
+    exact.eval()
+    ids = np.arange(12)[None]
+    cache = exact.make_cache()
+    with tg.no_grad():
+        exact(ids[:, :10], cache=cache)
+        with pytest.raises(ContextLengthError, match="10 tokens and 3 more, there is room for 12"):
+            exact(np.array([[1, 2, 3]]), cache=cache)
+        np.testing.assert_allclose(exact(ids[:, 10:], cache=cache).data, exact(ids).data[:, 10:], rtol=1e-9, atol=1e-11)
+
+
+def test_a_cache_refuses_another_batch_other_weights_and_a_tape(exact):
+    exact.eval()
+    cache = exact.make_cache(2)
+    with tg.no_grad():
+        exact(np.array([[1], [2]]), cache=cache)
+        with pytest.raises(ShapeError, match="3 rows of ids for a cache of 2"):
+            exact(np.array([[1], [2], [3]]), cache=cache)
+        with pytest.raises(ConfigError, match="padding"):
+            exact.make_cache(2, padding=[1])
+    with pytest.raises(GraphError, match="no_grad"):
+        exact(np.array([[1], [2]]), cache=cache)
+    weight = exact.trf_blocks[1].ff.layers[0].weight
+    before = weight.data.copy()
+    try:
+        weight.data -= 0.1
+        with pytest.raises(GraphError, match="weights have changed"), tg.no_grad():
+            exact(np.array([[1], [2]]), cache=cache)
+    finally:
+        weight.data[...] = before
+
+
+def test_two_streams_interleaved_do_not_meet(exact):
+    streams = [stream_tokens(exact, [prompt], 8) for prompt in ([1, 2, 3], [4])]
+    pairs = [[int(step.ids[0]) for step in steps] for steps in zip(*streams, strict=True)]
+    assert [p[0] for p in pairs] == generate(exact, [[1, 2, 3]], 8, use_cache=False)[0, 3:].tolist()
+    assert [p[1] for p in pairs] == generate(exact, [[4]], 8, use_cache=False)[0, 1:].tolist()
+
+
+def test_selected_rows_go_on_as_they_would(exact):
+    exact.eval()
+    ids = np.array([[1, 2, 3], [0, 5, 6], [7, 8, 9]])
+    cache = exact.make_cache(3, padding=[0, 1, 0])
+    with tg.no_grad():
+        exact(ids, cache=cache)
+        cache.select([1, 2, 1])
+        logits = exact(np.array([[4], [4], [10]]), cache=cache).data[:, 0]
+        for row, text in zip(logits, ([5, 6, 4], [7, 8, 9, 4], [5, 6, 10]), strict=True):
+            np.testing.assert_allclose(row, exact(np.array([text])).data[0, -1], rtol=1e-9, atol=1e-11)
+
+
+def test_a_row_ends_before_its_stop_id(model):
+    free = generate(model, [[1, 2, 3], [4, 5, 6]], 6)
+    stop = int(free[0, 5])  # the third token that the first row would write
+    where = free[1, 3:].tolist().index(stop) if stop in free[1, 3:] else 6
+    out = generate(model, [[1, 2, 3], [4, 5, 6]], 6, stop_ids=[stop])
+    assert out[0, :5].tolist() == free[0, :5].tolist()
+    assert (out[0, 5:] == -1).all()
+    assert out[1, : 3 + where].tolist() == free[1, : 3 + where].tolist()
+    first = int(free[0, 3])
+    assert generate(model, [[1, 2, 3]], 6, stop_ids=[first]).tolist() == [[1, 2, 3]]
+
+
+def test_log_probabilities_are_the_models_own(exact):
+    steps = list(stream_tokens(exact, [[1, 2], [3, 4]], 4, 0.7, rng=Generator(1), top_k=3, logit_bias={5: -2.0}))
+    texts = [[1, 2, *(int(step.ids[0]) for step in steps)], [3, 4, *(int(step.ids[1]) for step in steps)]]
+    for b, text in enumerate(texts):
+        np.testing.assert_allclose([step.logprobs[b] for step in steps], token_logprobs(exact, text)[1:], rtol=1e-9)
+        exact.eval()
+        logits = exact(np.array([text])).data[0]
+        p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        wanted = [np.log(p[t, text[t + 1]]) for t in range(len(text) - 1)]
+        np.testing.assert_allclose(token_logprobs(exact, text), wanted, rtol=1e-9)
+        assert all(np.isfinite(step.distribution[b]).sum() == 3 for step in steps)
+    exact.train()
+    assert token_logprobs(exact, texts[0]) == pytest.approx(token_logprobs(exact, texts[0]))
+    for ids in ([1], [[1, 2]], list(range(14))):
+        with pytest.raises(ContextLengthError, match="2 to 13 tokens"):
+            token_logprobs(exact, ids)
+
+
 def test_generation_leaves_the_model_in_its_mode_and_without_gradients(model):
     model.train()
     generate(model, [[1]], 2)
     assert model.training
     assert model.drop_emb.training
     assert all(p.grad is None for p in model.parameters())
+    next(stream_tokens(model, [[1]], 2))
+    assert model.drop_emb.training
     model.eval()
     generate(model, [[1]], 2)
     assert not model.drop_emb.training
@@ -70,62 +213,46 @@ def test_greedy_draws_no_random_number(model):
 
 def test_a_stream_gives_tokens_as_they_are_chosen(model):
     stream = stream_tokens(model, [[1, 2]], 10**9)
-    first = [int(ids[0]) for ids in itertools.islice(stream, 4)]
+    first = [int(step.ids[0]) for step in itertools.islice(stream, 4)]
     assert first == generate(model, [[1, 2]], 4)[0, 2:].tolist()
 
 
 def test_no_new_tokens(model):
     assert generate(model, [[4, 5]], 0).tolist() == [[4, 5]]
+    assert generate(model, [[4, 5], [6]], 0, 1.0).tolist() == [[4, 5], [6, -1]]
 
 
-def test_text_is_streamed_in_whole_characters(model):
-    tokenizer = BPETokenizer([])  # bytes alone
-    pieces = list(stream_text(model, tokenizer, "ab", 120, 2.0, rng=Generator(3)))
-    ids = generate(model, [tokenizer.encode("ab")], 120, 2.0, rng=Generator(3))[0]
-    assert "".join(pieces) == tokenizer.decode(ids[len(tokenizer.encode("ab")) :])
-    assert all(piece for piece in pieces)
+def test_an_overflow_can_be_refused(model):
+    assert generate(model, [[1, 2]], 4, overflow="error").shape == (1, 6)
+    with pytest.raises(ContextLengthError, match="2 tokens and 5 new ones, the context length is 6"):
+        generate(model, [[1, 2], [1]], 5, overflow="error")
+    with pytest.raises(ConfigError, match="overflow is 'slide'"):
+        generate(model, [[1, 2]], 5, overflow="slide")
 
 
-class Scripted:
-    """A model that writes what it is told: the logits of a script, one hot."""
-
-    def __init__(self, script):
-        self.config, self.training = (
-            GPTConfig(vocab_size=257, context_length=4, emb_dim=2, n_heads=1, n_layers=1),
-            False,
-        )
-        self.script = iter(script)
-
-    def train(self, mode=True): ...
-
-    def eval(self): ...
-
-    def __call__(self, ids):
-        logits = np.zeros((1, 1, 257), np.float32)
-        logits[0, 0, next(self.script)] = 1
-        return tg.Tensor(logits)
-
-
-def test_a_character_of_four_bytes_comes_out_at_once():
-    tokenizer = BPETokenizer([])
-    pieces = list(stream_text(Scripted("né🙂!".encode()), tokenizer, "x", 8))
-    assert pieces == ["n", "é", "🙂", "!"]
-    pieces = list(stream_text(Scripted("a🙂".encode()), tokenizer, "x", 3))
-    assert pieces == ["a", "\ufffd"]  # cut off within the character
+@pytest.mark.parametrize("strategy", [{"no_repeat_ngram": 1}, {"no_repeat_ngram": 2}])
+def test_no_ngram_comes_twice(exact, strategy):
+    n = strategy["no_repeat_ngram"]
+    text = generate(exact, [[1, 2]], 18, **strategy)[0].tolist()
+    ngrams = [tuple(text[i : i + n]) for i in range(len(text) - n + 1)]
+    assert len(set(ngrams)) == len(ngrams)
 
 
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
-        ([1, 2, 3], DataError, r"shape \(3,\).*\(batch, tokens\)"),
-        ([[]], (DataError, DTypeError), "."),
-        (np.zeros((1, 0), int), DataError, r"\(1, 0\)"),
-        (np.zeros((0, 3), int), DataError, r"\(0, 3\)"),
-        ([[1, 257]], DataError, r"id 257 at position \(0, 1\)"),
-        ([[-1]], DataError, r"id -1"),
+        ([1, 2, 3], DataError, r"shapes \(\).*\(batch, tokens\)"),
+        (5, DataError, "int.*\\(batch, tokens\\)"),
+        ([], DataError, "shapes of nothing"),
+        ([[]], DataError, r"shapes \(0,\)"),
+        ([[1], []], DataError, r"\(1,\), \(0,\)"),
+        (np.zeros((1, 0), int), DataError, r"\(0,\)"),
+        (np.zeros((0, 3), int), DataError, "nothing"),
+        ([[1, 257]], DataError, r"row 0: id 257 at position \(1,\)"),
+        ([[1], [-1]], DataError, "row 1: id -1"),
         ([[1.0]], DTypeError, "integers"),
         ([[True]], DTypeError, "integers"),
-        ([[1], [2, 3]], DataError, "ragged"),
+        ([[[1], [2, 3]]], DataError, "ragged"),
     ],
 )
 def test_bad_ids(model, ids, error, message):
@@ -134,26 +261,18 @@ def test_bad_ids(model, ids, error, message):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "error"),
     [
-        {"max_new_tokens": -1},
-        {"max_new_tokens": 1.5},
-        {"max_new_tokens": True},
-        {"temperature": -0.1},
-        {"temperature": float("nan")},
-        {"temperature": float("inf")},
-        {"temperature": "hot"},
-        {"top_k": 0},
-        {"top_k": -1},
-        {"top_k": 2.0},
+        ({"max_new_tokens": -1}, ConfigError),
+        ({"max_new_tokens": 1.5}, ConfigError),
+        ({"max_new_tokens": True}, ConfigError),
+        ({"temperature": -0.1}, ConfigError),
+        ({"top_p": 0}, ConfigError),
+        ({"top_n": 3}, ConfigError),
+        ({"stop_ids": [257]}, DataError),
+        ({"logit_bias": {257: 1.0}}, DataError),
     ],
 )
-def test_bad_options_are_refused_before_the_first_token(model, options):
-    name = next(iter(options))
-    with pytest.raises(ConfigError, match=f"{name} is "):
+def test_bad_options_are_refused_before_the_first_token(model, options, error):
+    with pytest.raises(error, match=next(iter(options))):
         stream_tokens(model, [[1]], **({"max_new_tokens": 1} | options))
-
-
-def test_an_empty_prompt_is_refused(model):
-    with pytest.raises(DataError, match="prompt is empty"):
-        stream_text(model, BPETokenizer([]), "", 3)

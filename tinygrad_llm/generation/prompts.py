@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, ContextLengthError, DataError
 from ..models.gpt import GPTModel
 from ..text import Tokenizer
 from .generate import token_logprobs
@@ -53,18 +53,18 @@ def continuation_logprobs(
     """The log-probabilities of the tokens of each continuation after `prompt`, in nats.
 
     A continuation is encoded by itself and so carries the space it begins with. Of a prompt too long for the context, the end
-    counts.
-    DataError for an empty prompt or continuation, and for a continuation longer than the context.
+    counts. DataError for an empty prompt or continuation, ContextLengthError for a continuation longer than the context.
     """
     prompt_ids = tokenizer.encode(prompt)
     context_length = model.config.context_length
     logprobs = []
     for continuation in continuations:
         ids = tokenizer.encode(continuation)
-        if not prompt_ids or not ids or len(ids) > context_length:
-            raise DataError(
-                f"a prompt of {len(prompt_ids)} tokens and a continuation of {len(ids)}: neither may be empty, and the "
-                f"continuation not longer than the context, {context_length}"
+        if not prompt_ids or not ids:
+            raise DataError(f"prompt {prompt!r:.60}, continuation {continuation!r:.60}: neither may be empty")
+        if len(ids) > context_length:
+            raise ContextLengthError(
+                f"continuation {continuation!r:.60} is {len(ids)} tokens, the context length is {context_length}"
             )
         window = (prompt_ids + ids)[-context_length - 1 :]
         logprobs.append(token_logprobs(model, window)[-len(ids) :])

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import no_grad
-from ..errors import CheckpointError, ConfigError, DataError, TokenizerError
+from ..errors import CheckpointError, ConfigError, ContextLengthError, DataError, TokenizerError
 from ..generation import choose, few_shot, stream_text
 from ..generation.generate import evaluating
 from ..models.gpt import GPTModel
@@ -157,7 +157,8 @@ def choices_right(
     model: GPTModel, tokenizer: Tokenizer, tasks: Sequence[Task], n_shots: int = 0
 ) -> tuple[list[bool], list[float]]:
     """For every item: is the likeliest choice the answer, and how likely would a guess be right? Log-probabilities are divided by
-    bytes. Examples are the other items of the task, from the first. Items that the tokenizer cannot encode are left out.
+    bytes. Examples are the other items of the task, from the first. Items that the tokenizer cannot encode
+    or the context cannot hold are left out.
     """
     right, chances = [], []
     for task in tasks:
@@ -167,7 +168,7 @@ def choices_right(
             try:
                 prompt = few_shot(task["template"], examples, question)
                 best = choose(model, tokenizer, prompt, [" " + choice for choice in item["choices"]], per_byte=True)
-            except TokenizerError:
+            except (TokenizerError, ContextLengthError):
                 continue
             right.append(item["choices"][best] == item["answer"])
             chances.append(1 / len(item["choices"]))
