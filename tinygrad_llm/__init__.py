@@ -15,12 +15,13 @@ from .engine import Op, Tensor, composed, no_grad
 from .rng import manual_seed
 
 if _TYPE_CHECKING:
-    from . import generation, models, optim, text, training
+    from . import debug, generation, models, optim, text, training
 
 __all__ = [
     "Op",
     "Tensor",
     "composed",
+    "debug",
     "generation",
     "manual_seed",
     "models",
@@ -35,6 +36,6 @@ __all__ = [
 
 def __getattr__(name: str) -> _Any:
     """The larger submodules are loaded when they are first used."""
-    if name in ("generation", "models", "optim", "text", "training"):
+    if name in ("debug", "generation", "models", "optim", "text", "training"):
         return _import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

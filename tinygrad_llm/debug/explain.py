@@ -84,7 +84,7 @@ def explain(loss: Tensor) -> Explanation:
     return Explanation(rows)
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]], right: tuple[int, ...]) -> str:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: tuple[int, ...]) -> str:
     """Columns as wide as they need to be; those in `right` have numbers."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []

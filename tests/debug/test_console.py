@@ -1,0 +1,152 @@
+"""The console of `tinygrad-llm step`, and its small language of maths."""
+
+import io
+import math
+import subprocess
+import sys
+
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm.cli import main
+from tinygrad_llm.debug.console import Console
+from tinygrad_llm.debug.expression import evaluate
+from tinygrad_llm.errors import ConfigError
+
+
+def session(loss, *lines):
+    out = io.StringIO()
+    console = Console(loss, io.StringIO("\n".join(lines) + "\n"), out)
+    console.cmdloop()
+    return out.getvalue().split("(step) ")
+
+
+def test_a_walk_over_a_line_of_maths():
+    loss = evaluate("a = 2; b = a + a; b * b")
+    intro, first, check, again, last, through, done, *_ = session(
+        loss, "next", "check", "list", "", "next", "grad", "next"
+    )
+    assert intro.startswith("Loss 16, 2 steps back")
+    assert first.startswith("1/2  multiply#1\n  dx = g y,  dy = g x\n")
+    assert check.startswith("ok: multiply#1, 2 derivatives measured")
+    assert again == ">    1 multiply#1\n     2 add#1\n"
+    assert last.startswith("2/2  add#1")
+    assert "-> a: () 8." in last
+    assert "through" in through
+    assert done == "a: () 16.\n"
+
+
+def test_until_saved_grad_and_what_is_not_there():
+    loss = evaluate("x = [1, 2, 3]; exp(sum(tanh(x) * 2))")
+    _, before, nothing, stop, saved, grad, one, wrong, unknown, number, again, _ = session(
+        loss,
+        "check",
+        "until softmax",
+        "until tanh",
+        "saved",
+        "grad",
+        "grad g",
+        "grad z",
+        "jump",
+        "next x",
+        "until exp",
+        "quit",
+    )
+    assert "first step" in before
+    assert "no step to come is named 'softmax'" in nothing
+    assert stop.startswith("4/4  tanh#1")
+    assert "y: (3,) [0.7616, 0.964 , 0.9951]" in saved
+    assert grad.count("\n") == 2
+    assert one.startswith("g: (3,)")
+    assert "there are g, x" in wrong
+    assert "no command 'jump'" in unknown
+    assert "a number of steps" in number
+    assert "no step to come" in again
+
+
+def test_completion():
+    loss = evaluate("x = [1, 2]; exp(sum(tanh(x)))")
+    console = Console(loss, io.StringIO(), io.StringIO())
+    assert console.complete_until("", "until ", 6, 6) == ["exp#1", "sum#1", "tanh#1"]
+    assert console.complete_until("ta", "until ta", 6, 8) == ["tanh#1"]
+    assert "check" in console.completenames("ch")
+    for name in ("next", "until", "check", "grad", "saved", "list", "quit"):
+        assert getattr(console, f"do_{name}").__doc__.startswith(name)
+
+
+def test_values_of_the_language():
+    assert evaluate("a = 2; b = 3; -a ** 2 + b / 4").item() == pytest.approx(-4 + 0.75)
+    assert evaluate("x = [[1, 2], [3, 4]]; y = x @ [[1], [1]]; sum(y * y)").item() == 9 + 49
+    assert evaluate("x = [1, 2]; sum(softmax(x, axis=-1) * [0, 1])").item() == pytest.approx(1 / (1 + math.exp(-1)))
+    assert evaluate("x = [1, 2]; x * x").shape == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "nothing to differentiate"),
+        ("2 + 3", "nothing to differentiate"),
+        ("a", "a has no value"),
+        ("a = 2; a.data", "not allowed"),
+        ("__import__('os').system('true')", "not allowed"),
+        ("__import__('os')", "no op __import__"),
+        ("a = 2; [b for b in a]", "not allowed"),
+        ("a = 2; while True: a", "syntax"),
+        ("a = 9 ** 9 ** 9 ** 9", "out of range"),
+        ("a = 1 / 0", "zero"),
+        ("x = [1, [2]]; x", "expression"),
+        ("x = 'text'; x", "not a number"),
+        ("x = [1, 2]; sum(x, axis=7)", "axis 7"),
+        ("x = 2; tanh(x, x, x)", "tanh"),
+        ("((", "never closed"),
+    ],
+)
+def test_what_the_language_refuses(text, words):
+    with pytest.raises(ConfigError, match=words):
+        evaluate(text)
+
+
+def test_the_command(tmp_path):
+    command = [sys.executable, "-m", "tinygrad_llm", "step"]
+    done = subprocess.run(
+        command, input="next\nuntil *.0.att.attention\ncheck\nquit\n", capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "trf_blocks.0.att.attention#1" in done.stdout
+    assert "ok: trf_blocks.0.att.attention#1" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_command_on_a_run_and_composed(tmp_path, monkeypatch, capsys):
+    from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+    from tinygrad_llm.text import BPETokenizer
+    from tinygrad_llm.training.run import save_model, start_run
+
+    tokenizer = BPETokenizer.train("the cat and the hat and the bat", 262)
+    model = GPTModel(GPTConfig(tokenizer.vocab_size, 8, 16, 2, 1))
+    start_run(tmp_path / "run", {"model": model.config.to_dict(), "training": {}, "files": []}, tokenizer)
+    save_model(tmp_path / "run", model)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("list *att.exp*\nquit\n"))
+    assert main(["step", str(tmp_path / "run"), "--prompt", "the cat and the hat", "--composed"]) == 0
+    assert "trf_blocks.0.att.exp#1" in capsys.readouterr().out
+    ids = tokenizer.encode("the cat and the hat")[:9]
+    model.eval()
+    expected = tg.ops.cross_entropy(model([ids[:-1]]), targets=[ids[1:]]).item()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    main(["step", str(tmp_path / "run"), "--prompt", "the cat and the hat"])
+    assert f"Loss {expected:.4g}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--expression", "a = 2; a * a", "--prompt", "x"], "stands alone"),
+        (["--prompt", "x"], "two or more"),
+        (["no/such/run"], "no run there"),
+    ],
+)
+def test_bad_arguments_get_one_line(arguments, words, capsys):
+    assert main(["step", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1

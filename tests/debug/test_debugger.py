@@ -1,0 +1,150 @@
+"""In a debugger: a session of pdb, breakpoints on gradients, and the frames between backward() and the maths."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm import debug, parallel
+from tinygrad_llm.debug import breakpoints
+from tinygrad_llm.errors import ConfigError
+from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+
+SCRIPT = """
+import tinygrad_llm as tg
+x = tg.Tensor([0.5, -1.0], requires_grad=True, name="x")
+loss = x.tanh().exp().sum()
+loss.backward()
+print("grad", x.grad)
+"""
+
+
+def pdb_session(tmp_path, commands):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "-m", "pdb", str(script)],
+        input="\n".join(commands) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    return done.stdout
+
+
+def test_a_pdb_session(tmp_path):
+    out = pdb_session(
+        tmp_path,
+        [
+            "import tinygrad_llm.ops",
+            "b tinygrad_llm.ops.elementwise.exp_backward",
+            "b tinygrad_llm.ops.activation.tanh_backward",
+            "c",
+            "a",
+            "w",
+            "r",
+            "c",
+            "a",
+            "c",
+            "q",
+        ],
+    )
+    stops = out.split("(Pdb)")
+    arguments = [s for s in stops if s.strip().startswith("g = ")]
+    assert len(arguments) == 2
+    assert "y = array([1.58" in arguments[0]  # exp(tanh 0.5)
+    assert "y = array([ 0.46" in arguments[1]  # tanh 0.5
+    stack = next(s for s in stops if "script.py(5)" in s and "exp_backward()" in s)
+    frames = [line.split(")")[1].rstrip("(") for line in stack.splitlines() if ".py(" in line]
+    assert frames[-4:] == [
+        "<module>",
+        "backward",
+        "backward_steps",
+        "exp_backward",
+    ]  # nothing of Python's or ours besides
+    assert "grad [1.24" in out
+
+
+CONFIG = GPTConfig(vocab_size=23, context_length=8, emb_dim=16, n_heads=2, n_layers=2, drop_rate=0.0)
+IDS = np.random.default_rng(0).integers(0, 23, (4, 8))
+
+
+@pytest.fixture
+def stops(monkeypatch):
+    """What breakpoint() sees: the locals of the frame in which it is called."""
+    seen = []
+    monkeypatch.setattr(
+        sys, "breakpointhook", lambda: seen.append((dict(sys._getframe(1).f_locals), threading.get_ident()))
+    )
+    return seen
+
+
+def names(stops):
+    return [found["step"].name for found, _ in stops]
+
+
+def test_break_on_a_name_and_an_op(stops):
+    model = GPTModel(CONFIG)
+    with debug.break_on(name="trf_blocks.1.*", op="gelu"):
+        tg.ops.cross_entropy(model(IDS), targets=IDS).backward()
+    assert names(stops) == ["trf_blocks.1.ff.layers.1.gelu#1"]
+    found, _ = stops[0]
+    assert found["grad_out"].shape == (4, 8, 64)
+    assert found["gradients"][0].shape == (4, 8, 64)
+    assert found["node"].op.name == "gelu"
+    assert found["saved"]["x"].shape == (4, 8, 64)
+    tg.ops.cross_entropy(model(IDS), targets=IDS).backward()
+    assert len(stops) == 1  # the block is over
+
+
+def test_break_on_values(stops):
+    x = tg.Tensor([0.0, 1.0], True)
+    watch = debug.break_on(nonfinite=True)
+    (x.sqrt() * 2).sum().backward()
+    watch.off()
+    assert names(stops) == ["sqrt#1"]
+    with debug.break_on(norm_gt=5):
+        (x * 10 * 2).sum().backward()  # |g| is 1, √2, 2√2
+        assert len(stops) == 1
+        (x * 10 * 20).sum().backward()
+    assert names(stops)[1:] == ["multiply#1"]
+    with debug.break_on(when=lambda step: step.i == 1, op="m*"):
+        (x * 3).sum().backward()
+    assert names(stops)[2:] == ["multiply#1"]
+
+
+def test_break_on_reaches_the_threads_of_a_training_step(stops):
+    from tinygrad_llm.optim import SGD
+    from tinygrad_llm.training.step import train_step
+
+    model = GPTModel(CONFIG)
+    with debug.break_on(name="trf_blocks.0.att.attention"):
+        train_step(model, SGD(model.parameters(), lr=0.1), IDS, IDS, threads=2)
+    assert names(stops) == ["trf_blocks.0.att.attention#1"] * 2  # one a shard
+
+
+@pytest.mark.parametrize(("conditions", "words"), [({}, "no condition"), ({"norm_gt": float("nan")}, "norm_gt")])
+def test_break_on_refuses(conditions, words):
+    before = breakpoints.Observer.__init__
+    with pytest.raises(ConfigError, match=words):
+        debug.break_on(**conditions)
+    assert breakpoints.Observer.__init__ is before
+    from tinygrad_llm.observer import observers
+
+    assert observers.get() == ()
+
+
+def test_names_are_of_the_tape_of_each_thread():
+    model = GPTModel(CONFIG)
+
+    def walk(rows):
+        loss = tg.ops.cross_entropy(model(IDS[rows]), targets=IDS[rows])
+        return [(step.name, step.check().verdict) for step in loss.backward_steps(into={})]
+
+    with parallel.threads(2):
+        one, other = parallel.spread(walk, [slice(0, 2), slice(2, 4)])
+    assert one == other == walk(slice(0, 4))

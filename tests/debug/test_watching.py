@@ -1,0 +1,243 @@
+"""anomaly, explain, profile, compare, hooks, the cache of activations, graphs, and why there is no gradient."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm import debug, nn
+from tinygrad_llm.errors import ConfigError, GraphError, NonFiniteError, ShapeError
+from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.observer import observers
+from tinygrad_llm.optim import SGD
+from tinygrad_llm.training.step import train_step
+
+CONFIG = GPTConfig(vocab_size=23, context_length=8, emb_dim=16, n_heads=2, n_layers=2, drop_rate=0.0)
+IDS = np.random.default_rng(0).integers(0, 23, (2, 8))
+
+
+@pytest.fixture
+def model():
+    tg.manual_seed(3)
+    return GPTModel(CONFIG)
+
+
+def loss_of(model):
+    return tg.ops.cross_entropy(model(IDS), targets=IDS)
+
+
+def line_of(words):
+    with open(__file__) as file:
+        return next(i for i, line in enumerate(file, 1) if words in line and "line_of" not in line)
+
+
+class MaskedAttention(nn.Module):
+    """Hides with log(mask) what it should have hidden with where()."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def forward(self, x, cache=None):
+        mask = tg.Tensor(np.tri(8, dtype=np.float32))
+        return self.inner(x, cache) + 0 * mask.log().sum()  # the planted NaN: 0 times -inf
+
+
+def test_anomaly_finds_the_log_of_0_in_a_mask_at_its_line(model):
+    model.trf_blocks[1].att = MaskedAttention(model.trf_blocks[1].att)
+    with pytest.raises(NonFiniteError) as error, debug.anomaly():
+        loss_of(model)
+    text = str(error.value)
+    assert text.startswith("anomaly: log (trf_blocks.1.att.log, called at ")
+    assert f"test_watching.py:{line_of('the planted NaN')} in forward" in text
+    assert "gave 28 Inf in (8, 8), the first at [0, 1]" in text
+    assert "x (8, 8) in [0, 1]" in text
+    assert "the logarithm of 0 is -inf" in text
+    assert "clip" in text
+    assert observers.get() == ()
+    assert np.isnan(loss_of(model).item())  # it was there
+
+
+def test_anomaly_reaches_threads(model):
+    model.trf_blocks[1].att = MaskedAttention(model.trf_blocks[1].att)
+    with pytest.raises(NonFiniteError, match=r"trf_blocks\.1\.att\.log"), debug.anomaly():
+        train_step(model, SGD(model.parameters(), lr=0.1), IDS, IDS, threads=2)
+
+
+def test_anomaly_lets_masks_pass(model):
+    with debug.anomaly():
+        loss_of(model).backward()
+        with tg.composed():  # where the scores hold -inf
+            loss_of(model).backward()
+
+
+def test_anomaly_in_the_backward_and_in_the_weights(model):
+    x = tg.Tensor([4.0, 0.0], True)
+    with debug.anomaly():
+        root = x.sqrt()  # the root of 0
+        with pytest.raises(NonFiniteError) as error:
+            root.sum().backward()
+        text = str(error.value)
+        assert "sqrt_backward" in text
+        assert f"test_watching.py:{line_of('the root of 0')}" in text
+        assert "1 Inf in (2,), the first at [1] in dx" in text
+        assert "dx = g / (2 y)" in text
+        assert x.grad is None
+        model.trf_blocks[0].ff.layers[2].weight.data[1, 2] = np.nan
+        with pytest.raises(NonFiniteError, match=r"weight = trf_blocks.0.ff.layers.2.weight .* with 1 NaN"):
+            loss_of(model)
+
+
+def test_explain_counts_every_step_and_leaves_the_graph(model):
+    loss = loss_of(model)
+    rows = debug.explain(loss)
+    assert all(p.grad is None for p in model.parameters())
+    loss.backward()
+    assert [row.i for row in rows] == list(range(len(rows)))
+    assert rows[0].name == "cross_entropy#1"
+    assert rows[0].norm == 1
+    (gelu,) = [row for row in rows if row.name == "trf_blocks.0.ff.layers.1.gelu#1"]
+    assert gelu.saved_bytes >= 2 * 8 * 64 * 4
+    assert gelu.shapes == "(2, 8, 64) -> (2, 8, 64)"
+    assert "test_watching.py" in gelu.line
+    lines = repr(rows).splitlines()
+    assert len(lines) == len(rows) + 1
+    assert lines[0].split()[:3] == ["step", "op", "name"]
+
+
+def test_profile_counts_calls_in_all_threads(model):
+    with debug.profile() as p:
+        train_step(model, SGD(model.parameters(), lr=0.1), IDS, IDS, threads=2)
+    assert p.ops["gelu"].calls == 4  # 2 layers, 2 shards
+    assert p.ops["linear"].calls == 2 * 13
+    assert p.ops["gelu"].forward > 0
+    assert p.ops["gelu"].backward > 0
+    assert p.ops["gelu"].bytes >= 2 * 2 * 2 * 8 * 64 * 4
+    assert "linear" in repr(p)
+    before = p.ops["gelu"].calls
+    loss_of(model)
+    assert p.ops["gelu"].calls == before
+
+
+def test_compare_names_the_first_difference_and_the_weight(model):
+    other = copy.deepcopy(model)
+    assert debug.compare(model, other, IDS, grads=True)
+    other.trf_blocks[1].ff.layers[0].weight.data[3, 4] += 1
+    found = debug.compare(model, other, IDS)
+    assert not found
+    assert (found.kind, found.name) == ("activation", "trf_blocks.1.ff.layers.0.linear#1")
+    assert found.index[-1] == 3
+    assert "trf_blocks.1.ff.layers.0.weight" in str(found)
+    _, cache = model.run_with_cache(IDS)
+    stored = dict(cache)
+    assert debug.compare(model, stored, IDS)
+    stored["trf_blocks.0.norm2"] = stored["trf_blocks.0.norm2"] * 1.01
+    assert debug.compare(model, stored, IDS).name == "trf_blocks.0.norm2"
+    stored["trf_blocks.0.norm2"] = stored["trf_blocks.0.norm2"][:1]
+    assert "(1, 8, 16)" in str(debug.compare(model, stored, IDS))
+    with pytest.raises(ConfigError, match="no name is common"):
+        debug.compare(model, {"x": np.ones(1)}, IDS)
+
+
+def test_compare_finds_a_gradient_that_differs(model):
+    other = copy.deepcopy(model)
+    other.trf_blocks[0].on_backward(lambda module, g: g * 1.1)  # not in the forward
+    found = debug.compare(model, other, IDS, grads=True)
+    assert found.kind == "gradient"
+    assert found.name.startswith("trf_blocks.0")
+
+
+def test_run_with_cache_against_the_plain_computation(model):
+    logits, cache = model.run_with_cache(IDS, names="*.att.weights", grads=True)
+    assert list(cache) == ["trf_blocks.0.att.weights", "trf_blocks.1.att.weights"]
+    assert all(p.grad is None for p in model.parameters())
+    _, everything = model.run_with_cache(IDS, grads=True)
+    np.testing.assert_array_equal(everything["out_head"], logits.data)
+    block, x = model.trf_blocks[1].att, everything["trf_blocks.1.norm1"]
+    heads = [
+        (x @ w.weight.data.T).reshape(2, 8, 2, 8).swapaxes(1, 2) for w in (block.W_query, block.W_key, block.W_value)
+    ]
+    q, k, v = heads  # (B, H, T, d)
+    scores = np.where(np.tri(8, dtype=bool), q @ k.swapaxes(-1, -2) / np.sqrt(8), -np.inf)
+    p = np.exp(scores - scores.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    np.testing.assert_allclose(cache["trf_blocks.1.att.weights"], p, rtol=1e-4, atol=1e-6)
+    g = everything.grads["trf_blocks.1.att.attention#1"].reshape(2, 8, 2, 8).swapaxes(1, 2)  # dL/d(context)
+    np.testing.assert_allclose(cache.grads["trf_blocks.1.att.weights"], g @ v.swapaxes(-1, -2), rtol=1e-3, atol=1e-7)
+    parameters: dict = {}
+    tg.ops.cross_entropy(model(IDS)[:, :-1], targets=IDS[:, 1:]).backward(into=parameters)
+    bias = parameters[model.final_norm.shift]
+    np.testing.assert_allclose(everything.grads["final_norm"].sum((0, 1)), bias, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ConfigError, match="no activation is named 'bla'"):
+        model.run_with_cache(IDS, names="bla")
+    with pytest.raises(ConfigError, match="pass loss="):
+        nn.Linear(3, 2).run_with_cache(tg.Tensor(np.ones((1, 3), np.float32)), grads=True)
+
+
+def test_hooks(model):
+    seen = []
+    layer = model.trf_blocks[1].ff
+    with (
+        layer.on_forward(lambda module, args, out: seen.append(("forward", module is layer, args[0].shape, out.shape))),
+        layer.on_backward(lambda module, g: seen.append(("backward", module is layer, g.shape))),
+    ):
+        loss_of(model).backward()
+    assert seen == [("forward", True, (2, 8, 16), (2, 8, 16)), ("backward", True, (2, 8, 16))]
+    loss_of(model).backward()
+    assert len(seen) == 2
+    model.zero_grad()
+    hook = layer.on_backward(lambda module, g: 0 * g)
+    loss_of(model).backward()
+    hook.remove()
+    assert not np.any(layer.layers[0].weight.grad)
+    assert np.any(model.trf_blocks[1].att.out_proj.weight.grad)
+    with layer.on_forward(lambda module, args, out: out * 0):
+        changed = model(IDS)
+    assert not np.array_equal(changed.data, model(IDS).data)
+    with layer.on_backward(lambda module, g: g[:1]), pytest.raises(ShapeError, match="a hook on"):
+        loss_of(model).backward()
+
+
+def test_why_no_grad():
+    w = tg.Tensor([1.0, 2.0], True, "w")
+    assert "no backward has reached it" in w.why_no_grad()
+    assert "does not require a gradient" in tg.Tensor([1.0], name="x").why_no_grad()
+    hidden = w * 2
+    assert "result of multiply" in hidden.why_no_grad()
+    cut = hidden.detach()  # the cut
+    other = tg.Tensor([3.0], True)
+    loss = (cut * other).sum()
+    line = line_of("# the cut")
+    assert f"detached at {__file__}:{line}" in cut.why_no_grad()
+    assert f"detached at {__file__}:{line}" in w.why_no_grad(loss)
+    with tg.no_grad():  # the pause
+        paused = w * 2
+    assert f"under no_grad(), which was entered at {__file__}:{line_of('# the pause')}" in paused.why_no_grad()
+    assert "nothing leads back" in w.why_no_grad(paused)
+    unrelated = tg.Tensor([1.0], True, "unrelated")
+    assert "not on the path" in unrelated.why_no_grad(loss)
+    right = (w * w).sum()
+    assert "backward() has not been called" in w.why_no_grad(right)
+    right.backward()
+    assert "has a gradient" in w.why_no_grad(right)
+    w.grad = None
+    assert "freed" in w.why_no_grad(right)
+
+
+def test_graphs_as_text(model):
+    loss = loss_of(model)
+    n = len(debug.explain(loss))
+    dot, mermaid = debug.to_dot(loss), debug.to_mermaid(loss)
+    leaves = len(list(model.parameters()))
+    assert dot.count("shape=ellipse") == leaves
+    assert dot.count("label=") == n + leaves
+    assert mermaid.startswith("flowchart TD\n")
+    assert mermaid.count("([") == leaves
+    arrows = sum(len([p for p in step.node.parents if p is not None]) for step in loss.backward_steps())
+    assert dot.count(" -> ") == mermaid.count(" --> ") == arrows
+    assert "trf_blocks.1.att.attention#1" in dot
+    x = tg.Tensor([1.0], True, 'a "quoted" <name>')
+    assert '\\"quoted\\"' in debug.to_dot(x * 2)
+    assert "#quot;quoted#quot; #lt;name>" in debug.to_mermaid(x * 2)
+    with pytest.raises(GraphError, match="not on the tape"):
+        debug.to_dot(tg.Tensor([1.0]))
