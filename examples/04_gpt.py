@@ -1,4 +1,4 @@
-"""python examples/04_gpt.py [--quick]        half a minute on two cores; a few seconds with --quick
+"""python examples/04_gpt.py [--quick]        about ten seconds on two cores; two with --quick
 
 Chapter 4: a GPT, from its parts up: normalisation, GELU, shortcuts, the block that repeats, and the whole model in four
 sizes. It has learned nothing yet; what it writes at the end is noise, but with the book's seed it is the book's noise.
