@@ -57,6 +57,7 @@ def test_logits_do_not_depend_on_the_future(model_and_ids, data):
     changed[:, t + 1 :] = model.config.vocab_size - 1 - ids[:, t + 1 :]
     with tg.no_grad():
         logits = model(ids).data  # (B, T, V)
+        assert np.isfinite(logits).all()
         np.testing.assert_array_equal(model(changed).data[:, : t + 1], logits[:, : t + 1])
         np.testing.assert_allclose(model(ids[:, : t + 1]).data, logits[:, : t + 1], **close)
 
@@ -174,8 +175,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(batch, steps, make
         np.testing.assert_array_equal(p.data, q.data)
 
 
-@given(models_and_ids(), st.integers(1, 12))
-def test_a_walk_that_was_abandoned_never_leads_to_wrong_gradients(model_and_ids, n):
+@given(models_and_ids(), st.integers(1, 12), st.booleans())
+def test_a_walk_that_was_abandoned_never_leads_to_wrong_gradients(model_and_ids, n, reuse):
     """A debugger that stops half way: the same loss again is either refused or right."""
     model, ids = model_and_ids
 
@@ -186,7 +187,7 @@ def test_a_walk_that_was_abandoned_never_leads_to_wrong_gradients(model_and_ids,
     right = {p: p.grad for p in model.parameters()}
     model.zero_grad()
     loss = make_loss()
-    for _, _step in zip(range(n), loss.backward_steps(), strict=False):
+    for _, _step in zip(range(n), loss.backward_steps(reuse=reuse), strict=False):
         pass
     assert all(p.grad is None for p in model.parameters())
     try:
