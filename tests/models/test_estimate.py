@@ -12,6 +12,7 @@ from tinygrad_llm.cli import main
 from tinygrad_llm.errors import ConfigError
 from tinygrad_llm.models import PRESETS, GPTConfig, GPTModel, preset
 from tinygrad_llm.models.estimate import SIZES, ModelSizes, estimate
+from tinygrad_llm.nn.kv_cache import KVCache
 
 GPT3 = estimate(SIZES["gpt3-175B"])
 
@@ -131,6 +132,13 @@ def test_the_kv_cache():
     assert (
         estimate(ModelSizes(**sizes), batch_size=5, bytes_per_number=2).kv_cache_bytes == 5 * 2 * 32 * 32768 * 4096 * 2
     )
+
+
+def test_the_kv_cache_is_what_one_allocates():
+    config = SIZES["story"]
+    cache = KVCache(config.n_layers, 3, config.context_length, config.emb_dim)
+    allocated = sum(a.nbytes for layer in cache.layers for a in vars(layer).values() if isinstance(a, np.ndarray))
+    assert estimate(config, batch_size=3).kv_cache_bytes == allocated > 0
 
 
 def test_training_memory():

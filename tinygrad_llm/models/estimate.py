@@ -12,7 +12,8 @@ The conventions, and where they come from:
   not tied, the token table (Kaplan et al. 2020 §2.1; Chowdhery et al. 2022, appendix B). The keys that the causal mask
   hides are counted, as is usual.
 - Activations are what this package keeps from the forward for the backward: the result of each norm before scale and
-  shift, the input of each linear layer, queries, keys, values and result of attention, and P only up to 256 tokens.
+  shift, the input of each linear layer, queries, keys, values and result of attention, P only up to 256 tokens, and a
+  number for each logit. Dropout, and what saves memory (checkpointing, a loss that is cut into rows), are not counted.
 - Training in float32 takes 16 bytes a parameter besides: the weight, its gradient and AdamW's two moments.
 - The KV cache keeps 2 T H_kv d numbers in each layer, or as many as its window sees.
 """
