@@ -1,4 +1,4 @@
-"""Time decoding, one sequence, greedy: the public `generate`. Prints one JSON line like pytorch_decoding.py.
+"""Time decoding, one sequence, greedy: the public `stream_tokens`. Prints one JSON line like pytorch_decoding.py.
 
 python tests/benchmarks/decoding.py nano|124M-1024 [--new 200] [--no-cache]
 """
@@ -11,7 +11,7 @@ import numpy as np
 from sizes import SIZES
 
 import tinygrad_llm as tg
-from tinygrad_llm.generation import generate
+from tinygrad_llm.generation import generate, stream_tokens
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 
 
@@ -26,11 +26,11 @@ def main():
     tg.manual_seed(123)
     model = GPTModel(GPTConfig(*size[:5], drop_rate=0.0)).eval()
     ids = np.random.default_rng(0).integers(0, size.vocab_size, (1, args.prompt))
-    generate(model, ids, 3)  # warm up
-    start = time.perf_counter()
-    out = generate(model, ids, args.new, use_cache=not args.no_cache)
-    seconds = time.perf_counter() - start
-    print(json.dumps({"ms_per_token": 1000 * seconds / args.new, "tokens": out.shape[1] - args.prompt}))
+    generate(model, ids, 3)  # to warm up
+    times = [time.perf_counter()]
+    times += [time.perf_counter() for _ in stream_tokens(model, ids, args.new, use_cache=not args.no_cache)]
+    ms = 1000 * np.diff(times)
+    print(json.dumps({"mean_ms": ms.mean(), "median_ms": np.median(ms), "least_ms": ms.min(), "first_ms": ms[0]}))
 
 
 if __name__ == "__main__":

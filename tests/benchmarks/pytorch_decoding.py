@@ -52,13 +52,14 @@ class GPT(nn.Module):
 
 @torch.inference_mode()
 def generate(model, ids, n):
-    new, start = ids, 0
+    new, start, times = ids, 0, [time.perf_counter()]
     for _ in range(n):
         logits = model(new, start)
         start += new.shape[1]
         new = logits[:, -1].argmax(-1, keepdim=True)
         ids = torch.cat((ids, new), 1)
-    return ids
+        times.append(time.perf_counter())
+    return 1000 * np.diff(times)
 
 
 def main():
@@ -72,10 +73,8 @@ def main():
     model = GPT(size).eval()
     ids = torch.tensor(np.random.default_rng(0).integers(0, size.vocab_size, (1, args.prompt)))
     generate(model, ids, 3)  # warm up
-    start = time.perf_counter()
-    out = generate(model, ids, args.new)
-    seconds = time.perf_counter() - start
-    print(json.dumps({"ms_per_token": 1000 * seconds / args.new, "tokens": out.shape[1] - args.prompt}))
+    ms = generate(model, ids, args.new)
+    print(json.dumps({"mean_ms": ms.mean(), "median_ms": np.median(ms), "least_ms": ms.min(), "first_ms": ms[0]}))
 
 
 if __name__ == "__main__":
