@@ -22,7 +22,7 @@ from .errors import DTypeError, GraphError, ShapeError
 from .node import Node, recorded
 from .observer import observers
 from .operators import Operators, registry
-from .places import caller
+from .places import CONTEXT, caller
 from .step import Step, Walk
 from .why import Origin, note_detached, why_no_grad
 
@@ -39,7 +39,7 @@ _quiet.run(np.seterr, all="ignore")
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Inside, nothing is recorded: results have no gradient and cost no memory."""
-    tokens = _recording.set(False), _paused.set(("made under no_grad(), which was entered", caller()))
+    tokens = _recording.set(False), _paused.set(("made under no_grad(), which was entered", caller(CONTEXT)))
     try:
         yield
     finally:

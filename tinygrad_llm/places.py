@@ -7,13 +7,14 @@ from types import CodeType
 
 Place = tuple[CodeType, int]  # a function's code and the instruction in it
 
-_OURS = (os.path.dirname(__file__) + os.sep, contextlib.__file__)
+_PACKAGE = os.path.dirname(__file__) + os.sep
+CONTEXT = (_PACKAGE, contextlib.__file__)  # what stands between a context manager of ours and the user
 
 
-def caller() -> Place:
-    """The nearest frame outside of this package."""
+def caller(ours: str | tuple[str, ...] = _PACKAGE) -> Place:
+    """The nearest frame outside of this package, or of all files that begin like one of `ours`."""
     frame = sys._getframe(2)
-    while frame.f_code.co_filename.startswith(_OURS) and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith(ours) and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code, frame.f_lasti
 

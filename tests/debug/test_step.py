@@ -1,5 +1,7 @@
 """Steps: names, formulas, saved arrays, and the check of one op at its actual values."""
 
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -188,3 +190,19 @@ def test_every_op_shows_its_equations():
             assert "backward: " in op.__doc__, name
             assert op.backward.__doc__, name
             assert op.backward.__name__ == f"{name}_backward"
+
+
+def test_a_constant_that_may_not_move_is_left_where_it_is():
+    (step,) = (tg.Tensor([-1.5, 2.0], True) ** 2).backward_steps(np.ones(2, np.float32))
+    assert step.check().verdict == "ok", str(step.check())
+
+
+def test_the_example_checks_every_step_it_shows():
+    from pathlib import Path
+
+    example = Path(__file__).parents[2] / "examples" / "00_step_through_backprop.py"
+    done = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "a.grad = 4.0" in done.stdout
+    assert done.stdout.count(" ok -> ") > 40
+    assert " wrong -> " not in done.stdout
