@@ -241,3 +241,9 @@ def test_graphs_as_text(model):
     assert "#quot;quoted#quot; #lt;name>" in debug.to_mermaid(x * 2)
     with pytest.raises(GraphError, match="not on the tape"):
         debug.to_dot(tg.Tensor([1.0]))
+
+
+def test_why_no_grad_of_a_leaf_that_was_itself_detached():
+    w, v = tg.Tensor([1.0, 2.0], True, "w"), tg.Tensor([3.0, 4.0], True)
+    loss = (w.detach() * v).sum()  # the leaf
+    assert f"what was made from it was detached at {__file__}:{line_of('# the leaf')}" in w.why_no_grad(loss)
