@@ -8,24 +8,24 @@ import json
 import time
 
 import numpy as np
-from sizes import SIZES
 
 import tinygrad_llm as tg
 from tinygrad_llm.generation import generate, stream_tokens
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.training.bench import WORKLOADS
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("size", choices=SIZES)
+    parser.add_argument("size", choices=WORKLOADS)
     parser.add_argument("--prompt", type=int, default=32)
     parser.add_argument("--new", type=int, default=200)
     parser.add_argument("--no-cache", action="store_true")
     args = parser.parse_args()
-    size = SIZES[args.size]
+    work = WORKLOADS[args.size]
     tg.manual_seed(123)
-    model = GPTModel(GPTConfig(*size[:5], drop_rate=0.0)).eval()
-    ids = np.random.default_rng(0).integers(0, size.vocab_size, (1, args.prompt))
+    model = GPTModel(GPTConfig(**work.sizes, drop_rate=0.0)).eval()
+    ids = np.random.default_rng(0).integers(0, work.vocab_size, (1, args.prompt))
     generate(model, ids, 3)  # to warm up
     times = [time.perf_counter()]
     times += [time.perf_counter() for _ in stream_tokens(model, ids, args.new, use_cache=not args.no_cache)]

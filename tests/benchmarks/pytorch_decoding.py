@@ -1,8 +1,8 @@
 """The loop of decoding.py in PyTorch, with keys and values kept in preallocated buffers. Prints one JSON line.
 
-    python tests/benchmarks/pytorch_decoding.py nano|124M-1024 [--new 200]
+    python tests/benchmarks/pytorch_decoding.py 50257 1024 768 12 12 1 1 [--new 200]
 
-One matrix for queries, keys and values, scaled_dot_product_attention over the filled part of the buffers, inference mode, greedy.
+The numbers are those of pytorch_twins.py, of which batch and steps do not count here. One matrix for queries, keys and values, scaled_dot_product_attention over the filled part of the buffers, inference mode, greedy.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sizes import SIZES
+from pytorch_twins import Size
 from torch import nn
 
 
@@ -64,11 +64,11 @@ def generate(model, ids, n):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("size", choices=SIZES)
+    parser.add_argument("size", nargs=7, type=int, metavar="INT")
     parser.add_argument("--prompt", type=int, default=32)
     parser.add_argument("--new", type=int, default=200)
     args = parser.parse_args()
-    size = SIZES[args.size]
+    size = Size(*args.size)
     torch.manual_seed(123)
     model = GPT(size).eval()
     ids = torch.tensor(np.random.default_rng(0).integers(0, size.vocab_size, (1, args.prompt)))

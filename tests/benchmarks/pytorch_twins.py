@@ -1,6 +1,8 @@
 """The same GPT in PyTorch, twice: as the book writes it, and tuned by hand. Prints the time of each training step.
 
-    python tests/benchmarks/pytorch_twins.py book|tuned nano|mini|124M|124M-1024 [--drop-rate 0.1]
+    python tests/benchmarks/pytorch_twins.py book 65 64 128 4 4 12 60 --drop-rate 0.1
+
+after book|tuned: vocabulary, context, width, heads, layers, batch, steps. `tinygrad-llm bench --pytorch` runs it beside ours.
 
 "tuned" is what PyTorch offers for a GPT on a CPU: one matrix for queries, keys and values, scaled_dot_product_attention, F.gelu,
 LayerNorm of the library and the fused AdamW. Its output is one JSON line: milliseconds of every step, peak memory, loss.
@@ -10,11 +12,23 @@ import argparse
 import json
 import resource
 import time
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from sizes import LEARNING_RATE, SIZES, STEPS, WEIGHT_DECAY
 from torch import nn
+
+LEARNING_RATE, WEIGHT_DECAY = 4e-4, 0.1  # as in tinygrad_llm/training/bench.py
+
+
+class Size(NamedTuple):
+    vocab_size: int
+    context_length: int
+    emb_dim: int
+    n_heads: int
+    n_layers: int
+    batch_size: int
+    steps: int
 
 
 class BookLayerNorm(nn.Module):
@@ -97,19 +111,17 @@ class GPT(nn.Module):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=["book", "tuned"])
-    parser.add_argument("size", choices=SIZES)
+    parser.add_argument("size", nargs=7, type=int, metavar="INT")
     parser.add_argument("--drop-rate", type=float, default=0.0)
-    parser.add_argument("--steps", type=int)
     args = parser.parse_args()
-    size, tuned = SIZES[args.size], args.kind == "tuned"
+    size, tuned = Size(*args.size), args.kind == "tuned"
     torch.manual_seed(123)
     model = GPT(size, args.drop_rate, tuned)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=tuned or None)
     ids = torch.randint(0, size.vocab_size, (size.batch_size, size.context_length + 1))
     inputs, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-    steps = args.steps or STEPS[args.size]
     times = []
-    for _ in range(min(10, steps) + steps):
+    for _ in range(min(10, size.steps) + size.steps):
         start = time.perf_counter()
         optimizer.zero_grad()
         loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
@@ -117,7 +129,7 @@ def main():
         optimizer.step()
         times.append(1000 * (time.perf_counter() - start))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"ms": times[-steps:], "peak_mb": peak, "loss": loss.item(), "version": torch.__version__}))
+    print(json.dumps({"ms": times[-size.steps :], "peak_mb": peak, "loss": loss.item(), "version": torch.__version__}))
 
 
 if __name__ == "__main__":
