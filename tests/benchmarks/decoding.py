@@ -1,11 +1,12 @@
 """Time decoding, one sequence, greedy: the public `stream_tokens`. Prints one JSON line like pytorch_decoding.py.
 
-python tests/benchmarks/decoding.py nano|124M-1024 [--new 200] [--no-cache]
+python tests/benchmarks/decoding.py nano|124M [--new 200] [--no-cache]
 """
 
 import argparse
 import json
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,17 @@ import tinygrad_llm as tg
 from tinygrad_llm.generation import generate, stream_tokens
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.training.bench import WORKLOADS
+
+
+class Size(NamedTuple):
+    vocab_size: int
+    context_length: int
+    emb_dim: int
+    n_heads: int
+    n_layers: int
+
+
+SIZES = {"nano": Size(65, 64, 128, 4, 4), "124M": Size(50257, 1024, 768, 12, 12)}
 
 
 def main():
