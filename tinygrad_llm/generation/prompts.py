@@ -18,7 +18,7 @@ from ..text import Tokenizer
 from .generate import token_logprobs
 
 
-def fill(template: str, values: Mapping[str, str]) -> str:
+def fill(template: str, values: Mapping[str, str | None]) -> str:
     """The template with each `{name}` replaced, once, by its value: braces in values stay as they are.
 
     ConfigError for a name without a value. The template is cut off, without the white space before, at the first name whose
@@ -32,19 +32,20 @@ def fill(template: str, values: Mapping[str, str]) -> str:
                 f"the template asks for {{{name[1]}}}, there are values for {', '.join(values) or 'nothing'}"
             )
         parts.append(template[end : name.start()])
-        if values[name[1]] is None:
+        value = values[name[1]]
+        if value is None:
             return "".join(parts).rstrip()
-        parts.append(values[name[1]])
+        parts.append(value)
         end = name.end()
     return "".join(parts) + template[end:]
 
 
 def few_shot(
-    template: str, examples: Sequence[Mapping[str, str]], question: Mapping[str, str], separator: str = "\n\n"
+    template: str, examples: Sequence[Mapping[str, str]], question: Mapping[str, str | None], separator: str = "\n\n"
 ) -> str:
     """Filled-in examples, then the question up to the name it has no value for; without examples it is zero-shot."""
-    names = dict.fromkeys(re.findall(r"\{(\w+)\}", template))
-    return separator.join([*(fill(template, example) for example in examples), fill(template, names | question)])
+    names: dict[str, None] = dict.fromkeys(re.findall(r"\{(\w+)\}", template))
+    return separator.join([*(fill(template, example) for example in examples), fill(template, {**names, **question})])
 
 
 def continuation_logprobs(

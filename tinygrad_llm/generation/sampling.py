@@ -177,14 +177,11 @@ class Strategy:
                 over="ignore"
             ):  # a difference divided by a temperature near 0 is -inf, and its probability 0
                 logprobs = log_softmax((logprobs - logprobs.max(-1, keepdims=True)) / self.temperature)
-        for keep, limit in (
-            (keep_top_k, self.top_k),
-            (keep_top_p, self.top_p),
-            (keep_min_p, self.min_p),
-            (keep_typical, self.typical_p),
-        ):
-            if limit is not None and (keep is keep_top_k or limit < 1):
-                logprobs = log_softmax(keep(logprobs, limit))
+        if self.top_k is not None:
+            logprobs = log_softmax(keep_top_k(logprobs, self.top_k))
+        for keep, p in ((keep_top_p, self.top_p), (keep_min_p, self.min_p), (keep_typical, self.typical_p)):
+            if p is not None and (p < 1 or keep is keep_min_p):
+                logprobs = log_softmax(keep(logprobs, p))
         return logprobs
 
 
