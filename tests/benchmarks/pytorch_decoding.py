@@ -9,24 +9,12 @@ scaled_dot_product_attention over the filled part of the buffers, inference mode
 import argparse
 import json
 import time
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_twins import Size
 from torch import nn
-
-
-class Size(NamedTuple):
-    vocab_size: int
-    context_length: int
-    emb_dim: int
-    n_heads: int
-    n_layers: int
-
-
-SIZES = {"nano": Size(65, 64, 128, 4, 4), "124M": Size(50257, 1024, 768, 12, 12)}
 
 
 class Block(nn.Module):
