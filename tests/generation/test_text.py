@@ -86,6 +86,11 @@ def test_stop_strings_do_not_depend_on_the_borders_of_tokens(text, stop, cuts):
     assert "".join(before_stop(pieces, stop)) == expected
 
 
+def test_of_several_stop_strings_the_first_to_be_complete_ends_the_text():
+    assert list(before_stop(["abc"], ["abc", "b"])) == list(before_stop(["a", "b", "c"], ["abc", "b"])) == ["a"]
+    assert list(before_stop(["xab."], ["b", "ab"])) == ["x"]
+
+
 def test_the_first_token_may_be_the_end():
     assert write([256, 65], stop_ids=[256]) == []
 
