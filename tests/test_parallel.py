@@ -1,6 +1,8 @@
 """Threads change where lines run, never what they compute."""
 
+import gc
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -193,6 +195,24 @@ def test_one_sequence_shares_out_its_rows(monkeypatch):
     assert {"_product_rows", "_attend", "_attend_backward", "_losses", "_gradient"} <= set(
         shared
     )
+
+
+def test_two_hundred_steps_keep_memory_flat_without_the_garbage_collector():
+    model = make_model(drop_rate=0.1)
+    optimizer = AdamW(model.parameters(), lr=1e-3)
+    ids, targets = make_batch(4, 32)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        sizes = []
+        for _ in range(200):
+            train_step(model, optimizer, ids, targets, max_norm=1.0, threads=2)
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert max(sizes[100:]) - max(sizes[20:100]) < 20_000  # one tape of this model is twenty times as large
 
 
 def test_parameters_can_be_written_again_after_a_step_that_failed():
