@@ -140,7 +140,7 @@ def _product_rows(a: np.ndarray, b: np.ndarray, out: np.ndarray, rows: slice) ->
 def recycle_memory() -> None:
     """Keep freed memory for the next array instead of giving it back to the system, which would zero it page by page again.
 
-    Once, for the whole process, where the C library is glibc; elsewhere nothing happens. With `TINYGRAD_LLM_DEBUG_MEMORY` set, freed
+    Once, for the whole process, where the C library is glibc; elsewhere nothing. With `TINYGRAD_LLM_DEBUG_MEMORY` set, freed
     memory is filled with NaN, so that a use after free shows.
     """
     try:
