@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     }.items():
         parser.add_argument("--" + name.replace("_", "-"), action=argparse.BooleanOptionalAction, help=help)
     parser.add_argument("--batch-size", type=int, default=1, metavar="INT", help="sequences at a time (default: 1)")
-    parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="of weights, activations and cache")
+    parser.add_argument(
+        "--dtype", choices=_DTYPES, default="float32", help="of weights, activations and cache (default: float32)"
+    )
     parser.add_argument(
         "--tokens", type=float, metavar="FLOAT", help="tokens to train on (default: 300e9 for gpt3-175B, else none)"
     )

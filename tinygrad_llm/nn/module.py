@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from ..node import scope
 from ..observer import observers
 from .activations import Cache, run_with_cache
 from .hooks import Hook, Hooks
+
+Self = TypeVar("Self", bound="Module")  # typing.Self came with Python 3.11
 
 
 class Parameter(Tensor):
@@ -118,17 +120,17 @@ class Module:
         for parameter in self.parameters():
             parameter.grad = None
 
-    def train(self, mode: bool = True) -> Module:
+    def train(self: Self, mode: bool = True) -> Self:
         """Switch to training, in which dropout drops; returns the module."""
         for _, module in self.named_modules():
             module.training = mode
         return self
 
-    def eval(self) -> Module:
+    def eval(self: Self) -> Self:
         """Switch to evaluation, in which the result depends on the input alone; returns the module."""
         return self.train(False)
 
-    def astype(self, dtype: Any) -> Module:
+    def astype(self: Self, dtype: Any) -> Self:
         """Convert all parameters to float32 or float64, in place, and forget their gradients; returns the module."""
         dtype = np.dtype(dtype)
         if dtype not in (np.float32, np.float64):

@@ -38,7 +38,7 @@ def test_a_step_says_what_it_is():
     assert (first.i, first.n, first.op, first.name) == (0, 2, "sum", "sum#1")
     assert (second.i, second.op, second.name) == (1, "multiply", "multiply#1")
     assert second.formula == "dx = g y,  dy = g x"
-    assert "test_step.py" in second.site
+    assert "test_stepping.py" in second.site
     assert "test_a_step_says_what_it_is" in second.site
     np.testing.assert_array_equal(second.output_gradient, [1, 1])
     assert list(second.saved) == ["x", "y"]
