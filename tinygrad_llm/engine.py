@@ -1,9 +1,9 @@
 """The tape: what was computed is recorded on the way forward and walked backward once, the chain rule applied at each step.
 
 Op      a forward and a backward function on plain arrays, bound by name
-Node    one recorded call of an Op: its parents, and the arrays that its backward will need (node.py)
+Node    one recorded call of an Op: its parents, and the arrays that its backward will need (tape/node.py)
 Tensor  an array that knows which Node made it
-Step    one Node being differentiated (step.py); `loss.backward_steps()` yields them, `loss.backward()` runs through them all
+Step    one Node being differentiated (tape/step.py); `loss.backward_steps()` yields them, `loss.backward()` runs through them all
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .check import freeze
-from .display import describe
 from .errors import DTypeError, GraphError, ShapeError
-from .node import Node, recorded
-from .observer import observers
-from .operators import Operators, registry
-from .places import CONTEXT, caller
-from .step import Step, Walk
-from .why import Origin, note_detached, why_no_grad
+from .tape.check import freeze
+from .tape.display import describe
+from .tape.node import Node, recorded
+from .tape.observer import observers
+from .tape.operators import Operators, registry
+from .tape.places import CONTEXT, caller
+from .tape.step import Step, Walk
+from .tape.why import Origin, note_detached, why_no_grad
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 _paused: ContextVar[Origin | None] = ContextVar("paused", default=None)  # where no_grad was entered

@@ -133,7 +133,7 @@ def test_break_on_refuses(conditions, words):
     with pytest.raises(ConfigError, match=words):
         debug.break_on(**conditions)
     assert breakpoints.Observer.__init__ is before
-    from tinygrad_llm.observer import observers
+    from tinygrad_llm.tape.observer import observers
 
     assert observers.get() == ()
 

@@ -9,8 +9,8 @@ import tinygrad_llm as tg
 from tinygrad_llm import debug, nn
 from tinygrad_llm.errors import ConfigError, GraphError, NonFiniteError, ShapeError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
-from tinygrad_llm.observer import observers
 from tinygrad_llm.optim import SGD
+from tinygrad_llm.tape.observer import observers
 from tinygrad_llm.training.step import train_step
 
 CONFIG = GPTConfig(vocab_size=23, context_length=8, emb_dim=16, n_heads=2, n_layers=2, drop_rate=0.0)

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..engine import Op, Tensor
 from ..errors import NonFiniteError
-from ..node import Node, path_of, scope
-from ..observer import Observer
-from ..places import caller, describe_place
-from ..step import Step
+from ..tape.node import Node, path_of, scope
+from ..tape.observer import Observer
+from ..tape.places import caller, describe_place
+from ..tape.step import Step
 
 # op -> (the likely cause in the forward, what to do)
 _CAUSES = {

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from ..errors import ConfigError
-from ..observer import Observer
-from ..step import Step
+from ..tape.observer import Observer
+from ..tape.step import Step
 
 
 class break_on(Observer):

@@ -9,11 +9,11 @@ from typing import IO
 
 import numpy as np
 
-from ..display import summarise
 from ..engine import Tensor
 from ..errors import TinygradLLMError
-from ..node import recorded
-from ..step import Step, names_of
+from ..tape.display import summarise
+from ..tape.node import recorded
+from ..tape.step import Step, names_of
 from .breakpoints import named, norm
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..engine import Tensor
 from ..errors import GraphError
-from ..node import Node, recorded
-from ..step import names_of
+from ..tape.node import Node, recorded
+from ..tape.step import names_of
 
 
 def to_mermaid(loss: Tensor) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..engine import Op
-from ..node import Node
-from ..observer import Observer
-from ..step import Step
+from ..tape.node import Node
+from ..tape.observer import Observer
+from ..tape.step import Step
 from .explain import size, table
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..check import thaw
 from ..engine import Op, Tensor
 from ..errors import ConfigError
-from ..node import Node, path_of, scope
-from ..observer import Observer
+from ..tape.check import thaw
+from ..tape.node import Node, path_of, scope
+from ..tape.observer import Observer
 
 
 class Cache(Mapping):

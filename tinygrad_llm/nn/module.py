@@ -10,8 +10,8 @@ import numpy as np
 
 from ..engine import Tensor
 from ..errors import ConfigError, DTypeError, StateDictError
-from ..node import scope
-from ..observer import observers
+from ..tape.node import scope
+from ..tape.observer import observers
 from .activations import Cache, run_with_cache
 from .hooks import Hook, Hooks
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..differences import METHODS, derivative, slopes
 from ..engine import Tensor, no_grad
 from ..errors import ConfigError, DTypeError, GraphError, NonFiniteError, TinygradLLMError
+from ..tape.differences import METHODS, derivative, slopes
 
 _FULL = 64  # the full Jacobian up to this many input elements, and outputs
 _ELEMENTS, _DIRECTIONS = 12, 3  # probed otherwise

@@ -10,7 +10,7 @@ from .node import recorded
 from .places import Place, describe_place
 
 if TYPE_CHECKING:
-    from .engine import Tensor
+    from ..engine import Tensor
 
 Origin = tuple[str, Place]  # how a tensor came to be off the tape, and where
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import GraphError, ShapeError
+from ..errors import GraphError, ShapeError
 from .places import Place, caller, describe_place
 from .watch import fingerprint, mark
 
 if TYPE_CHECKING:
-    from .engine import Op
+    from ..engine import Op
 
 _serial = itertools.count()
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import GraphError
+from ..errors import GraphError
 
 if TYPE_CHECKING:
-    from .engine import Tensor
+    from ..engine import Tensor
 
 registry: dict[
     str, Callable[..., Tensor]

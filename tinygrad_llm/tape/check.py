@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import NonFiniteError
 from .differences import derivative, slopes
-from .errors import NonFiniteError
 
 if TYPE_CHECKING:
     from .node import Node

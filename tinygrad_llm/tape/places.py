@@ -7,7 +7,7 @@ from types import CodeType
 
 Place = tuple[CodeType, int]  # a function's code and the instruction in it
 
-_PACKAGE = os.path.dirname(__file__) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 CONTEXT = (_PACKAGE, contextlib.__file__)  # what stands between a context manager of ours and the user
 
 

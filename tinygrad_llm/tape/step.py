@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import DTypeError, ShapeError
 from .check import Verdict, check_step, run_again
-from .errors import DTypeError, ShapeError
 
 if TYPE_CHECKING:
     from .node import Node

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from .engine import Node, Op
+    from ..engine import Node, Op
     from .step import Step
 
 observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=())
