@@ -218,6 +218,18 @@ def test_two_hundred_steps_keep_memory_flat_without_the_garbage_collector():
     )  # what grows is Python's own free lists; a tape kept once in 100 steps would show
 
 
+def test_a_frozen_parameter_over_somebody_elses_memory_stays_read_only():
+    model = make_model()
+    frozen = model.tok_emb.weight
+    frozen.requires_grad = False
+    frozen.data = np.frombuffer(frozen.data.tobytes(), np.float32).reshape(frozen.shape)
+    others = [p for p in model.parameters() if p is not frozen]
+    train_step(model, SGD(others, lr=0.1), *make_batch(2, 32))
+    assert not frozen.data.flags.writeable
+    assert frozen.grad is None
+    assert all(p.grad is not None for p in others)
+
+
 def test_parameters_can_be_written_again_after_a_step_that_failed():
     model = make_model()
     ids, targets = make_batch(2, 32)

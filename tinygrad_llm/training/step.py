@@ -86,7 +86,7 @@ def loss_and_gradients(
         warnings.warn("train_step: every target is ignored, so the loss is 0 and has no gradient", stacklevel=3)
     rng = get_generator()
     seeded = [(shard, Generator(rng.random64())) for shard in shards]
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.data.flags.writeable]
     for parameter in parameters:
         parameter.data.flags.writeable = False  # which spares the tape its own watch over them
     try:
