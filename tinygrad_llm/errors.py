@@ -49,3 +49,11 @@ class StateDictError(TinygradLLMError, KeyError):
 
 class CheckpointError(TinygradLLMError, ValueError):
     """A run folder or weights file that cannot be read or written."""
+
+
+class CorruptCheckpoint(CheckpointError):
+    """A weights file that is damaged, cut off, or contradicts itself."""
+
+
+class UnsafeFile(CheckpointError):
+    """A file that could run code, or that leads to files outside its own folder."""

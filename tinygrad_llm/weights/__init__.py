@@ -1,0 +1,1 @@
+"""Public weights in, our weights out."""
