@@ -45,6 +45,7 @@ class TensorSource(ABC):
         Types that NumPy lacks and float16 come as float32, which holds each of their numbers exactly.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of the files."""
 
