@@ -57,3 +57,22 @@ class CorruptCheckpoint(CheckpointError):
 
 class UnsafeFile(CheckpointError):
     """A file that could run code, or that leads to files outside its own folder."""
+
+
+class ConfigMismatch(CheckpointError):
+    """A checkpoint of another architecture, tokenizer or data than the run that is to go on from it.
+
+    `differences`: name -> (what the run has, what it was to be).
+    """
+
+    def __init__(self, message: str, differences: dict[str, tuple]) -> None:
+        super().__init__(message)
+        self.differences = differences
+
+
+class StorageError(CheckpointError, OSError):
+    """A file or folder that cannot be written: the disk is full or read-only, the name is too long, someone is in it."""
+
+
+class OutOfMemory(TinygradLLMError, MemoryError):
+    """More memory is needed than there is."""

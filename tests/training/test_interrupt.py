@@ -5,16 +5,21 @@ import pytest
 
 from tinygrad_llm.training.interrupt import InterruptAfterStep
 
+SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
 
-def test_the_first_ctrl_c_waits_and_the_second_does_not():
-    before = signal.getsignal(signal.SIGINT)
+
+@pytest.mark.parametrize(("number", "error"), SIGNALS)
+def test_the_first_signal_waits_and_the_second_does_not(number, error):
+    before = signal.getsignal(number)
     with InterruptAfterStep() as interrupt:
-        assert not interrupt.requested
-        signal.raise_signal(signal.SIGINT)
-        assert interrupt.requested
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+        assert interrupt.requested is None
+        signal.raise_signal(number)
+        assert interrupt.requested == number
+        with pytest.raises(error) as caught:
+            signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+    if error is SystemExit:
+        assert caught.value.code == 143
 
 
 def test_in_another_thread_nothing_is_touched():
@@ -27,5 +32,5 @@ def test_in_another_thread_nothing_is_touched():
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [(False, before)]
+    assert seen == [(None, before)]
     assert signal.getsignal(signal.SIGINT) is before

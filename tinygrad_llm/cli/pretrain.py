@@ -18,6 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="RUN", help="folder of the run (default: runs/ and the name of the first file)"
     )
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with this run from its newest checkpoint, to the bit as if it had not been stopped; FILE and options "
+        "given beside it are what is to be different from now on",
+    )
+    parser.add_argument(
+        "--weights-only",
+        action="store_true",
+        help="with --resume: take only the weights, and begin a new run with them; the old one is kept beside it",
+    )
     story, gpt2 = PretrainOptions.defaults("story"), PretrainOptions.defaults("124M")
     types = get_type_hints(PretrainOptions)
     for option in fields(PretrainOptions):
@@ -35,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..training import pretrain
+    from ..errors import ConfigError
+    from ..training import pretrain, resume
 
     options = {
         option.name: getattr(args, option.name) for option in fields(PretrainOptions) if hasattr(args, option.name)
@@ -44,7 +56,14 @@ def run(args: argparse.Namespace) -> int:
     def report(line: str) -> None:
         print(line, file=sys.stderr if args.json else sys.stdout, flush=True)
 
-    result = pretrain(*args.files, out=args.out, report=report, **options)
+    if args.resume is None:
+        if args.weights_only:
+            raise ConfigError("--weights-only says how to --resume RUN: which run?")
+        result = pretrain(*args.files, out=args.out, report=report, **options)
+    else:
+        if args.out is not None:
+            raise ConfigError("--out is for a new run: a resumed one stays in its folder")
+        result = resume(args.resume, *args.files, weights_only=args.weights_only, report=report, **options)
     if args.json:
         print(json.dumps(result.summary()))
     return 0

@@ -1,8 +1,11 @@
-"""Training a language model. Read step, then pretrain; metrics says how well it went."""
+"""Training a language model. Read step, then loop; metrics says how well it went."""
 
 from .metrics import bits_per_byte, longest_copied_run, mean_loss, unigram_cross_entropy, unigram_entropy
+from .nonfinite import reproduce
 from .options import PretrainOptions
-from .pretrain import PretrainResult, pretrain
+from .pretrain import pretrain
+from .result import PretrainResult
+from .resume import resume
 from .run import load_run
 from .step import train_step
 
@@ -14,6 +17,8 @@ __all__ = [
     "longest_copied_run",
     "mean_loss",
     "pretrain",
+    "reproduce",
+    "resume",
     "train_step",
     "unigram_cross_entropy",
     "unigram_entropy",

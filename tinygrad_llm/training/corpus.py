@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +43,15 @@ class Corpus:
         words = re.match(r"\s*(\S+(\s+\S+){0,2})", beginning)
         return (words.group(1) if words else beginning)[:40]
 
+    def fingerprint(self) -> dict[str, Any]:
+        """SHA-256 of each text and of all token ids: what decides the batches of a run, besides its options."""
+        ids = np.array([*self.train_ids, -1, *self.val_ids], "<i8")
+        texts = [train + val for train, val in zip(self.train_texts, self.val_texts, strict=True)]
+        return {
+            "texts": [hashlib.sha256(text.encode()).hexdigest() for text in texts],
+            "ids": hashlib.sha256(ids.tobytes()).hexdigest(),
+        }
+
 
 class TrainingWindows:
     """The windows of an epoch, shuffled into batches. len() is the number of batches, the same in every epoch.
@@ -72,13 +83,16 @@ class TrainingWindows:
         return DataLoader([self._every[i] for i in starts], self._batch_size)
 
 
-def read_corpus(files: Sequence[str | os.PathLike[str]], options: PretrainOptions) -> Corpus:
+def read_corpus(
+    files: Sequence[str | os.PathLike[str]], options: PretrainOptions, tokenizer: Tokenizer | None = None
+) -> Corpus:
     """The corpus of these files, or of the bundled story if there are none. DataError names a file that is too short.
 
-    The end of each file is for validation, so that both losses are about the same mixture of texts.
+    The end of each file is for validation, so that both losses are about the same mixture of texts. Without a `tokenizer`,
+    one is made as the options say.
     """
     names, train_texts, val_texts = split_texts(files, options.val_ratio)
-    tokenizer = _make_tokenizer(train_texts, val_texts, options)
+    tokenizer = tokenizer or _make_tokenizer(train_texts, val_texts, options)
     train_ids, val_ids = encode_texts(tokenizer, train_texts), encode_texts(tokenizer, val_texts)
     if len(train_ids) <= options.context_length:
         raise DataError(

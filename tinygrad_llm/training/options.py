@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..errors import ConfigError
@@ -18,6 +18,7 @@ TOKENIZERS = ("bpe", "char", "gpt2")
 # the book's chapter 5.
 _STORY = {"tokenizer": "bpe", "epochs": 6, "batch_size": 8, "lr": 3e-3, "stride": 4}
 _GPT2 = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
+ON_NONFINITE = ("stop", "skip")
 _SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "drop_rate")
 
 
@@ -52,14 +53,21 @@ class PretrainOptions:
     sample_tokens: int = _option("tokens in the sample after each epoch")
     temperature: float = _option("of the samples: 0 takes the likeliest token, 1 the model's own odds")
     top_k: int = _option("of the samples: choose among this many likeliest tokens")
+    save_every: int = _option("steps from one checkpoint to the next; 0: one with each evaluation")
+    keep: int = _option("newest checkpoints that are kept, besides the one with the lowest validation loss")
+    on_nonfinite: str = _option(
+        "a loss or gradient that is not finite: stop the run, or skip the step, up to 10 in a row"
+    )
     seed: int = _option("decides weights, order, dropout and samples; same seed, same run, to the bit")
 
     def __post_init__(self) -> None:
         if self.tokenizer not in TOKENIZERS:
             raise ConfigError(f"tokenizer is {self.tokenizer!r}: use one of {', '.join(TOKENIZERS)}")
-        sizes = ("epochs", "batch_size", "eval_batches", "top_k")
+        if self.on_nonfinite not in ON_NONFINITE:
+            raise ConfigError(f"on_nonfinite is {self.on_nonfinite!r}: use one of {', '.join(ON_NONFINITE)}")
+        sizes = ("epochs", "batch_size", "eval_batches", "top_k", "keep")
         check_size("pretrain", **{name: getattr(self, name) for name in sizes})
-        for name in ("stride", "eval_every", "sample_tokens"):
+        for name in ("stride", "eval_every", "save_every", "sample_tokens"):
             if getattr(self, name) != 0:
                 check_size("pretrain", **{name: getattr(self, name)})
         for name in ("lr", "weight_decay", "max_norm"):
@@ -103,6 +111,9 @@ class PretrainOptions:
             "sample_tokens": 50,
             "temperature": 0.8,
             "top_k": 25,
+            "save_every": 0,
+            "keep": 2,
+            "on_nonfinite": "stop",
             "seed": 123,
         }
         return {"preset": name} | {size: getattr(config, size) for size in _SIZES} | common | recipe
@@ -110,13 +121,7 @@ class PretrainOptions:
     @classmethod
     def for_preset(cls, preset: str = "story", **changes: Any) -> PretrainOptions:
         """The options of a preset with some changed. ConfigError for a name that is no option, with the nearest that is."""
-        names = [option.name for option in fields(cls)]
-        for key in changes:
-            if key not in names:
-                close = difflib.get_close_matches(key, names, 1)
-                raise ConfigError(
-                    f"pretrain has no option {key!r}" + (f": did you mean {close[0]!r}?" if close else "")
-                )
+        _check_names(changes)
         options = cls.defaults(preset) | changes
         if "vocab_size" in changes and options["tokenizer"] != "bpe":
             raise ConfigError(
@@ -124,3 +129,21 @@ class PretrainOptions:
                 f"{options['tokenizer']!r}"
             )
         return cls(**options)
+
+    @classmethod
+    def of_run(cls, training: dict[str, Any]) -> PretrainOptions:
+        """The options in a run's config.json; one that did not exist yet when the run began has its default."""
+        return cls(**cls.defaults(training.get("preset", "story")) | training)
+
+    def changed(self, **changes: Any) -> PretrainOptions:
+        """These options with some changed. ConfigError for a name that is no option, with the nearest that is."""
+        _check_names(changes)
+        return replace(self, **changes)
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    names = [option.name for option in fields(PretrainOptions)]
+    for key in options:
+        if key not in names:
+            close = difflib.get_close_matches(key, names, 1)
+            raise ConfigError(f"pretrain has no option {key!r}" + (f": did you mean {close[0]!r}?" if close else ""))

@@ -8,16 +8,20 @@ from collections.abc import Callable
 
 
 class Progress:
-    """Counts tokens and time. With a terminal on stderr it draws a tqdm bar there; `line` goes to `report` either way."""
+    """Counts tokens and time, from the `tokens` of an earlier session on.
 
-    def __init__(self, total_tokens: int, report: Callable[[str], None]) -> None:
+    With a terminal on stderr it draws a tqdm bar there; `line` goes to `report` either way.
+    """
+
+    def __init__(self, total_tokens: int, report: Callable[[str], None], tokens: int = 0) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped]  # here, so that it is loaded by a run and not by the package
 
         self._tqdm, self._report = tqdm, report
-        self.total_tokens, self.tokens = total_tokens, 0
+        self.total_tokens, self.tokens, self._before = total_tokens, tokens, tokens
         self._start = time.perf_counter()
         self._bar = tqdm(
             total=total_tokens,
+            initial=tokens,
             unit=" tokens",
             unit_scale=True,
             dynamic_ncols=True,
@@ -32,11 +36,13 @@ class Progress:
 
     @property
     def tokens_per_second(self) -> float:
-        return self.tokens / max(self.seconds, 1e-9)
+        return (self.tokens - self._before) / max(self.seconds, 1e-9)
 
     def __str__(self) -> str:
-        left = (self.total_tokens - self.tokens) / self.tokens_per_second if self.tokens else 0
-        return f"{self.tokens_per_second:,.0f} tokens/s  {left:.0f} s left" if self.tokens else ""
+        if self.tokens == self._before:
+            return ""
+        left = (self.total_tokens - self.tokens) / self.tokens_per_second
+        return f"{self.tokens_per_second:,.0f} tokens/s  {left:.0f} s left"
 
     def advance(self, tokens: int, loss: float) -> None:
         """Another step is done."""

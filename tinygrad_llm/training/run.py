@@ -1,94 +1,99 @@
 """The folder of a run: what is in it, how it is begun, written and read.
 
-config.json         the model's sizes and every option of the run
-model.safetensors   the weights, under the book's names
-tokenizer.txt       written by the tokenizer itself
-metrics.jsonl       one line for each evaluation
-samples.txt         what the model wrote after each epoch
-loss.png            the losses as a picture
+config.json          the model's sizes, every option of the run, its files, and what was changed when it was resumed
+tokenizer.txt        written by the tokenizer itself
+metrics.jsonl        one line for each evaluation
+samples.txt          what the model wrote after each epoch
+step-000100/, latest the checkpoints: see checkpoint.py
+loss.png             the losses as a picture
+model.safetensors    the weights at the end, under the book's names: written last
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ConfigError, StateDictError
 from ..models.gpt import GPTConfig, GPTModel
 from ..text import Tokenizer, load_tokenizer
+from ..text.tokenizers import TOKENIZER_FILE
+from .arrays import encode_arrays, read_arrays
+from .checkpoint import MODEL_FILE, load_weights
+from .files import lock, remove_stale, replace_file, storing
 
-CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
+CONFIG_FILE = "config.json"
 METRICS_FILE, SAMPLES_FILE, PLOT_FILE = "metrics.jsonl", "samples.txt", "loss.png"
 
 
+@contextmanager
+def new_run(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> Iterator[Path | None]:
+    """`start_run` in a folder that nobody else writes into until the block ends: gives what it returns."""
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):  # a run that is under way stays where it is
+        previous = start_run(folder, config, tokenizer)
+        if previous is None:
+            yield None
+            return
+    with lock(folder):
+        yield previous
+
+
 def start_run(folder: str | os.PathLike[str], config: dict[str, Any], tokenizer: Tokenizer) -> Path | None:
-    """Make the folder and write what is known before training. A finished run already there is kept beside it as
+    """Make the folder and write what is known before training. A run already there that has saved weights is kept beside it as
     `folder.1`, `folder.2`, ...: that path is returned. CheckpointError if the folder holds something else or cannot be
     written.
     """
     folder, previous = Path(folder), None
-    try:
-        if folder.is_dir() and any(folder.iterdir()):
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder)
+        if any(folder.iterdir()):
             if not _is_run(folder):
                 raise CheckpointError(f"{folder}: holds files that are not those of a run: choose another folder")
-            if (folder / MODEL_FILE).exists():
+            if (folder / MODEL_FILE).exists() or any(path.is_dir() for path in folder.iterdir()):
                 previous = _free_name(folder)
                 folder.rename(previous)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+                folder.mkdir()
+        write_config(folder, config)  # first: from now on it is a run
         for name in (METRICS_FILE, SAMPLES_FILE):
-            (folder / name).write_text("", encoding="utf-8")
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder}: cannot be written: {error.strerror or error}: choose another folder"
-        ) from error
+            (folder / name).write_bytes(b"")
     tokenizer.save(folder)
     return previous
 
 
-def append(path: Path, text: str) -> None:
-    """Add `text` to a file of the run; it is there even if the run dies."""
-    try:
-        with path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    replace_file(folder / CONFIG_FILE, [(json.dumps(config, indent=2) + "\n").encode()])
 
 
 def save_model(folder: str | os.PathLike[str], model: GPTModel) -> None:
     """Write the weights; the file is complete or not there, and an older one stays until the new one is."""
-    from safetensors import SafetensorError  # here, so that it is not loaded with the package
-    from safetensors.numpy import save_file
-
-    path = Path(folder, MODEL_FILE)
-    unfinished = path.with_suffix(".tmp")
-    try:
-        save_file({name: parameter.data for name, parameter in model.named_parameters()}, unfinished)
-        umask = os.umask(0)
-        os.umask(umask)
-        unfinished.chmod(0o666 & ~umask)  # safetensors makes it readable for the owner alone
-        unfinished.replace(path)
-    except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+    arrays = {name: parameter.data for name, parameter in model.named_parameters()}
+    replace_file(Path(folder, MODEL_FILE), encode_arrays(arrays))
 
 
 def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, Tokenizer]:
-    """The model, ready to write (in evaluation mode), and its tokenizer. CheckpointError naming the file that is wrong."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    """The model, ready to write (in evaluation mode), and its tokenizer. CheckpointError naming the file that is wrong.
 
+    The weights of a run that is not finished are those of its newest checkpoint.
+    """
     config = load_config(folder)
     path = Path(folder, MODEL_FILE)
+    weights = read_arrays(path) if path.exists() else load_weights(Path(folder))
+    if weights is None:
+        raise CheckpointError(f"{path}: not there: the run was stopped before it saved its weights")
     try:
         model = GPTModel(GPTConfig(**config["model"] | {"init": "zeros"}))
-        model.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: not there: the run was stopped before it saved its weights") from None
-    except (OSError, SafetensorError, StateDictError, ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: does not fit {CONFIG_FILE}, or is damaged: {error}") from error
+        model.load_state_dict(weights)
+    except (StateDictError, ConfigError, TypeError) as error:
+        raise CheckpointError(f"{path}: does not fit {CONFIG_FILE}: {error}") from error
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise CheckpointError(
@@ -113,6 +118,15 @@ def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "training")):
         raise CheckpointError(f"{path}: not the configuration of a run")
     return config
+
+
+def tokenizer_sum(folder: Path) -> str:
+    """SHA-256 of tokenizer.txt: which tokenizer this is."""
+    return hashlib.sha256((folder / TOKENIZER_FILE).read_bytes()).hexdigest()
+
+
+def resume_command(folder: Path) -> str:
+    return f"tinygrad-llm pretrain --resume {shlex.quote(str(folder))}"
 
 
 def _is_run(folder: Path) -> bool:

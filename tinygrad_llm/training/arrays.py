@@ -1,0 +1,51 @@
+"""Arrays in safetensors files: 8 bytes that give the length of a header, the header (JSON), and the numbers.
+
+The one writer and the one reader of the package's own files. The writer makes no copy of the numbers, so that they can be
+hashed while they are written; the reader is the safetensors library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import CheckpointError, CorruptCheckpoint, DTypeError
+
+_WORDS = {"float32": "F32", "float64": "F64", "int64": "I64"}
+
+
+def encode_arrays(arrays: Mapping[str, np.ndarray]) -> list[bytes | memoryview]:
+    """What to write one after the other: the header, and the bytes of each array. DTypeError for a dtype of other things."""
+    header, parts, offset = {}, [], 0
+    for name, array in arrays.items():
+        if array.dtype.name not in _WORDS:
+            raise DTypeError(f"{name} is {array.dtype}: files are written of {', '.join(_WORDS)}")
+        plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        header[name] = {
+            "dtype": _WORDS[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + plain.nbytes],
+        }
+        parts.append(plain.reshape(-1).view(np.uint8).data)
+        offset += plain.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8
+    return [len(text).to_bytes(8, "little") + text, *parts]
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Name -> array. CorruptCheckpoint for a file that is not whole, CheckpointError for one that cannot be read."""
+    from safetensors import SafetensorError  # here, so that it is not loaded with the package
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CorruptCheckpoint(f"{path}: missing") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CorruptCheckpoint(f"{path}: damaged: {error}") from error

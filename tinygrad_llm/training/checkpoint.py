@@ -1,0 +1,263 @@
+"""Checkpoints: everything that decides how a run goes on, in a folder of the run. Nothing in them is pickled.
+
+RUN/latest                            the name of the newest checkpoint
+RUN/step-000100/model.safetensors     the weights after 100 steps, under the book's names
+RUN/step-000100/optimizer.safetensors AdamW's two moments of each weight: "0.m", "0.v", "1.m", ...
+RUN/step-000100/trainer_state.json    where the run is (TrainerState), and what it is a run of
+RUN/step-000100/SHA256SUMS            written last; `sha256sum -c SHA256SUMS` checks the others
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError, CorruptCheckpoint, StorageError
+from .arrays import encode_arrays, read_arrays
+from .files import new_folder, remove_folder, replace_file, room, write_file
+
+FORMAT = 1
+LATEST_FILE = "latest"
+MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
+STATE_FILE, SUMS_FILE = "trainer_state.json", "SHA256SUMS"
+_FOLDER = re.compile(r"step-(\d{6,})")
+_SUM = re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
+
+
+@dataclass
+class TrainerState:
+    """Where a run is, as plain data: all that weights and optimizer do not know."""
+
+    step: int = 0  # steps taken
+    epoch: int = 0  # the epoch under way or just over; 0 before the first
+    epoch_batches: int = 0  # batches of that epoch
+    batch: int = 0  # those of them that are done
+    tokens: int = 0
+    skipped: int = 0  # steps in which nothing was learned, for a loss or gradient that was not finite
+    skipped_in_a_row: int = 0
+    recorded: bool = False  # whether the evaluation and the sample that are due after this step are in the logs
+    val_loss: float | None = None  # at the last evaluation
+    log_bytes: dict[str, int] = field(default_factory=dict)  # how much of each log was written up to here
+    epoch_rng: dict[str, Any] = field(default_factory=dict)  # the generator before it shuffled the epoch
+    rng: dict[str, Any] = field(default_factory=dict)  # the generator after `step` steps
+
+    @property
+    def epoch_is_over(self) -> bool:
+        return self.batch == self.epoch_batches
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds. `about` is what the run was when it was written: model, training, data, tokenizer, ..."""
+
+    folder: Path
+    state: TrainerState
+    weights: dict[str, np.ndarray]
+    optimizer: dict[str, Any]  # as AdamW.load_state_dict takes it
+    about: dict[str, Any]
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    return run / f"step-{step:06}"
+
+
+def write_checkpoint(
+    folder: Path,
+    weights: Mapping[str, np.ndarray],
+    optimizer: Mapping[str, Any],
+    state: TrainerState,
+    about: Mapping[str, Any],
+    **more: Mapping[str, np.ndarray],
+) -> None:
+    """Write a folder whole, or not at all (StorageError). `more`: arrays for files of their own.
+
+    The numbers are hashed by other threads while they are written, from where they are: nothing is copied.
+    """
+    optimizer = dict(optimizer)
+    arrays = {"model": weights, "optimizer": optimizer.pop("moments"), **more}
+    versions = {"tinygrad_llm": version("tinygrad-llm"), "numpy": np.__version__, "python": platform.python_version()}
+    record = {"format": FORMAT, "state": asdict(state), "optimizer": optimizer, **about, "versions": versions}
+    files: dict[str, list[Any]] = {f"{name}.safetensors": encode_arrays(each) for name, each in arrays.items()}
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
+    files[STATE_FILE] = [f"{{\n{lines}\n}}\n".encode()]
+    n_bytes = sum(len(part) for parts in files.values() for part in parts)
+    with new_folder(folder, n_bytes) as unfinished, ThreadPoolExecutor() as pool:
+        sums = {name: pool.submit(_hash, parts) for name, parts in files.items()}
+        for name, parts in files.items():
+            write_file(unfinished / name, parts)
+        text = "".join(f"{sum.result()}  {name}\n" for name, sum in sums.items())
+        write_file(unfinished / SUMS_FILE, [text.encode()])
+
+
+def save_checkpoint(run: Path, keep: int, state: TrainerState, **contents: Any) -> Path:
+    """Write the checkpoint of this step, point `latest` to it, and remove those that are not to be kept."""
+    folder = checkpoint_folder(run, state.step)
+    write_checkpoint(folder, state=state, **contents)
+    replace_file(run / LATEST_FILE, [f"{folder.name}\n".encode()])
+    prune(run, keep, state.step)
+    return folder
+
+
+def check_room(run: Path, n_parameters: int, keep: int, report: Callable[[str], None]) -> None:
+    """StorageError where the disk has no room for one checkpoint and the final weights; a report if not for all of them."""
+    weights, checkpoint = 4 * n_parameters, 12 * n_parameters
+    there = room(run)
+    kept = keep + 2 - (len(list_checkpoints(run)) if run.is_dir() else 0)  # with the best, and the one that is written
+    if there < checkpoint + weights:
+        raise StorageError(
+            f"{run}: a checkpoint and the final weights take {checkpoint + weights:,} bytes, {there:,} are free on this disk: "
+            "free space there, or choose another folder"
+        )
+    if there < kept * checkpoint + weights:
+        report(
+            f"{run}: the checkpoints of this run will take {kept * checkpoint + weights:,} bytes, {there:,} are free on this "
+            f"disk: free space there, or keep fewer than {keep}."
+        )
+
+
+def prune(run: Path, keep: int, step: int) -> None:
+    """Keep the `keep` newest checkpoints and the one with the lowest validation loss.
+
+    What is newer than `step` belongs to a run that was given up when this one went on from an earlier checkpoint.
+    """
+    there = [folder for folder in list_checkpoints(run) if step_of(folder) <= step]  # newest first
+    losses = {folder: loss for folder in reversed(there) if (loss := _val_loss(folder)) is not None}
+    kept = {*there[:keep], *([min(losses, key=lambda folder: losses[folder])] if losses else [])}
+    for folder in list_checkpoints(run):
+        if folder not in kept:
+            remove_folder(folder)
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """The folders of all checkpoints of a run, valid or not, the newest first."""
+    folders = [path for path in run.iterdir() if _FOLDER.fullmatch(path.name) and path.is_dir()]
+    return sorted(folders, key=step_of, reverse=True)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def newest_checkpoint(
+    run: Path, check: Callable[[Path], Any], report: Callable[[str], None] = lambda line: None
+) -> Path | None:
+    """The checkpoint that `latest` names, or the newest other one that `check` has nothing against; None if there is none.
+
+    What is wrong with those before it is reported. CorruptCheckpoint when something is wrong with each.
+    """
+    folders = list_checkpoints(run)
+    try:
+        name = (run / LATEST_FILE).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        name = ""
+    latest = run / name
+    problems = []
+    if latest in folders:
+        folders = [latest, *(folder for folder in folders if folder != latest)]
+    elif folders and name:
+        problems.append(f"{run / LATEST_FILE} names {ascii(name)[:40]}, which is not there")
+    for folder in folders:
+        try:
+            check(folder)
+        except CorruptCheckpoint as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            report(f"{problem}: {folder.name} is used instead.")
+        return folder
+    if problems:
+        raise CorruptCheckpoint("; ".join(problems))
+    return None
+
+
+def verify_checkpoint(folder: Path, weights_only: bool = False) -> None:
+    """CorruptCheckpoint, naming the file, where one is missing or not, to the bit, what was written."""
+    sums = folder / SUMS_FILE
+    try:
+        text = sums.read_bytes().decode("ascii")
+    except FileNotFoundError:
+        raise CorruptCheckpoint(f"{sums}: missing") from None
+    except UnicodeDecodeError as error:
+        raise CorruptCheckpoint(f"{sums}: damaged: {error}") from None
+    matches = [_SUM.fullmatch(line) for line in text.removesuffix("\n").split("\n")]
+    expected = {match[2]: match[1] for match in matches if match}
+    if len(expected) != len(matches) or not text.endswith("\n"):
+        raise CorruptCheckpoint(f"{sums}: damaged: not lines of a sum and the name of a file")
+    for name in [MODEL_FILE] if weights_only else sorted({MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, *expected}):
+        if name not in expected:
+            raise CorruptCheckpoint(f"{sums}: damaged: says nothing of {name}")
+        if not (folder / name).is_file():
+            raise CorruptCheckpoint(f"{folder / name}: missing")
+        if _hash_file(folder / name) != expected[name]:
+            raise CorruptCheckpoint(f"{folder / name}: damaged: its sum is not that in {SUMS_FILE}")
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint that `verify_checkpoint` found whole. CheckpointError for one of a newer format."""
+    record = read_state(folder)
+    optimizer = record.pop("optimizer") | {"moments": read_arrays(folder / OPTIMIZER_FILE)}
+    state = TrainerState(**record.pop("state"))
+    return Checkpoint(folder, state, read_arrays(folder / MODEL_FILE), optimizer, record)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The contents of trainer_state.json. CorruptCheckpoint if it is not that, CheckpointError for a newer format."""
+    path = folder / STATE_FILE
+    try:
+        record = json.loads(path.read_bytes())
+        newer = record["format"] > FORMAT
+    except FileNotFoundError:
+        raise CorruptCheckpoint(f"{path}: missing") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptCheckpoint(f"{path}: damaged: {error}") from None
+    if newer:
+        raise CheckpointError(
+            f"{path}: written by format {record['format']}, this reads up to {FORMAT}: use a newer tinygrad_llm"
+        )
+    return record
+
+
+def load_weights(run: Path, report: Callable[[str], None] = lambda line: None) -> dict[str, np.ndarray] | None:
+    """The weights of the newest checkpoint where they are whole, whatever became of the other files; None without one."""
+    folder = newest_checkpoint(run, _verify_weights, report)
+    return None if folder is None else read_arrays(folder / MODEL_FILE)
+
+
+def _verify_weights(folder: Path) -> None:
+    if (folder / SUMS_FILE).exists():
+        verify_checkpoint(folder, weights_only=True)
+    else:
+        read_arrays(folder / MODEL_FILE)
+
+
+def _val_loss(folder: Path) -> float | None:
+    try:
+        return read_state(folder)["state"]["val_loss"]
+    except (CheckpointError, OSError, KeyError, TypeError):  # damaged, or of a newer format
+        return None
+
+
+def _hash(parts: list[Any]) -> str:
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part)
+    return sha.hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(partial(file.read, 2**20), b""):
+            sha.update(block)
+    return sha.hexdigest()

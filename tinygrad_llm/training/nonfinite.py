@@ -1,0 +1,68 @@
+"""A step whose loss or gradient is not finite: what it takes to see it happen again.
+
+RUN/nonfinite-step-000123/ is a checkpoint of the moment before step 123, weights untouched, and batch.safetensors beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..errors import NonFiniteError, StorageError
+from ..models.gpt import GPTConfig, GPTModel
+from ..optim import AdamW
+from ..rng import Generator, use_generator
+from .arrays import read_arrays
+from .checkpoint import load_checkpoint, verify_checkpoint, write_checkpoint
+from .step import train_step
+
+if TYPE_CHECKING:
+    from .loop import TrainingLoop
+
+_BATCH_FILE = "batch.safetensors"
+
+
+def leave_evidence(loop: TrainingLoop, ids: Any, targets: Any, error: NonFiniteError) -> NoReturn:
+    """Write the folder, and raise the error with its name; `loop.state.rng` is from before the step."""
+    step = loop.state.step + 1
+    folder = loop.folder / f"nonfinite-step-{step:06}"
+    try:
+        write_checkpoint(
+            folder,
+            weights={name: parameter.data for name, parameter in loop.model.named_parameters()},
+            optimizer=loop.optimizer.state_dict(),
+            state=loop.state,
+            about=loop.about | {"error": str(error)},
+            batch={"ids": ids, "targets": targets},
+        )
+        hint = f"tinygrad_llm.training.reproduce({str(folder)!r}) takes the step again"
+    except StorageError as problem:
+        hint = f"what led to it could not be kept ({problem})"
+    raise NonFiniteError(f"step {step}: {error}; no weight was changed, and {hint}") from error
+
+
+def reproduce(folder: str | os.PathLike[str], *, threads: int | None = None) -> float:
+    """Take the step again that left `folder`, RUN/nonfinite-step-...: the same NonFiniteError, to the bit.
+
+    In a debugger, or within `with tg.debug.anomaly():`, it shows the op in which the first NaN or infinity appears.
+    Returns the loss in case this step, here, is finite.
+    """
+    folder = Path(folder)
+    verify_checkpoint(folder)
+    checkpoint = load_checkpoint(folder)
+    options, batch = checkpoint.about["training"], read_arrays(folder / _BATCH_FILE)
+    model = GPTModel(GPTConfig(**checkpoint.about["model"] | {"init": "zeros"}))
+    model.load_state_dict(checkpoint.weights)
+    optimizer = AdamW(model.parameters(), lr=options["lr"])
+    optimizer.load_state_dict(checkpoint.optimizer)
+    with use_generator(Generator(0)) as rng:
+        rng.set_state(checkpoint.state.rng)
+        return train_step(
+            model,
+            optimizer,
+            batch["ids"],
+            batch["targets"],
+            max_norm=options["max_norm"] or float("inf"),
+            threads=threads,
+        )

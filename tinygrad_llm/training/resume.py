@@ -1,0 +1,194 @@
+"""Going on with a run that was interrupted or killed, or that is to be longer than planned.
+
+resume("runs/story")                                  # as if nothing had happened, to the bit
+resume("runs/story", epochs=12, lr=1e-3)              # what is to be different is said, and noted in config.json
+resume("runs/story", "longer.txt")                    # with other text, from the beginning of the epoch under way
+resume("runs/story", weights_only=True)               # a new run from these weights; the old one is kept beside it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, ConfigError, ConfigMismatch, DataError
+from ..models.gpt import GPTModel
+from ..rng import Generator, use_generator
+from ..text import load_tokenizer
+from .arrays import read_arrays
+from .checkpoint import (
+    MODEL_FILE,
+    Checkpoint,
+    check_room,
+    load_checkpoint,
+    load_weights,
+    newest_checkpoint,
+    verify_checkpoint,
+)
+from .corpus import Corpus, TrainingWindows, read_corpus
+from .files import check_writable, lock, remove_stale, truncate
+from .loop import TrainingLoop
+from .memory import check_memory, explain_memory
+from .options import PretrainOptions
+from .pretrain import begin
+from .result import PretrainResult
+from .run import CONFIG_FILE, METRICS_FILE, load_config, tokenizer_sum, write_config
+
+_FIXED = ("preset", "tokenizer", "vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "seed")
+
+
+def resume(
+    run: str | os.PathLike[str],
+    *files: str | os.PathLike[str],
+    weights_only: bool = False,
+    report: Callable[[str], None] = print,
+    **changes: Any,
+) -> PretrainResult:
+    """Go on with the run in folder `run` from its newest whole checkpoint; without changes, to the bit as if never stopped.
+
+    `files` and `changes` (options of PretrainOptions) are what is to be different from now on; they are noted in config.json.
+    The learning rate then follows the schedule of all steps, those taken included. Where the batches change, the epoch under
+    way begins again. With `weights_only` a new run begins from these weights, with a new optimizer and schedule, and the old
+    folder is kept beside it.
+
+    ConfigMismatch, with the differences, for another architecture, tokenizer or seed; DataError for a text that is no longer
+    what it was, unless it is among `files`; CorruptCheckpoint where no checkpoint is whole.
+    """
+    folder = Path(run)
+    config = load_config(folder)
+    try:
+        before = PretrainOptions.of_run(config["training"])
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: not the configuration of a run: {error}") from error
+    options = before.changed(**changes)
+    _refuse(folder, {name: (getattr(before, name), getattr(options, name)) for name in _FIXED})
+    names = [str(file) for file in files or config.get("files", [])]
+    with lock(folder):
+        remove_stale(folder)
+        if not weights_only and (found := newest_checkpoint(folder, verify_checkpoint, report)) is not None:
+            return _go_on(folder, load_checkpoint(found), config, before, options, names, bool(files), report)
+        weights = load_weights(folder, report)
+        if weights is None and (folder / MODEL_FILE).exists():
+            weights = read_arrays(folder / MODEL_FILE)
+    if weights_only and weights is None:
+        raise CheckpointError(f"{folder}: no weights there: the run was stopped before it saved any")
+    if weights is not None and not weights_only:
+        raise CheckpointError(
+            f"{folder}: no checkpoint there, only weights: weights_only (--weights-only) begins a new run from them"
+        )
+    # Killed before its first checkpoint, a run is the same from its beginning.
+    corpus = read_corpus(names, options, load_tokenizer(folder) if weights_only else None)
+    _check_data(names, corpus, config, bool(files))
+    return begin(folder, names, options, corpus, report, weights)
+
+
+def _go_on(
+    folder: Path,
+    checkpoint: Checkpoint,
+    config: dict[str, Any],
+    before: PretrainOptions,
+    options: PretrainOptions,
+    files: list[str],
+    chosen: bool,
+    report: Callable[[str], None],
+) -> PretrainResult:
+    """Everything is checked before anything in the folder is changed."""
+    corpus = read_corpus(files, options, load_tokenizer(folder))
+    _check_data(files, corpus, config, chosen)
+    model_config = options.model_config(corpus.tokenizer.vocab_size)
+    now = model_config.to_dict() | {"tokenizer.txt": tokenizer_sum(folder), "dtype": "float32"}
+    then = checkpoint.about["model"] | {
+        "tokenizer.txt": checkpoint.about["tokenizer"],
+        "dtype": checkpoint.about["dtype"],
+    }
+    _refuse(folder, {name: (then.get(name), now[name]) for name in now if name != "drop_rate"})
+    check_memory(model_config, options.batch_size)
+    check_room(folder, model_config.n_parameters(), options.keep, report)
+    check_writable(folder)
+    windows = TrainingWindows(corpus.train_ids, options)
+    metrics = _read_metrics(folder, checkpoint)
+    with explain_memory(model_config, options.batch_size), use_generator(Generator(0)):
+        model = GPTModel(replace(model_config, init="zeros"))
+        model.config = model_config
+        loop = TrainingLoop(options, corpus, windows, model, folder, report)
+        loop.restore(checkpoint, metrics)
+        state = loop.state
+        if loop.total_steps < state.step or options.epochs < state.epoch:
+            raise ConfigError(f"{folder}: epochs is {options.epochs}: the run is in epoch {state.epoch}")
+        if loop.total_steps == state.step and (folder / MODEL_FILE).exists():
+            raise ConfigError(
+                f"{folder}: the run has finished its {options.epochs} epochs: to go on, give more (epochs, --epochs)"
+            )
+        for name, n_bytes in state.log_bytes.items():
+            truncate(folder / name, n_bytes)
+        report(f"Going on after step {state.step} of {loop.total_steps}.")
+        if changes := _changes(before, options, config, files, corpus):
+            for name, (old, new) in changes.items():
+                report(f"  {name}: {old} until now, {new} from here on")
+            report(f"  the learning rate of the next step is {loop.schedule(state.step):.3g}")
+            noted = [*config.get("changes", []), {"step": state.step} | changes]
+            training, data = asdict(options), corpus.fingerprint()
+            write_config(
+                folder,
+                config
+                | {"model": model_config.to_dict(), "training": training}
+                | {"files": files, "data": data, "changes": noted},
+            )
+        (folder / MODEL_FILE).unlink(
+            missing_ok=True
+        )  # the weights at the end of a shorter run; the checkpoint has them
+        return loop.run()
+
+
+def _refuse(folder: Path, pairs: dict[str, tuple]) -> None:
+    differences = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if differences:
+        table = "; ".join(
+            f"{name}: {_brief(old)} there, {_brief(new)} here" for name, (old, new) in differences.items()
+        )
+        raise ConfigMismatch(f"{folder}: a run cannot go on as another one ({table}): begin a new run", differences)
+
+
+def _check_data(files: list[str], corpus: Corpus, config: dict[str, Any], chosen: bool) -> None:
+    """DataError if a text is not what it was, unless the files were chosen anew."""
+    if chosen or "data" not in config:
+        return
+    texts = corpus.fingerprint()["texts"]
+    changed = [
+        name
+        for name, old, new in zip(files or ["the bundled story"], config["data"]["texts"], texts, strict=True)
+        if old != new
+    ]
+    if changed:
+        raise DataError(
+            f"{', '.join(changed)}: not the text any more that this run began with: put it back, or name the file to go on with "
+            "the text as it is now"
+        )
+
+
+def _changes(
+    before: PretrainOptions, options: PretrainOptions, config: dict[str, Any], files: list[str], corpus: Corpus
+) -> dict[str, list]:
+    """name -> [what it was, what it is from now on]."""
+    old, new = asdict(before), asdict(options)
+    changes = {name: [old[name], new[name]] for name in old if old[name] != new[name]}
+    if config["files"] != files or config["data"]["texts"] != corpus.fingerprint()["texts"]:
+        changes["files"] = [config["files"], files]
+    return changes
+
+
+def _read_metrics(folder: Path, checkpoint: Checkpoint) -> list[dict[str, float]]:
+    path, n_bytes = folder / METRICS_FILE, checkpoint.state.log_bytes[METRICS_FILE]
+    try:
+        return [json.loads(line) for line in path.read_bytes()[:n_bytes].splitlines()]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}: put it back as it was") from error
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text[:12] + "..." if len(text) > 24 else text
