@@ -4,14 +4,17 @@ tensor at a time.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+
+from ..errors import CorruptCheckpoint
 
 Self = TypeVar("Self", bound="TensorSource")  # typing.Self came with Python 3.11
 
@@ -67,3 +70,25 @@ def printable(name: str, width: int = 80) -> str:
     """A name from a file, safe for a terminal: in quotes, escaped and cut."""
     shown = ascii(name[: width + 1])
     return shown if len(name) <= width else f"{shown[:width]}...' ({len(name):,} characters)"
+
+
+def stored_dtype(name: str, byteorder: Literal["<", ">"] = "<") -> np.dtype:
+    """How the numbers of a type, by NumPy's name or "bfloat16", lie in a file."""
+    return np.dtype({"bfloat16": "uint16", "bool": "uint8"}.get(name, name)).newbyteorder(byteorder)
+
+
+def widen(stored: np.ndarray, name: str) -> np.ndarray:
+    """What `TensorSource.read` gives, from an array of `stored_dtype(name)`; no copy where there is nothing to change."""
+    if name == "bfloat16":
+        return widen_bfloat16(stored)
+    native = {"float16": "float32"}.get(name, name)
+    return stored.astype(native, copy=False)
+
+
+def check_shape(shape: tuple[int, ...], itemsize: int) -> int:
+    """How many bytes an array takes that NumPy can make; CorruptCheckpoint if it cannot."""
+    if len(shape) > 32 or any(n < 0 for n in shape) or math.prod(max(n, 1) for n in shape) * itemsize >= 1 << 63:
+        raise CorruptCheckpoint(
+            f"{len(shape)} sizes, {str(list(shape[:8]))[1:-1]}{', ...' * (len(shape) > 8)}: no array has these"
+        )
+    return math.prod(shape) * itemsize
