@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 import tracemalloc
 
 import numpy as np
@@ -162,6 +163,40 @@ def test_one_thread_and_many_give_the_same_bits(b, drop_rate):
         for name, array in weights.items():
             assert array.tobytes() == runs[0][1][name].tobytes(), name
     assert len(set(runs[0][0])) == 4  # it learned, so the equality says something
+
+
+def test_gradients_are_added_in_the_order_of_the_shards_whichever_is_ready_first():
+    class SlowAtFirst(GPTModel):
+        def forward(self, ids):
+            if ids[0, 0] == 0:
+                time.sleep(0.1)
+            return super().forward(ids)
+
+    ids, targets = make_batch(3, 32)
+    ids[0, 0], ids[1:, 0] = 0, 1
+    weights = []
+    for threads in (1, 3):
+        tg.manual_seed(7)
+        model = SlowAtFirst(make_model().config)
+        optimizer = SGD(model.parameters(), lr=1.0)
+        train_step(model, optimizer, ids, targets, max_norm=1e-3, accumulate=3, threads=threads)
+        weights.append(model.state_dict())
+    for name, array in weights[0].items():
+        np.testing.assert_array_equal(weights[1][name], array, err_msg=name)
+
+
+def test_gradients_are_handed_over_as_soon_as_they_are_complete():
+    model, (ids, targets) = make_model(), make_batch(1, 32)
+    loss, into, seen = tg.ops.cross_entropy(model(ids), targets=targets), {}, []
+    for step in loss.backward_steps(into=into):
+        seen.append((step.op, len(into)))
+        if step.op == "attention":
+            assert model.out_head.weight in into
+            assert model.tok_emb.weight not in into
+    assert len(into) == sum(1 for _ in model.parameters())
+    counts = [n for _, n in seen]
+    assert counts == sorted(counts)
+    assert counts[-1] >= len(into) - 2  # all but the embeddings
 
 
 def test_shared_rows_give_the_same_bits_and_the_right_gradients(monkeypatch):

@@ -19,11 +19,12 @@ import numpy as np
 from .errors import DTypeError, GraphError, ShapeError
 from .tape.check import freeze
 from .tape.display import describe
-from .tape.node import Node, recorded
+from .tape.node import Node, last_uses, recorded
 from .tape.observer import observers
 from .tape.operators import Operators, registry
 from .tape.places import CONTEXT, caller
 from .tape.step import Step, Walk
+from .tape.watch import mark
 from .tape.why import Origin, note_detached, why_no_grad
 
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
@@ -92,32 +93,39 @@ class Op:
         dtype: np.dtype | None = None
         arrays: list[Any] = []
         parents: list[Node | Tensor | None] = []
-        wanted = adapt = constant = False
+        wanted = adapt = constant = outside = False
         for x in inputs:
-            array, parent = x, None  # type: Any, Node | Tensor | None
             if isinstance(x, Tensor):
-                array, parent = x.data, x.node
-                if parent is None and x.requires_grad:
-                    parent = x
+                array, parent = x.data, x.node  # type: Any, Node | Tensor | None
+                if parent is None:
+                    outside = True
+                    if x.requires_grad:
+                        wanted, parent = True, x
+                    else:
+                        constant = True
+                else:
+                    wanted, outside = True, outside or array.base is not None
                 if array.dtype is not dtype:
                     dtype = self._join(dtype, array.dtype)
-            if parent is None:
-                constant = True
+                    adapt = adapt or array.dtype is not dtype
             else:
-                wanted = True
-            adapt = adapt or array is x or array.dtype is not dtype
+                array, parent = x, None
+                adapt = constant = outside = True
             arrays.append(array)
             parents.append(parent)
         if adapt:
             arrays = [None if array is None else _as_array(array, dtype) for array in arrays]
-        for key, value in options.items():
-            if isinstance(value, Tensor):
-                options[key] = np.asarray(value)  # refused where it would lose a gradient
+        if options:
+            for key, value in options.items():
+                if isinstance(value, Tensor):
+                    options[key] = np.asarray(value)  # refused where it would lose a gradient
+            outside = True
         record = wanted and _recording.get()
         kept = freeze(options) if record and self.draws else options
         watching = observers.get()
-        for observer in watching:
-            observer.before_forward(self)
+        if watching:
+            for observer in watching:
+                observer.before_forward(self)
         out, saved = _quiet.copy().run(self.forward, *arrays, **options)
         if type(out) is not np.ndarray:
             out = np.asarray(out)
@@ -129,10 +137,13 @@ class Op:
                     "a NumPy float64 scalar widens the whole graph"
                 )
             if not self.view or out.base is None:
-                out.flags.writeable = False
-            node = Node(self, parents, saved, arrays, kept, constant, out)
-        for observer in watching:
-            observer.after_forward(self, inputs, arrays, options, out, node)
+                out.setflags(write=False)
+            marks = mark(saved, [*arrays, *options.values()]) if outside and saved else ()
+            constants = [a if p is None else None for a, p in zip(arrays, parents, strict=True)] if constant else None
+            node = Node(self, parents, saved, marks, kept, constants, out.shape, out.dtype)
+        if watching:
+            for observer in watching:
+                observer.after_forward(self, inputs, arrays, options, out, node)
         return _tensor(out, node, None if record else _paused.get())
 
     def _join(self, found: np.dtype | None, dtype: np.dtype) -> np.dtype | None:
@@ -225,8 +236,9 @@ class Tensor(Operators):
     ) -> None:
         """Add dL/d(leaf) to `.grad` of every leaf that this tensor was made from; L is this scalar, or sum(gradient * this).
 
-        The graph is freed as it is walked, unless `retain_graph`. With `into`, the gradients of the leaves are put into that
-        dictionary and `.grad` is left alone. An exception on the way leaves every `.grad` as it was.
+        The graph is freed as it is walked, unless `retain_graph`. With `into`, the gradient of each leaf is put into that
+        dictionary, or added to what is there, as soon as it is complete, and `.grad` is left alone. An exception on the way
+        leaves every `.grad` as it was.
         """
         for _ in self.backward_steps(gradient, retain_graph=retain_graph, into=into, reuse=not retain_graph):
             pass
@@ -249,6 +261,7 @@ class Tensor(Operators):
         gradients: dict[Any, np.ndarray] = {root: self._seed(gradient)}
         borrowed = {root}  # whose gradient may still be somebody else's array
         nodes = recorded(root)
+        complete = {} if into is None else last_uses(nodes)  # an exception must leave every .grad as it was
         walk, watching = Walk(nodes), observers.get()
         for i, node in enumerate(reversed(nodes)):
             g = gradients.pop(node, None)
@@ -256,20 +269,23 @@ class Tensor(Operators):
                 continue  # no gradient came back this far
             if node.hooks is not None:
                 g = node.through_hooks(g)
-            for observer in watching:
-                observer.before_backward(node)
+            if watching:
+                for observer in watching:
+                    observer.before_backward(node)
             op = node.op
             options: dict[str, Any] = {}
-            if "needs" in op.takes:
-                options["needs"] = tuple(parent is not None for parent in node.parents)
-            if "reuse" in op.takes:
-                options["reuse"] = reuse
+            if op.takes:
+                if "needs" in op.takes:
+                    options["needs"] = tuple(parent is not None for parent in node.parents)
+                if "reuse" in op.takes:
+                    options["reuse"] = reuse
             computed = _quiet.copy().run(op.backward, g, *node.spend(), **options)
-            if options.get("reuse"):
+            if options and options.get("reuse"):
                 node.saved = None  # written over: a walk that is abandoned here cannot be begun again
             step = Step(i, len(nodes), node, g, list(computed), walk)
-            for observer in watching:
-                observer.after_backward(step)
+            if watching:
+                for observer in watching:
+                    observer.after_backward(step)
             yield step
             if len(step.gradients) != len(node.parents):
                 raise step.wrong_count()
@@ -288,15 +304,11 @@ class Tensor(Operators):
                         borrowed.add(parent)
             if not retain_graph:
                 node.saved = None
+            for leaf in complete.get(node, ()):
+                if leaf in gradients:
+                    _deliver(leaf, gradients.pop(leaf), leaf in borrowed, into)
         for leaf, dx in gradients.items():
-            if leaf in borrowed:
-                dx = dx.copy()
-            if into is not None:
-                into[leaf] = into[leaf] + dx if leaf in into else dx
-            elif leaf.grad is None:
-                leaf.grad = dx
-            else:
-                leaf.grad += dx
+            _deliver(leaf, dx, leaf in borrowed, into)
 
     def _seed(self, gradient: Any) -> np.ndarray:
         if not self.requires_grad:
@@ -315,6 +327,17 @@ class Tensor(Operators):
         if gradient.shape != self.shape:
             raise ShapeError(f"backward: gradient is {gradient.shape}, the tensor is {self.shape}: they must be equal")
         return gradient
+
+
+def _deliver(leaf: Tensor, dx: np.ndarray, borrowed: bool, into: dict[Tensor, np.ndarray] | None) -> None:
+    """Hand the complete gradient of a leaf over, as an array that is nobody else's."""
+    dx = dx.copy() if borrowed else dx
+    if into is not None:
+        into[leaf] = into[leaf] + dx if leaf in into else dx
+    elif leaf.grad is None:
+        leaf.grad = dx
+    else:
+        leaf.grad += dx
 
 
 def _tensor(out: np.ndarray, node: Node | None, origin: Origin | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,14 @@ import numpy as np
 
 from ..errors import GraphError, ShapeError
 from .places import Place, caller, describe_place
-from .watch import fingerprint, mark
+from .watch import fingerprint
 
 if TYPE_CHECKING:
     from ..engine import Op
 
 _serial = itertools.count()
 
+Hook = Callable[[np.ndarray], np.ndarray | None]
 Scope = tuple[Any, Any]  # (the scope outside of it or None, the module that was called)
 scope: ContextVar[Scope | None] = ContextVar("scope", default=None)
 
@@ -42,21 +43,26 @@ class Node:
     )  # fmt: skip
 
     def __init__(
-        self, op: Op, parents: list, saved: tuple, arrays: list, options: dict, constant: bool, out: np.ndarray
+        self,
+        op: Op,
+        parents: list,
+        saved: tuple | None,
+        marks: Sequence[tuple[int, int]],
+        options: dict,
+        constants: list | None,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
     ) -> None:
         self.op = op
         self.parents = parents  # a Node, a leaf Tensor, or None where no gradient is wanted
-        self.saved: tuple | None = saved
-        self.shape, self.dtype = out.shape, out.dtype
+        self.saved = saved
+        self.marks = marks  # of what was saved and can be written to (watch.py)
+        self.options, self.constants = options, constants  # with the parents, what it takes to run the forward again
+        self.shape, self.dtype = shape, dtype  # of the output
         self.serial = next(_serial)  # parents are always recorded before their children
-        self.marks = mark(saved, [*arrays, *options.values()]) if saved else ()
         self.place: Place = caller()
         self.scope = scope.get()
-        self.hooks: list[Callable[[np.ndarray], np.ndarray | None]] | None = (
-            None  # called with dL/d(output) when it is complete
-        )
-        self.options = options  # with the constants, what it takes to run the forward again
-        self.constants = [a if p is None else None for a, p in zip(arrays, parents, strict=True)] if constant else None
+        self.hooks: list[Hook] | None = None  # called with dL/d(output) when it is complete
 
     @property
     def site(self) -> str:
@@ -109,6 +115,20 @@ def recorded(root: Any) -> list[Node]:
                 nodes.add(parent)
                 stack.append(parent)
     return sorted(nodes, key=_by_serial)
+
+
+def last_uses(nodes: list[Node]) -> dict[Node, list]:
+    """Node -> the leaves whose gradients are complete when a backward has passed it: no node before it uses them."""
+    earliest = {
+        parent: node
+        for node in reversed(nodes)
+        for parent in node.parents
+        if parent is not None and not isinstance(parent, Node)
+    }
+    leaves: dict[Node, list] = {}
+    for leaf, node in earliest.items():
+        leaves.setdefault(node, []).append(leaf)
+    return leaves
 
 
 def _by_serial(node: Node) -> int:

@@ -8,11 +8,12 @@ data parallelism in one. A batch that cannot be cut shares out the rows of its l
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ _SHARD = 512  # tokens that make a shard worth a thread of its own
 _MOST_SHARDS = 8
 
 Gradients = dict[Tensor, np.ndarray]
-Item = TypeVar("Item")
+Shard = tuple[slice, Generator, Gradients]  # rows of the batch, what its dropout draws from, where its gradients go
 
 
 def train_step(
@@ -90,28 +91,63 @@ def loss_and_gradients(
     for parameter in parameters:
         parameter.data.flags.writeable = False  # which spares the tape its own watch over them
     try:
-        return _add_up(partial(_shard, model, ids, targets, ignore_index, 1 / max(1, n)), seeded)
+        loss, gradients = _add_up(partial(_shard, model, ids, targets, ignore_index, 1 / max(1, n)), seeded)
+        in_order = {p: gradients.pop(p) for p in model.parameters() if p in gradients}  # whichever thread was first
+        return loss, in_order | gradients
     finally:
         for parameter in parameters:
             parameter.data.flags.writeable = True
 
 
-def _add_up(shard: Callable[[Item], tuple[float, Gradients]], seeded: list[Item]) -> tuple[float, Gradients]:
-    """Losses and gradients of all shards, added in their order; only as many at a time as there are threads are kept."""
+def _add_up(task: Callable[[Shard], float], seeded: list[tuple[slice, Generator]]) -> tuple[float, Gradients]:
+    """Losses and gradients of all shards, added in their order; only as many at a time as there are threads are under way."""
     loss, gradients = 0.0, Gradients()
     at_once = parallel.available()
     for start in range(0, len(seeded), at_once):
-        for part, new in parallel.spread(shard, seeded[start : start + at_once]):
-            loss += part
-            parallel.spread(partial(_add, gradients, new), list(new))
+        under_way = seeded[start : start + at_once]
+        wave = _Wave(gradients, len(under_way))
+        loss = sum(parallel.spread(task, [(*shard, _Part(wave, i)) for i, shard in enumerate(under_way)]), loss)
+        wave.finish()
     return loss, gradients
 
 
-def _add(total: Gradients, new: Gradients, parameter: Tensor) -> None:
-    if parameter in total:
-        total[parameter] += new[parameter]
-    else:
-        total[parameter] = new[parameter]
+class _Wave:
+    """Shards that are under way at the same time. Which of them brings the last part of a gradient adds all parts up."""
+
+    def __init__(self, total: Gradients, n_shards: int) -> None:
+        self.total, self.n_shards = total, n_shards
+        self._parts: dict[Tensor, dict[int, np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def bring(self, i: int, parameter: Tensor, gradient: np.ndarray) -> None:
+        with self._lock:
+            parts = self._parts.setdefault(parameter, {})
+            parts[i] = gradient
+            last = len(parts) == self.n_shards
+        if last:
+            self._add(parameter)
+
+    def finish(self) -> None:
+        """Add what not every shard had a gradient for."""
+        for parameter in list(self._parts):
+            self._add(parameter)
+
+    def _add(self, parameter: Tensor) -> None:
+        for _, gradient in sorted(self._parts.pop(parameter).items()):
+            if parameter in self.total:
+                self.total[parameter] += gradient
+            else:
+                self.total[parameter] = gradient
+
+
+class _Part(Gradients):
+    """Where the backward of one shard puts each gradient when it is complete: it goes straight into the sum."""
+
+    def __init__(self, wave: _Wave, i: int) -> None:
+        self.wave, self.i = wave, i
+
+    def __setitem__(self, parameter: Tensor, gradient: np.ndarray) -> None:
+        self.wave.bring(self.i, parameter, gradient)
 
 
 def _shard(
@@ -120,13 +156,12 @@ def _shard(
     targets: np.ndarray,
     ignore_index: int,
     weight: float,
-    seeded: tuple[slice, Generator],
-) -> tuple[float, Gradients]:
-    """Forward and backward of one shard: its part of the mean loss, and the gradients of that part."""
-    shard, rng = seeded
-    gradients: Gradients = {}
+    shard: Shard,
+) -> float:
+    """Forward and backward of one shard: its part of the mean loss; the gradients of that part go where the shard says."""
+    rows, rng, gradients = shard
     with use_generator(rng):
-        logits = model(ids[shard])  # (b, T, V)
-        loss = cross_entropy(logits, targets=targets[shard], ignore_index=ignore_index, reduction="sum") * weight
+        logits = model(ids[rows])  # (b, T, V)
+        loss = cross_entropy(logits, targets=targets[rows], ignore_index=ignore_index, reduction="sum") * weight
         loss.backward(into=gradients)
-    return loss.item(), gradients
+    return loss.item()
