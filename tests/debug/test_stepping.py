@@ -206,3 +206,27 @@ def test_the_example_checks_every_step_it_shows():
     assert "a.grad = 4.0" in done.stdout
     assert done.stdout.count(" ok -> ") > 40
     assert " wrong -> " not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: (x * x).sum(),
+        lambda x: x.exp().sum(axis=0).mean(),
+        lambda x: tg.ops.softmax(x, axis=-1)[0, 1],
+        lambda x: (tg.ops.layer_norm(x, tg.Tensor(np.ones(3)), tg.Tensor(np.zeros(3))) ** 2).sum(),
+    ],
+)
+def test_what_is_not_finite_is_not_called_wrong(f):
+    x = np.array([[1.0, -2.0, 0.5], [np.nan, np.inf, -np.inf]])
+    for step in f(tg.Tensor(x, True)).backward_steps():
+        if np.isfinite(step.output_gradient).all():
+            assert step.check().verdict == "ok", str(step.check())
+
+
+def test_a_wrong_sign_is_found_beside_an_infinity(scratch_ops):
+    (step,) = Op(swish_forward, swish_backward)(tg.Tensor([0.7, np.inf], True)).backward_steps(np.ones(2, np.float32))
+    assert step.check().verdict == "wrong"
+    assert step.check().index == (0,)
+    step.gradients[0] = np.array([np.inf, 0], np.float32)
+    assert step.check().verdict == "wrong"
