@@ -64,13 +64,24 @@ def test_until_saved_grad_and_what_is_not_there():
     assert "no step to come" in again
 
 
+def test_html_writes_the_walk_and_leaves_it_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loss = evaluate("a = 2; b = a + a; b * b")
+    _, _, page, other, folder, here, _ = session(loss, "next", "html", "html other.html", "html .", "list", "quit")
+    assert page.startswith(f"{tmp_path / 'report.html'}: 2 backward steps, 2 agree")
+    assert "other.html" in other
+    assert "is a folder" in folder
+    assert here.startswith(">    1 multiply#1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.html", "report.html"]
+
+
 def test_completion():
     loss = evaluate("x = [1, 2]; exp(sum(tanh(x)))")
     console = Console(loss, io.StringIO(), io.StringIO())
     assert console.complete_until("", "until ", 6, 6) == ["exp#1", "sum#1", "tanh#1"]
     assert console.complete_until("ta", "until ta", 6, 8) == ["tanh#1"]
     assert "check" in console.completenames("ch")
-    for name in ("next", "until", "check", "grad", "saved", "list", "quit"):
+    for name in ("next", "until", "check", "grad", "saved", "list", "html", "quit"):
         assert getattr(console, f"do_{name}").__doc__.startswith(name)
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from ..errors import TinygradLLMError
-from . import bench, estimate, evaluate, generate, pretrain, step, tokenize
+from . import bench, estimate, evaluate, generate, pretrain, report, step, tokenize
 
 COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "pretrain": pretrain,
@@ -24,6 +24,7 @@ COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "estimate": estimate,
     "bench": bench,
     "step": step,
+    "report": report,
 }
 
 

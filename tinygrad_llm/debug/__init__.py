@@ -5,6 +5,7 @@ for step in loss.backward_steps():          # in your own frame: inspect, step.c
 with debug.break_on(name="trf_blocks.3.*", norm_gt=10): loss.backward()
 with debug.anomaly(): loss = model_and_loss(); loss.backward()
 print(debug.explain(loss))
+print(debug.report(loss, "report.html"))    # all of it as a page to step through in a browser
 """
 
 from .anomaly import anomaly
@@ -13,5 +14,18 @@ from .compare import Comparison, compare
 from .explain import Explanation, explain
 from .graph import to_dot, to_mermaid
 from .profile import profile
+from .report import Report, report
 
-__all__ = ["Comparison", "Explanation", "anomaly", "break_on", "compare", "explain", "profile", "to_dot", "to_mermaid"]
+__all__ = [
+    "Comparison",
+    "Explanation",
+    "Report",
+    "anomaly",
+    "break_on",
+    "compare",
+    "explain",
+    "profile",
+    "report",
+    "to_dot",
+    "to_mermaid",
+]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from ..errors import ConfigError
+from ..tape.display import norm
 from ..tape.observer import Observer
 from ..tape.step import Step
 
@@ -68,11 +68,6 @@ def stop(step: Step) -> None:
 def named(name: str, pattern: str) -> bool:
     """Does a name, with or without its number, match a pattern?"""
     return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("#")[0], pattern)
-
-
-def norm(g: np.ndarray) -> float:
-    """The Euclidean norm, in float64."""
-    return math.sqrt(float(np.square(g, dtype=np.float64).sum()))
 
 
 def all_finite(step: Step) -> bool:

@@ -11,10 +11,11 @@ import numpy as np
 
 from ..engine import Tensor
 from ..errors import TinygradLLMError
-from ..tape.display import summarise
+from ..tape.display import norm, summarise
 from ..tape.node import recorded
 from ..tape.step import Step, names_of
-from .breakpoints import named, norm
+from .breakpoints import named
+from .report import report
 
 
 class Console(cmd.Cmd):
@@ -101,6 +102,10 @@ class Console(cmd.Cmd):
         for i, name in enumerate(self.names):
             if not line or named(name, line):
                 self.say(f"{'>' if i == here else ' '} {i + 1:4} {name}")
+
+    def do_html(self, line: str) -> None:
+        """html [FILE]: the whole walk as a page for a browser, by default report.html; this walk stays where it is."""
+        self.say(str(report(self.loss, line or "report.html")))
 
     def do_quit(self, line: str) -> bool:
         """quit: leave; so does the end of the input."""

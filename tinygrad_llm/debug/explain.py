@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engine import Tensor
-from .breakpoints import norm
+from ..tape.display import norm
 
 
 @dataclass(frozen=True)

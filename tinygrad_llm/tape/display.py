@@ -1,5 +1,7 @@
 """How a tensor shows itself in a debugger: shape and dtype first, then what it is, then its values in a few numbers."""
 
+import math
+
 import numpy as np
 
 _WHOLE = 16  # arrays of up to this many elements are shown whole
@@ -12,6 +14,12 @@ def sample(array: np.ndarray) -> np.ndarray:
         return array.reshape(-1)
     positions = np.linspace(0, array.size - 1, _SAMPLE).astype(np.int64)
     return array[np.unravel_index(positions, array.shape)]
+
+
+def norm(array: np.ndarray) -> float:
+    """The Euclidean norm, in float64."""
+    with np.errstate(over="ignore"):
+        return math.sqrt(float(np.square(array, dtype=np.float64).sum()))
 
 
 def summarise(array: np.ndarray) -> str:

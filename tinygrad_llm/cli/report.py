@@ -1,0 +1,33 @@
+"""`tinygrad-llm report [RUN]`: a backward pass and what the model makes of a text, as one page for a browser."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from . import text_loss
+
+HELP = "write a page that steps through the backward of a text, with attention and logit lens"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    text_loss.add_arguments(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="report.html",
+        metavar="FILE",
+        help="the page (default: report.html); replaced if there",
+    )
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..debug.report import check_path, report
+
+    check_path(args.output)
+    loss, model, ids, tokenizer = text_loss.open_text(args)
+    written = report(loss, args.output, model=model, ids=ids, tokenizer=tokenizer)
+    print(json.dumps(asdict(written) | {"path": str(written.path)}) if args.json else written)
+    return 0

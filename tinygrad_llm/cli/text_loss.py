@@ -1,0 +1,73 @@
+"""The loss of a text, for the commands that look into its backward: of a trained run, or of a tiny GPT."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..engine import Tensor
+    from ..models.gpt import GPTModel
+    from ..text import Tokenizer
+
+_PROMPT = "Every effort moves you"
+
+
+class TextLoss(NamedTuple):
+    """The mean cross-entropy of all tokens of a text but the first, and what it was made with."""
+
+    loss: Tensor
+    model: GPTModel
+    ids: np.ndarray  # (T + 1,)
+    tokenizer: Tokenizer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", nargs="?", metavar="RUN", help="folder of a trained run (default: a tiny GPT with random weights)"
+    )
+    parser.add_argument(
+        "--prompt", metavar="TEXT", help=f"the text whose loss is differentiated (default: {_PROMPT!r})"
+    )
+    parser.add_argument(
+        "--composed", action="store_true", help="take the fused ops apart: softmax becomes exp, sum and divide"
+    )
+
+
+def open_text(args: argparse.Namespace) -> TextLoss:
+    """The loss of `--prompt` under the model of RUN. A text longer than the context is cut, which stderr is told."""
+    import numpy as np
+
+    from ..engine import composed
+    from ..errors import DataError
+    from ..ops import cross_entropy
+
+    model, tokenizer = _open_model(args.folder)
+    text = _PROMPT if args.prompt is None else args.prompt
+    ids = np.asarray(tokenizer.encode(text), np.int64)  # (T + 1,)
+    if len(ids) < 2:
+        raise DataError(
+            f"--prompt {text!r} is {len(ids)} token(s): it must be two or more, so that one follows another"
+        )
+    if len(ids) > (most := model.config.context_length + 1):
+        print(f"The text has {len(ids)} tokens: the first {most} are taken, which fill the context.", file=sys.stderr)
+        ids = ids[:most]
+    with composed() if args.composed else nullcontext():
+        loss = cross_entropy(model(ids[None, :-1]), targets=ids[None, 1:])
+    return TextLoss(loss, model, ids, tokenizer)
+
+
+def _open_model(folder: str | None) -> tuple[GPTModel, Tokenizer]:
+    from ..models.gpt import GPTConfig, GPTModel
+    from ..rng import Generator
+    from ..text import BPETokenizer
+    from ..training import load_run
+
+    if folder is not None:
+        return load_run(folder)
+    tokenizer = BPETokenizer([])  # no merges: every byte is a token
+    return GPTModel(GPTConfig(tokenizer.vocab_size, 32, 16, 2, 2, drop_rate=0.0), rng=Generator(0)).eval(), tokenizer

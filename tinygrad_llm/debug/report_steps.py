@@ -1,0 +1,254 @@
+"""The backward steps of a report: what the page shows of each, as JSON takes it."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import math
+import time
+from collections import Counter, defaultdict
+from typing import Any
+
+import numpy as np
+
+from ..engine import Op, Tensor
+from ..errors import NonFiniteError
+from ..tape.display import norm
+from ..tape.node import Node, recorded
+from ..tape.picture import number, picture
+from ..tape.step import Step
+
+STEPS = 400  # steps on the page; of a longer backward the first half and the last half of these
+_ARRAYS = 8  # saved arrays of a step, and gradients
+_BYTES = 3_000_000  # for all of them together
+_MODULES, _LEAVES = 1000, 1000
+_CHECK_ELEMENTS = 2**18  # in the inputs and the output of a step that is checked
+_RUN_ELEMENTS = 2**26  # in all results together: a check keeps them
+_CHECK_SECONDS = 20.0
+
+
+class Steps:
+    """Walks the graph of a loss once, keeping it and every `.grad` as they are."""
+
+    def __init__(self, loss: Tensor) -> None:
+        self.nodes = recorded(loss.node)
+        n = len(self.nodes)
+        self.shown = set(range(n)) if n <= STEPS else {*range(STEPS // 2), *range(n - STEPS // 2, n)}
+        self.notes: list[str] = []
+        if n > STEPS:
+            half = STEPS // 2
+            self.notes.append(
+                f"Steps {half + 1:,} to {n - half:,} of {n:,} are left out: the first and the last {half} are shown."
+            )
+        self.arrays: list[dict[str, Any]] = []
+        self.positions: dict[Node, int] = {}  # of the steps on the page
+        self.senders: defaultdict[Node, list[int]] = defaultdict(list)  # which of them sent a node its gradient
+        self.leaves: dict[Tensor, int] = {}
+        self.modules: dict[str, int] = {}
+        self.verdicts: Counter[str] = Counter()
+        self._known: dict[str, int] = {}
+        self._cells = self._share()
+        self._elements = sum(map(_size, self.nodes))
+        self._uses = Counter(parent for node in self.nodes for parent in node.parents if parent is not None)
+        self._seconds = 0.0
+        self._names: dict[Any, str] = {}
+        self._collect(loss)
+
+    def _collect(self, loss: Tensor) -> None:
+        self.steps: list[dict[str, Any]] = []
+        self.ops: dict[str, dict[str, Any]] = {}
+        sources: list[Node] = []
+        gradients: dict[Tensor, np.ndarray] = {}
+        for step in loss.backward_steps(retain_graph=True, into=gradients):
+            self._names = self._names or step.walk.names
+            if step.i in self.shown:
+                self.positions[step.node] = len(self.steps)
+                sources.append(step.node)
+                self.steps.append(self._describe(step))
+        for described, node in zip(self.steps, sources, strict=True):
+            for out, k in zip(described["out"], described.pop("parents"), strict=True):
+                out |= self._target(node.parents[k])
+        self._summarise(gradients)
+
+    def _share(self) -> int:
+        """How many cells an array may have for the page to keep its size."""
+        shown = [node for i, node in enumerate(reversed(self.nodes)) if i in self.shown]
+        n_arrays = sum(1 + min(len(node.saved or ()), _ARRAYS) + min(len(node.parents), _ARRAYS) for node in shown)
+        return max(0, min(4096, int(0.75 * (_BYTES - 300 * n_arrays - 1200 * len(shown)) / n_arrays)))
+
+    def _describe(self, step: Step) -> dict[str, Any]:
+        node, name = step.node, step.name
+        file, line, function, code = _source_line(step.site)
+        op = _cut(step.op, 100)
+        if op not in self.ops:
+            self.ops[op] = _functions(node.op)
+        saved = [
+            {"name": _cut(key), "array": self._picture(value)}
+            if isinstance(value, np.ndarray)
+            else {"name": _cut(key), "text": _in_words(value)}
+            for key, value in list(step.saved.items())[:_ARRAYS]
+        ]
+        wanted = [k for k, parent in enumerate(node.parents) if parent is not None and step.gradients[k] is not None]
+        verdict, text = self._check(step)
+        self.verdicts[verdict] += 1
+        for k in wanted:
+            if isinstance(node.parents[k], Node):
+                self.senders[node.parents[k]].append(self.positions[node])
+        return {
+            "i": step.i,
+            "name": _cut(name),
+            "op": op,
+            "module": self._module(_module_of(name)),
+            "file": file,
+            "line": line,
+            "function": function,
+            "code": code,
+            "norm": number(norm(step.output_gradient)),
+            "g": self._picture(step.output_gradient),
+            "senders": self.senders[node][:_ARRAYS],
+            "uses": self._uses[node] or 1,
+            "saved": saved,
+            "more_saved": max(0, len(step.saved) - _ARRAYS),
+            "out": [
+                {"argument": _cut(step.argument(k)), "array": self._picture(step.gradients[k])}
+                for k in wanted[:_ARRAYS]
+            ],
+            "parents": wanted[:_ARRAYS],
+            "more_out": max(0, len(wanted) - _ARRAYS),
+            "verdict": verdict,
+            "check": text,
+        }
+
+    def _picture(self, array: np.ndarray) -> int:
+        """The number of an array on the page; the same picture is there once."""
+        found = picture(array, self._cells)
+        key = repr(found)
+        if key not in self._known:
+            self._known[key] = len(self.arrays)
+            self.arrays.append(found)
+        return self._known[key]
+
+    def _check(self, step: Step) -> tuple[str, str]:
+        """The verdict of finite differences, or "none" and why there is none."""
+        node = step.node
+        n = _size(node) + sum(_size(parent) for parent in node.parents if parent is not None)
+        n += sum(c.size for c in node.constants or () if isinstance(c, np.ndarray))
+        if n > _CHECK_ELEMENTS:
+            return "none", f"Not checked: its arrays have {n:,} elements, and steps of up to {_CHECK_ELEMENTS:,} are."
+        if self._elements > _RUN_ELEMENTS:
+            return "none", "Not checked: the results of the whole forward, which a check keeps, are too large."
+        if self._seconds > _CHECK_SECONDS:
+            return "none", f"Not checked: the {_CHECK_SECONDS:.0f} s for checks were used up by other steps."
+        start = time.perf_counter()
+        try:
+            found = step.check()
+        except NonFiniteError:
+            return "none", "Not checked: the gradient that comes in is not finite."
+        except Exception as error:  # of the user's op, which is run with other numbers here
+            return "none", _cut(f"Could not be checked: {type(error).__name__}: {error}", 300)
+        finally:
+            self._seconds += time.perf_counter() - start
+        if not found.compared:
+            return "none", "Not checked: no input is finite, or no result."
+        inputs = sum(_size(parent) for parent in node.parents if parent is not None)
+        of = f"{found.compared:,} derivatives measured, of {inputs:,} inputs"
+        if found.verdict == "ok":
+            return "ok", f"Finite differences agree: {of}, relative error {found.relative_error:.1g}."
+        return found.verdict, _cut(str(found), 600)
+
+    def _target(self, parent: Node | Tensor) -> dict[str, Any]:
+        """Where a gradient is sent: to a step on the page, to one left out, or to a leaf."""
+        if isinstance(parent, Node):
+            target: dict[str, Any] = {"to": _cut(self._names[parent])}
+            if parent in self.positions:
+                return target | {"step": self.positions[parent]}
+            return target | {"module": self._module(_module_of(self._names[parent]))}
+        if parent not in self.leaves and len(self.leaves) < _LEAVES:
+            self.leaves[parent] = len(self.leaves)
+        target = {"to": _cut(parent.name or f"leaf {parent.shape}")}
+        return target | ({"leaf": self.leaves[parent]} if parent in self.leaves else {})
+
+    def _module(self, path: str) -> int:
+        return self.modules.setdefault(_cut(path), len(self.modules))
+
+    def _summarise(self, gradients: dict[Tensor, np.ndarray]) -> None:
+        """The modules with what is in them, shown or not, and the leaves with their gradients."""
+        counts: Counter[str] = Counter()
+        saved: Counter[str] = Counter()
+        for node in self.nodes:
+            path = _cut(_module_of(self._names[node])) if node in self._names else ""
+            counts[path] += 1
+            saved[path] += sum(array.nbytes for array in node.saved or () if isinstance(array, np.ndarray))
+        shown = Counter(step["module"] for step in self.steps)
+        for path in counts:
+            if len(self.modules) < _MODULES:
+                self._module(path)
+        if hidden := len(counts.keys() - self.modules.keys()):
+            self.notes.append(f"{hidden:,} modules, all of them of steps that are left out, are not in the graph.")
+        self.module_rows = [
+            {"path": path, "ops": counts[path], "bytes": saved[path], "left_out": counts[path] - shown[k]}
+            for path, k in self.modules.items()
+        ]
+        others = [leaf for leaf in gradients if leaf not in self.leaves]
+        for leaf in others[: _LEAVES - len(self.leaves)]:
+            self.leaves[leaf] = len(self.leaves)
+        if hidden := len(gradients.keys() - self.leaves.keys()):
+            self.notes.append(f"{hidden:,} leaves are not in the graph.")
+        self.leaf_rows = [
+            {
+                "name": _cut(leaf.name or f"leaf {leaf.shape}"),
+                "module": self._module_of_leaf(leaf),
+                "shape": list(leaf.shape),
+                "norm": number(norm(gradients[leaf])) if leaf in gradients else None,
+            }
+            for leaf in self.leaves
+        ]
+
+    def _module_of_leaf(self, leaf: Tensor) -> int | None:
+        """The module that a parameter's name says it is in, if the page has that."""
+        return self.modules.get(_cut((leaf.name or "").rpartition(".")[0]))
+
+
+def _module_of(name: str) -> str:
+    """`trf_blocks.0.att` of `trf_blocks.0.att.attention#1`."""
+    return name.rpartition("#")[0].rpartition(".")[0]
+
+
+def _size(x: Any) -> int:
+    return math.prod(x.shape)
+
+
+def _cut(text: str, most: int = 160) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _in_words(value: Any) -> str:
+    """What the forward saved beside arrays."""
+    if isinstance(value, dict):
+        return f"{len(value)} entries"
+    return _cut(repr(value), 100)
+
+
+def _source_line(site: str) -> tuple[str, int, str, str]:
+    """File, line, function and the text of the line."""
+    place, _, function = site.rpartition(" in ")
+    file, _, line = place.rpartition(":")
+    number = int(line) if line.isdecimal() else 0
+    return _cut(file, 300), number, _cut(function), _cut(linecache.getline(file, number).strip(), 200)
+
+
+def _functions(op: Op) -> dict[str, Any]:
+    """The equations of an op, and the lines of its backward."""
+    found = {
+        "forward": _cut((inspect.getdoc(op.forward) or "").split("\n")[0], 300),
+        "backward": _cut((inspect.getdoc(op.backward) or "").split("\n")[0], 300),
+        "source": "",
+        "place": "",
+    }
+    try:
+        lines, start = inspect.getsourcelines(op.backward)
+        found["source"] = _cut("".join(lines), 4000)
+        found["place"] = _cut(f"{inspect.getsourcefile(op.backward)}:{start}", 300)
+    except (OSError, TypeError):  # typed at a prompt
+        pass
+    return found
