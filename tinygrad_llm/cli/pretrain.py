@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --resume: take only the weights, and begin a new run with them; the old one is kept beside it",
     )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write event files, for `tensorboard --logdir runs`; a run that has them goes on with them when resumed",
+    )
     story, gpt2 = PretrainOptions.defaults("story"), PretrainOptions.defaults("124M")
     types = get_type_hints(PretrainOptions)
     for option in fields(PretrainOptions):
@@ -48,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..training import pretrain, resume
+    from ..training.tensorboard import TensorBoard, has_events
 
     options = {
         option.name: getattr(args, option.name) for option in fields(PretrainOptions) if hasattr(args, option.name)
@@ -56,14 +62,17 @@ def run(args: argparse.Namespace) -> int:
     def report(line: str) -> None:
         print(line, file=sys.stderr if args.json else sys.stdout, flush=True)
 
+    loggers = [TensorBoard()] if args.tensorboard or (args.resume and has_events(args.resume)) else []
     if args.resume is None:
         if args.weights_only:
             raise ConfigError("--weights-only says how to --resume RUN: which run?")
-        result = pretrain(*args.files, out=args.out, report=report, **options)
+        result = pretrain(*args.files, out=args.out, report=report, loggers=loggers, **options)
     else:
         if args.out is not None:
             raise ConfigError("--out is for a new run: a resumed one stays in its folder")
-        result = resume(args.resume, *args.files, weights_only=args.weights_only, report=report, **options)
+        result = resume(
+            args.resume, *args.files, weights_only=args.weights_only, report=report, loggers=loggers, **options
+        )
     if args.json:
         print(json.dumps(result.summary()))
     return 0

@@ -94,10 +94,10 @@ def remove_stale(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def append(path: Path, text: str) -> None:
-    """Add `text` to a file; it is there even if the process dies, and after `sync_file` even if the machine does."""
+def append(path: Path, content: str | bytes) -> None:
+    """Add text or bytes to a file; it is there even if the process dies, and after `sync_file` even if the machine does."""
     with storing(path), path.open("ab") as file:
-        file.write(text.encode())
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def truncate(path: Path, n_bytes: int) -> None:

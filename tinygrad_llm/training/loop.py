@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,13 +22,14 @@ from .checkpoint import Checkpoint, TrainerState, save_checkpoint, step_of
 from .corpus import Corpus, TrainingWindows
 from .files import append, sync_file
 from .interrupt import InterruptAfterStep
+from .loggers import Logger
 from .metrics import Batch, all_windows, mean_loss
 from .nonfinite import leave_evidence
 from .options import PretrainOptions
 from .plot import plot_losses
 from .progress import Progress
 from .result import PretrainResult, judge
-from .run import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, resume_command, save_model, tokenizer_sum
+from .run import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, load_config, resume_command, save_model, tokenizer_sum
 from .step import train_step
 
 _SKIPS = 10  # steps without a finite loss or gradient, one after the other, after which skipping them is given up
@@ -44,9 +46,10 @@ class TrainingLoop:
         model: GPTModel,
         folder: Path,
         report: Callable[[str], None],
+        loggers: Sequence[Logger] = (),
     ) -> None:
         self.options, self.corpus, self.windows, self.model, self.folder = options, corpus, windows, model, folder
-        self.report = report
+        self.report, self.loggers = report, loggers
         self.optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         context_length = model.config.context_length
         self.train_batches = all_windows(corpus.train_ids, context_length, options.batch_size)
@@ -95,7 +98,8 @@ class TrainingLoop:
         tokens_left = (self.total_steps - self.state.step) * self.options.batch_size * self.model.config.context_length
         self.progress = Progress(self.state.tokens + tokens_left, self.report, self.state.tokens)
         try:
-            with InterruptAfterStep() as interrupt:
+            with ExitStack() as logging, InterruptAfterStep() as interrupt:
+                self.start_loggers(logging)
                 self.introduce()
                 self.train(interrupt)
                 if interrupt.requested is None:
@@ -112,6 +116,12 @@ class TrainingLoop:
             raise
         finally:
             self.progress.close()
+
+    def start_loggers(self, logging: ExitStack) -> None:
+        """Tell each where the run is, and when it ends."""
+        for logger in self.loggers:
+            logging.callback(logger.finish)
+            logger.start(self.folder, load_config(self.folder), self.state.step)
 
     def train(self, interrupt: InterruptAfterStep) -> None:
         while True:
@@ -151,6 +161,8 @@ class TrainingLoop:
         state.step, state.batch, state.tokens = state.step + 1, state.batch + 1, state.tokens + ids.size
         state.recorded = False
         self.progress.advance(ids.size, loss)
+        for logger in self.loggers:
+            logger.log_step(state.step, loss, self.schedule(state.step - 1))
 
     def rest_of_epoch(self) -> Iterator[Batch]:
         """The batches that are left of the epoch, in the order that was drawn when it began."""
@@ -213,6 +225,8 @@ class TrainingLoop:
         self.metrics.append(row)
         state.val_loss = row["val_loss"]
         append(self.folder / METRICS_FILE, json.dumps(row) + "\n")
+        for logger in self.loggers:
+            logger.log_evaluation(row)
         self.progress.line(
             f"step {state.step:>{len(str(self.total_steps))}}/{self.total_steps}  epoch {state.epoch}  "
             f"training loss {row['train_loss']:.3f}  validation loss {row['val_loss']:.3f}  {self.progress}"
@@ -232,6 +246,8 @@ class TrainingLoop:
         )
         text = options.prompt + "".join(pieces)
         append(self.folder / SAMPLES_FILE, f"--- epoch {state.epoch}, step {state.step}\n{text}\n\n")
+        for logger in self.loggers:
+            logger.log_sample(state.step, text)
         return text
 
     def introduce(self) -> None:

@@ -20,6 +20,7 @@ from ..models.gpt import GPTModel
 from ..rng import Generator, use_generator
 from .checkpoint import check_room
 from .corpus import Corpus, TrainingWindows, read_corpus
+from .loggers import Logger
 from .loop import TrainingLoop
 from .memory import check_memory, explain_memory
 from .options import PretrainOptions
@@ -31,14 +32,15 @@ def pretrain(
     *files: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     report: Callable[[str], None] = print,
+    loggers: Sequence[Logger] = (),
     **options: Any,
 ) -> PretrainResult:
     """Train a GPT on UTF-8 text files, or on the bundled story, and leave a run folder that `load_run` reads.
 
     `out` is the folder (runs/story, or runs/ and the name of the first file), `report` is given each line of the record,
-    `options` are those of PretrainOptions. All input is checked before anything is written. Ctrl-C or SIGTERM saves a
-    checkpoint after the step under way and raises KeyboardInterrupt or SystemExit; a second one does not wait. `resume`
-    goes on from the newest checkpoint.
+    `loggers` hear of every step (loggers.py), `options` are those of PretrainOptions. All input is checked before anything
+    is written. Ctrl-C or SIGTERM saves a checkpoint after the step under way and raises KeyboardInterrupt or SystemExit; a
+    second one does not wait. `resume` goes on from the newest checkpoint.
     """
     chosen = PretrainOptions.for_preset(**options)
     corpus = read_corpus(files, chosen)
@@ -47,7 +49,7 @@ def pretrain(
     else:
         chosen = replace(chosen, prompt=corpus.opening())
     folder = Path(out) if out is not None else Path("runs", Path(files[0]).stem if files else "story")
-    return begin(folder, files, chosen, corpus, report)
+    return begin(folder, files, chosen, corpus, report, loggers)
 
 
 def begin(
@@ -56,6 +58,7 @@ def begin(
     options: PretrainOptions,
     corpus: Corpus,
     report: Callable[[str], None],
+    loggers: Sequence[Logger] = (),
     weights: Mapping[str, np.ndarray] | None = None,
 ) -> PretrainResult:
     """Train from the first step, in a new run folder, from fresh weights or the given ones."""
@@ -79,4 +82,4 @@ def begin(
         with new_run(folder, record, corpus.tokenizer) as previous:
             if previous is not None:
                 report(f"The run that was in {folder} is now in {previous}.")
-            return TrainingLoop(options, corpus, windows, model, folder, report).run()
+            return TrainingLoop(options, corpus, windows, model, folder, report, loggers).run()

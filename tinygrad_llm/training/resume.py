@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from .checkpoint import (
 )
 from .corpus import Corpus, TrainingWindows, read_corpus
 from .files import check_writable, lock, remove_stale, truncate
+from .loggers import Logger
 from .loop import TrainingLoop
 from .memory import check_memory, explain_memory
 from .options import PretrainOptions
@@ -46,6 +47,7 @@ def resume(
     *files: str | os.PathLike[str],
     weights_only: bool = False,
     report: Callable[[str], None] = print,
+    loggers: Sequence[Logger] = (),
     **changes: Any,
 ) -> PretrainResult:
     """Go on with the run in folder `run` from its newest whole checkpoint; without changes, to the bit as if never stopped.
@@ -70,7 +72,7 @@ def resume(
     with lock(folder):
         remove_stale(folder)
         if not weights_only and (found := newest_checkpoint(folder, verify_checkpoint, report)) is not None:
-            return _go_on(folder, load_checkpoint(found), config, before, options, names, bool(files), report)
+            return _go_on(folder, load_checkpoint(found), config, before, options, names, bool(files), report, loggers)
         weights = load_weights(folder, report)
         if weights is None and (folder / MODEL_FILE).exists():
             weights = read_arrays(folder / MODEL_FILE)
@@ -83,7 +85,7 @@ def resume(
     # Killed before its first checkpoint, a run is the same from its beginning.
     corpus = read_corpus(names, options, load_tokenizer(folder) if weights_only else None)
     _check_data(names, corpus, config, bool(files))
-    return begin(folder, names, options, corpus, report, weights)
+    return begin(folder, names, options, corpus, report, loggers, weights)
 
 
 def _go_on(
@@ -95,6 +97,7 @@ def _go_on(
     files: list[str],
     chosen: bool,
     report: Callable[[str], None],
+    loggers: Sequence[Logger],
 ) -> PretrainResult:
     """Everything is checked before anything in the folder is changed."""
     corpus = read_corpus(files, options, load_tokenizer(folder))
@@ -114,7 +117,7 @@ def _go_on(
     with explain_memory(model_config, options.batch_size), use_generator(Generator(0)):
         model = GPTModel(replace(model_config, init="zeros"))
         model.config = model_config
-        loop = TrainingLoop(options, corpus, windows, model, folder, report)
+        loop = TrainingLoop(options, corpus, windows, model, folder, report, loggers)
         loop.restore(checkpoint, metrics)
         state = loop.state
         if loop.total_steps < state.step or options.epochs < state.epoch:
