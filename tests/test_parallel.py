@@ -1,6 +1,11 @@
 """Threads change where lines run, never what they compute."""
 
 import gc
+import os
+import platform
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import tracemalloc
@@ -271,3 +276,24 @@ def test_parameters_can_be_written_again_after_a_step_that_failed():
     with pytest.raises(DataError):
         train_step(model, SGD(model.parameters(), lr=0.1), ids + 50, targets)
     assert all(parameter.data.flags.writeable for parameter in model.parameters())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator can be told to fill freed memory")
+@pytest.mark.parametrize("debug", [True, False])
+def test_debug_memory_fills_what_is_freed_with_nan(debug):
+    program = """
+        import ctypes, numpy as np
+        from tinygrad_llm import parallel
+        parallel.recycle_memory()
+        array, after = np.ones(50_000, np.float32), np.ones(50_000, np.float32)
+        address = array.ctypes.data
+        del array
+        freed = np.ctypeslib.as_array((ctypes.c_float * 50_000).from_address(address))
+        print(np.isnan(freed[16:]).all())  # the first bytes are the allocator's
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "TINYGRAD_LLM_DEBUG_MEMORY"}
+    if debug:
+        environment["TINYGRAD_LLM_DEBUG_MEMORY"] = "1"
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == str(debug)

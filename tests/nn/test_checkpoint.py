@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import tinygrad_llm as tg
+from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.nn import Linear, Sequential, TransformerBlock, checkpoint
+from tinygrad_llm.training import train_step
 
 
 def make_block(drop_rate=0.3):
@@ -71,3 +73,26 @@ def test_only_the_input_is_kept():
     whole, checkpointed = kept(lambda module, x: module(x))[0], kept(checkpoint)[0]
     assert whole > 20 * 64 * 64 * 4
     assert checkpointed < 3 * 64 * 64 * 4
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_gpt_that_checkpoints_its_blocks_learns_the_same_and_keeps_less(threads):
+    ids = np.random.default_rng(4).integers(0, 11, (4, 33))
+    found = []
+    for checkpoint_blocks in (False, True):
+        tg.manual_seed(1)
+        model = GPTModel(GPTConfig(11, 32, 32, 2, 8, drop_rate=0.0))
+        model.checkpoint_blocks = checkpoint_blocks
+        optimizer = tg.optim.SGD(model.parameters(), lr=0.1)
+        train_step(model, optimizer, ids[:, :-1], ids[:, 1:], threads=threads)  # what is made once is made here
+        gc.collect()
+        tracemalloc.start()
+        loss = train_step(model, optimizer, ids[:, :-1], ids[:, 1:], threads=threads)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        found.append((loss, peak, {name: p.grad for name, p in model.named_parameters()}))
+    (loss, peak, gradients), (their_loss, their_peak, theirs) = found
+    assert loss == their_loss
+    for name, g in gradients.items():
+        np.testing.assert_array_equal(theirs[name], g, err_msg=name)
+    assert their_peak < 0.7 * peak

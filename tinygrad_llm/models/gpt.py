@@ -13,7 +13,7 @@ import numpy as np
 
 from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, DataError
-from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Module, Sequential, TransformerBlock
+from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Module, Sequential, TransformerBlock, checkpoint
 from ..nn.layers import check_size
 from ..ops.dropout import check_rate
 from ..ops.linear import check_ids
@@ -80,7 +80,13 @@ PRESETS: dict[str, GPTConfig] = {
 
 
 class GPTModel(Module):
-    """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token."""
+    """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token.
+
+    With `model.checkpoint_blocks = True`, only the input of each block is kept, and the backward runs the block again: the same
+    gradients for less memory (nn.checkpoint).
+    """
+
+    checkpoint_blocks: bool = False
 
     def __init__(self, config: GPTConfig, *, rng: Generator | None = None) -> None:
         if not isinstance(config, GPTConfig):
@@ -121,7 +127,10 @@ class GPTModel(Module):
         x = self.tok_emb(ids) + self.pos_emb(positions)  # (B, T, C)
         x = self.drop_emb(x)
         for i, block in enumerate(self.trf_blocks):
-            x = block(x, cache and cache.layers[i])  # (B, T, C)
+            if self.checkpoint_blocks and cache is None:
+                x = checkpoint(block, x)  # (B, T, C)
+            else:
+                x = block(x, cache and cache.layers[i])  # (B, T, C)
         if cache is not None:
             cache.length += ids.shape[1]
         x = self.final_norm(x[:, -1:] if last_only else x)

@@ -161,7 +161,11 @@ def _shard(
     """Forward and backward of one shard: its part of the mean loss; the gradients of that part go where the shard says."""
     rows, rng, gradients = shard
     with use_generator(rng):
-        logits = model(ids[rows])  # (b, T, V)
-        loss = cross_entropy(logits, targets=targets[rows], ignore_index=ignore_index, reduction="sum") * weight
+        loss = weight * cross_entropy(
+            model(ids[rows]),  # (b, T, V), which nothing holds on to: the backward of a large vocabulary needs the room
+            targets=targets[rows],
+            ignore_index=ignore_index,
+            reduction="sum",
+        )
         loss.backward(into=gradients)
     return loss.item()
