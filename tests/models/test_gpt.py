@@ -55,6 +55,14 @@ def test_a_bad_drop_rate_is_named(bad):
         ({"tie_weights": "no"}, "tie_weights is 'no': it must be True or False"),
         ({"init": "xavier"}, "init is 'xavier': use 'pytorch', 'gpt2' or 'zeros'"),
         ({"init": None}, "init is None: use"),
+        ({"activation": "relu"}, "activation is 'relu': use 'gelu' or 'gelu_erf'"),
+        ({"activation": True}, "activation is True"),
+        ({"norm_eps": -1e-5}, "norm_eps is -1e-05: it must be a number from 0 to 1"),
+        ({"norm_eps": float("nan")}, "norm_eps is nan"),
+        ({"norm_eps": "1e-5"}, "norm_eps is '1e-5'"),
+        ({"hidden_dim": 0}, "hidden_dim is 0: it must be a positive integer"),
+        ({"hidden_dim": 1.5}, "hidden_dim is 1.5"),
+        ({"vocab_size": 10**400}, "GiB in float32"),
     ],
 )
 def test_a_bad_option_is_named(changes, message):

@@ -29,6 +29,7 @@ class GPTConfig:
     `init`: "pytorch" draws each layer as PyTorch does, in the order of construction; "gpt2" draws N(0, 0.02), positions
     N(0, 0.01) and the layers that add to the residual stream N(0, 0.02/√(2 n_layers)) (OpenAI's model.py; Radford et al. 2019
     §2.3); "zeros" draws nothing, for weights that are loaded next. `tie_weights`: the head shares the token embedding.
+    `activation`: "gelu" is its tanh form, "gelu_erf" the exact one. `hidden_dim`: of the feed-forward layers, if not 4 emb_dim.
     """
 
     vocab_size: int = 50257
@@ -40,9 +41,14 @@ class GPTConfig:
     qkv_bias: bool = False
     tie_weights: bool = False
     init: str = "pytorch"
+    activation: str = "gelu"
+    norm_eps: float = 1e-5
+    hidden_dim: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
+        for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "hidden_dim"):
+            if name == "hidden_dim" and self.hidden_dim is None:
+                continue
             check_size("GPTConfig", **{name: getattr(self, name)})
             object.__setattr__(self, name, int(getattr(self, name)))  # NumPy's integers overflow, and are not JSON
         if self.emb_dim % self.n_heads:
@@ -53,16 +59,25 @@ class GPTConfig:
                 raise ConfigError(f"GPTConfig: {name} is {getattr(self, name)!r}: it must be True or False")
         if self.init not in ("pytorch", "gpt2", "zeros"):
             raise ConfigError(f"GPTConfig: init is {self.init!r}: use 'pytorch', 'gpt2' or 'zeros'")
-        if 4 * self.n_parameters() > _MAX_BYTES:
+        if self.activation not in ("gelu", "gelu_erf"):
+            raise ConfigError(f"GPTConfig: activation is {self.activation!r}: use 'gelu' or 'gelu_erf'")
+        eps = self.norm_eps
+        if isinstance(eps, bool) or not isinstance(eps, (int, float, np.floating)) or not 0 <= eps < 1:
+            raise ConfigError(f"GPTConfig: norm_eps is {eps!r}: it must be a number from 0 to 1, such as 1e-5")
+        object.__setattr__(self, "norm_eps", float(eps))
+        n_bytes = 4 * self.n_parameters()
+        if n_bytes > _MAX_BYTES:
+            gib = (n_bytes + 2**29) // 2**30  # in integers: there is no float of 400 digits
             raise ConfigError(
-                f"GPTConfig: {self.n_parameters():,} parameters need {4 * self.n_parameters() / 2**30:,.0f} GiB in float32, "
+                f"GPTConfig: {self.n_parameters():,} parameters need {gib:,} GiB in float32, "
                 f"more than {_MAX_BYTES // 2**30} GiB: choose smaller sizes"
             )
 
     def n_parameters(self) -> int:
         """How many numbers the model learns, by formula: nothing is allocated."""
         c, bias = self.emb_dim, 3 * self.emb_dim if self.qkv_bias else 0
-        block = 12 * c * c + 10 * c + bias
+        hidden = self.hidden_dim or 4 * c
+        block = 4 * c * c + 2 * c * hidden + 6 * c + hidden + bias
         head = 0 if self.tie_weights else self.vocab_size * c
         return (self.vocab_size + self.context_length) * c + self.n_layers * block + 2 * c + head
 
@@ -88,6 +103,8 @@ class GPTModel(Module):
 
     checkpoint_blocks: bool = False
 
+    load_report: Any = None  # of weights.load_pretrained, for a model that it made
+
     def __init__(self, config: GPTConfig, *, rng: Generator | None = None) -> None:
         if not isinstance(config, GPTConfig):
             raise ConfigError(f"GPTModel: config is a {type(config).__name__}: pass GPTConfig(emb_dim=..., ...)")
@@ -100,11 +117,21 @@ class GPTModel(Module):
         self.drop_emb = Dropout(config.drop_rate)
         self.trf_blocks = Sequential(
             *(
-                TransformerBlock(c, config.n_heads, config.context_length, config.drop_rate, config.qkv_bias, rng=draw)
+                TransformerBlock(
+                    c,
+                    config.n_heads,
+                    config.context_length,
+                    config.drop_rate,
+                    config.qkv_bias,
+                    hidden_dim=config.hidden_dim,
+                    activation=config.activation,
+                    norm_eps=config.norm_eps,
+                    rng=draw,
+                )
                 for _ in range(config.n_layers)
             )
         )
-        self.final_norm = LayerNorm(c)
+        self.final_norm = LayerNorm(c, config.norm_eps)
         self.out_head = Linear(c, config.vocab_size, bias=False, rng=draw)
         if config.tie_weights:
             self.out_head.weight = self.tok_emb.weight

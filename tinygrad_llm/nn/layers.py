@@ -90,7 +90,13 @@ class Dropout(Module):
 
 
 class GELU(Module):
-    """x Φ(x) in its tanh form, as in GPT-2; `ops.gelu_erf` is the exact one."""
+    """x Φ(x), in its tanh form, as in GPT-2 and the book, or `exact`, with the error function."""
+
+    def __init__(self, exact: bool = False) -> None:
+        self.exact = exact
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.gelu(x)
+        return ops.gelu_erf(x) if self.exact else ops.gelu(x)
+
+    def describe(self) -> str:
+        return "exact" if self.exact else ""

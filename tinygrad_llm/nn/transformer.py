@@ -11,13 +11,21 @@ from .module import Module, Sequential
 
 
 class FeedForward(Module):
-    """Each token by itself, through a layer four times as wide: (..., C) -> (..., C)."""
+    """Each token by itself, through a layer of width H, by default 4 C: (..., C) -> (..., C)."""
 
-    def __init__(self, emb_dim: int, *, rng: Generator | None = None) -> None:
+    def __init__(
+        self,
+        emb_dim: int,
+        *,
+        hidden_dim: int | None = None,
+        activation: str = "gelu",
+        rng: Generator | None = None,
+    ) -> None:
+        hidden_dim = 4 * emb_dim if hidden_dim is None else hidden_dim
         self.layers = Sequential(
-            Linear(emb_dim, 4 * emb_dim, rng=rng),  # (..., 4C)
-            GELU(),
-            Linear(4 * emb_dim, emb_dim, rng=rng),  # (..., C)
+            Linear(emb_dim, hidden_dim, rng=rng),  # (..., H)
+            GELU(exact=activation == "gelu_erf"),
+            Linear(hidden_dim, emb_dim, rng=rng),  # (..., C)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,12 +46,15 @@ class TransformerBlock(Module):
         drop_rate: float = 0.0,
         qkv_bias: bool = False,
         *,
+        hidden_dim: int | None = None,
+        activation: str = "gelu",
+        norm_eps: float = 1e-5,
         rng: Generator | None = None,
     ) -> None:
         self.att = MultiHeadAttention(emb_dim, emb_dim, context_length, drop_rate, n_heads, qkv_bias, rng=rng)
-        self.ff = FeedForward(emb_dim, rng=rng)
-        self.norm1 = LayerNorm(emb_dim)
-        self.norm2 = LayerNorm(emb_dim)
+        self.ff = FeedForward(emb_dim, hidden_dim=hidden_dim, activation=activation, rng=rng)
+        self.norm1 = LayerNorm(emb_dim, norm_eps)
+        self.norm2 = LayerNorm(emb_dim, norm_eps)
         self.drop_shortcut = Dropout(drop_rate)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:

@@ -1,0 +1,114 @@
+"""A model from whatever people publish: folders of transformers and of OpenAI, single files, runs of our own."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, DTypeError, NonFiniteError, StateDictError
+from ..models.gpt import GPTConfig, GPTModel
+from ..text import Tokenizer
+from . import gpt2
+from .gpt2_config import from_nanogpt, from_openai, from_run, from_transformers
+from .open import CONFIG_FILE, HPARAMS_FILE, open_weights
+from .report import LoadReport
+from .source import TensorSource
+from .strict_json import read_json
+from .tensor_map import fill, match
+
+
+def load_pretrained(
+    path: str | os.PathLike[str],
+    dtype: Any = np.float32,
+    strict_finite: bool = False,
+    *,
+    n_heads: int | None = None,
+) -> tuple[GPTModel, Tokenizer | None]:
+    """The model in a folder or file, in evaluation mode, and the tokenizer beside it or None. `model.load_report` says how.
+
+    Folders: of transformers (config.json, model.safetensors or its shards), of OpenAI (hparams.json, model.ckpt.*), of a
+    run. Files: .safetensors with the names of transformers, of nanoGPT or of the book. What no configuration says is told from
+    shapes, but for `n_heads`. Weights become `dtype`, float32 or float64. NaN and infinities give a warning, or with
+    `strict_finite` NonFiniteError. CheckpointError, ConfigError or StateDictError say what is wrong before the model is made;
+    UnsafeFile for PyTorch's pickles, which `tinygrad-llm convert` makes into safetensors.
+    """
+    with open_weights(path) as source:
+        model = read_model(source, dtype, strict_finite, n_heads)
+    return model, None
+
+
+def read_model(source: TensorSource, dtype: Any, strict_finite: bool = False, n_heads: int | None = None) -> GPTModel:
+    """The GPT in an opened file, with the sizes that the file, or a configuration beside it, says."""
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise DTypeError(f"load_pretrained: dtype is {dtype}: use np.float32 or np.float64")
+    config, notes, conv1d = read_config(source)
+    try:
+        found = gpt2.recognise({name: info.shape for name, info in source.infos.items()}, conv1d)
+        if config is None:
+            config, notes = gpt2.infer_config(found, n_heads)
+        elif n_heads not in (None, config.n_heads):
+            raise ConfigError(f"n_heads is {n_heads}, the configuration says {config.n_heads}")
+        elif config.n_layers != found.n_layers:
+            raise StateDictError(f"has tensors of {found.n_layers} layers, the configuration says {config.n_layers}")
+        config, ignored = _tie(config, found, source, notes)
+    except (StateDictError, ConfigError) as error:
+        raise type(error)(f"{source.path}: {error}") from None
+    report = LoadReport(source.path, f"{gpt2.NAME}, {found.layout.name}, {source.form}", notes=notes)
+    entries = gpt2.entries(config, found.layout)
+    match(entries, source, found.names, ignored, report)
+
+    model = GPTModel(replace(config, init="zeros"))
+    n_bad = fill(model, entries, source, found.names, report, dtype)
+    if n_bad:
+        message = f"{source.path}: {n_bad:,} of the weights are NaN or infinite: {report.notes[-1]}"
+        if strict_finite:
+            raise NonFiniteError(f"{message}. Nothing was loaded")
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    model.load_report = report
+    return model.eval()
+
+
+def read_config(source: TensorSource) -> tuple[GPTConfig | None, list[str], bool | None]:
+    """What is said about the model in the file or beside it: its configuration, notes, and whether it has Conv1D matrices.
+
+    None for what is not said. ConfigError names a field that cannot be.
+    """
+    if "model_args" in source.metadata:
+        return *from_nanogpt(source.metadata["model_args"], f"{source.path}: model_args"), False
+    folder = source.path if source.path.is_dir() else source.path.parent
+    if (path := folder / HPARAMS_FILE).exists():
+        return *from_openai(read_json(path), str(path)), True
+    if not (path := folder / CONFIG_FILE).exists():
+        return None, [], None
+    values = read_json(path)
+    if isinstance(values.get("model"), dict):
+        return from_run(values["model"], str(path)), [], None
+    return *from_transformers(values, str(path)), True
+
+
+def _tie(
+    config: GPTConfig, found: gpt2.Found, source: TensorSource, notes: list[str]
+) -> tuple[GPTConfig, frozenset[str]]:
+    """Whether the head is the token embedding, as the file has it; and the names that say nothing new then."""
+    table, head = (gpt2.name_of(ours, found.layout) for ours in ("tok_emb.weight", "out_head.weight"))
+    if not config.tie_weights or head not in found.names:
+        return config, found.ignored
+    if table not in found.names:  # one tensor with two names is written once, under either
+        found.names[table] = found.names.pop(head)
+        return config, found.ignored
+    a, b = found.names[table], found.names[head]
+    if source.infos[a].shape == source.infos[b].shape and same_bits(source.read(a), source.read(b)):
+        return config, found.ignored | {head}
+    notes.append(f"{head} differs from {table}: the head has weights of its own")
+    return replace(config, tie_weights=False), found.ignored
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are equal, NaN and the sign of zero included."""
+    word = f"u{a.itemsize}"
+    return a.dtype == b.dtype and np.array_equal(a.view(word), b.view(word))

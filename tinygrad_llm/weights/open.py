@@ -1,0 +1,67 @@
+"""Which file of a folder holds the weights, and who reads it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import CheckpointError, UnsafeFile
+from .safetensors import INDEX_SUFFIX, SafetensorsFile, ShardedSafetensors
+from .source import TensorSource
+
+CONFIG_FILE, WEIGHTS_FILE, HPARAMS_FILE = "config.json", "model.safetensors", "hparams.json"
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
+_NUMPY = (".npz", ".npy")
+_MAGIC = {b"PK\x03\x04": "a zip archive, as PyTorch writes", b"\x80": "a pickle", b"\x93NUMPY": "an array of NumPy"}
+
+
+def open_weights(path: str | os.PathLike[str], *, pickles: bool = False) -> TensorSource:
+    """The weights in a file or folder, with nothing read but names and shapes. UnsafeFile for a pickle, unless `pickles`."""
+    path = Path(path)
+    file = _weights_of(path) if path.is_dir() else path
+    if file.is_dir():
+        from .tensorflow import TensorFlowCheckpoint
+
+        return TensorFlowCheckpoint(file)
+    if file.name.endswith(INDEX_SUFFIX):
+        return ShardedSafetensors(file)
+    if file.suffix in _NUMPY:
+        raise UnsafeFile(f"{file}: NumPy's files can hold pickles, which can run code: save the arrays as safetensors")
+    if file.suffix != ".safetensors" and (file.suffix in _PICKLES or _is_pickle(file)):
+        if not pickles:
+            raise UnsafeFile(
+                f"{file}: PyTorch's files are pickles, which can run code when they are loaded: "
+                f"tinygrad-llm convert {path} FOLDER reads the numbers alone, then load FOLDER"
+            )
+        from .pytorch import PyTorchFile
+
+        return PyTorchFile(file)
+    return SafetensorsFile(file)
+
+
+def _weights_of(folder: Path) -> Path:
+    """The file of a folder that holds its weights; the folder itself if they are TensorFlow's."""
+    for name in (WEIGHTS_FILE, "model" + INDEX_SUFFIX):
+        if (folder / name).exists():
+            return folder / name
+    names = sorted(file.name for file in folder.iterdir())
+    if any(name.endswith(".index") for name in names) or "checkpoint" in names:
+        return folder
+    for endings in (".safetensors",), _PICKLES:
+        found = [
+            name for name in names if name.endswith(endings) and not name.startswith(("optimizer", "training_args"))
+        ]
+        if len(found) == 1:
+            return folder / found[0]
+        if found:
+            raise CheckpointError(f"{folder}: holds {', '.join(found[:4])}: name the one that is meant")
+    holds = ", ".join(map(ascii, names[:6])) or "nothing"
+    raise CheckpointError(f"{folder}: no weights there: it holds {holds}, and should hold {WEIGHTS_FILE}")
+
+
+def _is_pickle(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(8).startswith(tuple(_MAGIC))
+    except OSError:
+        return False  # the reader says what is wrong

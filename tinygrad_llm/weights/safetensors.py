@@ -1,0 +1,271 @@
+"""Reading .safetensors files: 8 bytes that say how long the header is, a header in JSON, then the numbers of all tensors.
+
+    {"__metadata__": {"format": "pt"}, "wte.weight": {"dtype": "BF16", "shape": [50257, 768], "data_offsets": [0, 77194752]}, ...}
+
+The header is believed only when it is beyond doubt: every byte of the data belongs to one tensor, whose shape and type give
+its length. The `safetensors` library maps files into memory, where a file cut short by somebody else kills the process that
+reads it, and NumPy lacks the 8 and 16 bit types; so the bytes are read here, and the tests hold them against the library.
+It does the writing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CheckpointError, CorruptCheckpoint, UnsafeFile
+from .source import TensorInfo, TensorSource, printable, widen_bfloat16
+from .strict_json import MAX_BYTES, check_is_file, parse_json, read_json
+
+INDEX_SUFFIX = ".safetensors.index.json"
+
+# name -> (bytes of a number, how its bytes are read)
+_DTYPES = {
+    "F64": (8, "<f8"),
+    "F32": (4, "<f4"),
+    "F16": (2, "<f2"),
+    "BF16": (2, "<u2"),
+    "F8_E4M3": (1, "u1"),
+    "F8_E5M2": (1, "u1"),
+    "I64": (8, "<i8"),
+    "I32": (4, "<i4"),
+    "I16": (2, "<i2"),
+    "I8": (1, "i1"),
+    "U64": (8, "<u8"),
+    "U32": (4, "<u4"),
+    "U16": (2, "<u2"),
+    "U8": (1, "u1"),
+    "BOOL": (1, "u1"),
+}
+_MAX_NAME = 1000  # characters; PyTorch's longest names have about a hundred
+_MAX_AXES = 64  # NumPy's limit
+
+
+class SafetensorsFile(TensorSource):
+    """One .safetensors file. CorruptCheckpoint says what is wrong with its header, before any number is read."""
+
+    form = "safetensors"
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        check_is_file(self.path)
+        try:
+            self._file = self.path.open("rb", buffering=0)
+            size = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        try:
+            header, self._start = self._read_header(size)
+            metadata = header.pop("__metadata__", {})
+            self.metadata: dict[str, str] = _check_metadata(metadata, self.path)
+            self.infos: dict[str, TensorInfo] = {}
+            self._offsets: dict[str, int] = {}
+            for name, entry in header.items():
+                begin, self.infos[name] = _check_entry(name, entry, size - self._start, self.path)
+                self._offsets[name] = begin
+            self._check_ranges(size - self._start)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_header(self, size: int) -> tuple[dict[str, Any], int]:
+        if size < 8:
+            raise CorruptCheckpoint(
+                f"{self.path}: header too small: the file has {size} bytes, of the first 8 at least"
+            )
+        n_bytes = int.from_bytes(self._read_at(0, 8).tobytes(), "little")
+        if n_bytes > MAX_BYTES:
+            raise CorruptCheckpoint(
+                f"{self.path}: header too large: {n_bytes:,} bytes, at most {MAX_BYTES:,} are allowed"
+            )
+        if n_bytes > size - 8:
+            raise CorruptCheckpoint(f"{self.path}: header of {n_bytes:,} bytes in a file of {size:,}: cut off?")
+        if n_bytes < 2:
+            raise CorruptCheckpoint(f"{self.path}: header too small: {n_bytes} bytes, {{}} has 2")
+        header = parse_json(self._read_at(8, n_bytes).tobytes(), f"{self.path}: header")
+        return header, 8 + n_bytes
+
+    def _check_ranges(self, n_bytes: int) -> None:
+        """One tensor after the other, with nothing between them, up to the last byte."""
+        end, before = 0, "the beginning"
+        order = sorted(self._offsets, key=lambda name: (self._offsets[name], self.infos[name].n_bytes))
+        for name in order:
+            begin = self._offsets[name]
+            if begin != end:
+                what = (
+                    f"{begin - end:,} bytes belong to nobody" if begin > end else f"{end - begin:,} bytes are in both"
+                )
+                raise CorruptCheckpoint(f"{self.path}: data_offsets: between {before} and {printable(name)} {what}")
+            end, before = begin + self.infos[name].n_bytes, printable(name)
+        if end != n_bytes:
+            raise CorruptCheckpoint(f"{self.path}: {n_bytes - end:,} bytes after {before} belong to no tensor")
+
+    def read(self, name: str) -> np.ndarray:
+        info = self.infos[name]
+        raw = self._read_at(self._start + self._offsets[name], info.n_bytes)
+        return widen(raw.view(_DTYPES[info.dtype][1]), info.dtype).reshape(info.shape)
+
+    def _read_at(self, position: int, n_bytes: int) -> np.ndarray:
+        """Bytes of the file, copied: a file that has become shorter is an error here and no fault of memory."""
+        data = np.empty(n_bytes, np.uint8)
+        view, done = data.data, 0
+        try:
+            self._file.seek(position)
+            while done < n_bytes:
+                n = self._file.readinto(view[done : done + 2**30])
+                if not n:
+                    raise CorruptCheckpoint(
+                        f"{self.path}: ended {n_bytes - done:,} bytes early: changed while it was read"
+                    )
+                done += n
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class ShardedSafetensors(TensorSource):
+    """Several files and the index that says which tensor is in which: {"weight_map": {"wte.weight": "model-00001-of-00002..."}}.
+
+    UnsafeFile if the index leads out of its folder, CorruptCheckpoint if it and the files disagree.
+    """
+
+    form = "safetensors"
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.metadata: dict[str, str] = {}
+        self.infos: dict[str, TensorInfo] = {}
+        self._shards: dict[str, SafetensorsFile] = {}
+        index = read_json(self.path)
+        weight_map = index.get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CorruptCheckpoint(f"{self.path}: weight_map must map the names of tensors to files")
+        for name, file in weight_map.items():
+            if not isinstance(file, str):
+                raise CorruptCheckpoint(
+                    f"{self.path}: weight_map: {printable(name)} is in {file!r:.80}, no file's name"
+                )
+        files = {file: _inside(self.path, file) for file in dict.fromkeys(weight_map.values())}
+        try:
+            for file, shard in files.items():
+                self._open(file, shard, weight_map)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, file: str, path: Path, weight_map: Mapping[str, str]) -> None:
+        shard = self._shards[file] = SafetensorsFile(path)
+        for name in shard.infos:
+            if weight_map.get(name) != file:
+                other = (
+                    f"{printable(weight_map[name])} has it too" if name in weight_map else "the index does not know it"
+                )
+                raise CorruptCheckpoint(f"{path}: holds {printable(name)}, but {other}")
+        for name, place in weight_map.items():
+            if place == file and name not in shard.infos:
+                raise CorruptCheckpoint(f"{path}: lacks {printable(name)}, which {self.path.name} says is in it")
+        self.infos |= shard.infos
+        self.metadata |= shard.metadata
+
+    def read(self, name: str) -> np.ndarray:
+        return self._shards[self.infos[name].file.name].read(name)
+
+    def close(self) -> None:
+        for shard in self._shards.values():
+            shard.close()
+
+
+def widen(numbers: np.ndarray, dtype: str) -> np.ndarray:
+    """The numbers of a file as NumPy can hold them; each is kept exactly. `numbers` as the table above reads them."""
+    if dtype == "BF16":
+        return widen_bfloat16(numbers)
+    if dtype == "F16":
+        return numbers.astype(np.float32)
+    if dtype == "F8_E5M2":  # the upper half of a float16
+        return (numbers.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
+    if dtype == "F8_E4M3":
+        return _FLOAT8_E4M3[numbers]
+    if dtype == "BOOL":
+        return numbers != 0
+    return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
+
+
+def _float8_e4m3() -> np.ndarray:
+    """The 256 numbers of one sign bit, 4 of exponent (bias 7) and 3 of mantissa, without infinities (Micikevicius 2022 §3)."""
+    exponent, mantissa = np.divmod(np.arange(128), 8)
+    size = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7))
+    size[127] = np.nan
+    return np.concatenate([size, -size]).astype(np.float32)
+
+
+_FLOAT8_E4M3 = _float8_e4m3()
+
+
+def _check_metadata(metadata: Any, path: Path) -> dict[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CorruptCheckpoint(f"{path}: __metadata__ must map words to words")
+    return metadata
+
+
+def _check_entry(name: str, entry: Any, n_bytes: int, path: Path) -> tuple[int, TensorInfo]:
+    """Where a tensor begins, and what it is."""
+    where = f"{path}: {printable(name)}"
+    if len(name) > _MAX_NAME:
+        raise CorruptCheckpoint(f"{where}: a name of {len(name):,} characters, at most {_MAX_NAME:,} are allowed")
+    if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise CorruptCheckpoint(f"{where}: half a character (a lone surrogate) in a name")
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise CorruptCheckpoint(f"{where}: must have dtype, shape and data_offsets, and has {_keys(entry)}")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise CorruptCheckpoint(f"{where}: dtype is {dtype!r:.40}: readable are {', '.join(_DTYPES)}")
+    if not isinstance(shape, list) or len(shape) > _MAX_AXES:
+        raise CorruptCheckpoint(f"{where}: shape is {shape!r:.80}: it must be a list of at most {_MAX_AXES} sizes")
+    size = _DTYPES[dtype][0]
+    for axis, length in enumerate(shape):
+        if type(length) is not int or length < 0:
+            raise CorruptCheckpoint(f"{where}: shape[{axis}] is {length!r:.40}: it must be an integer of 0 or more")
+        size *= length
+    if not isinstance(offsets, list) or len(offsets) != 2:
+        raise CorruptCheckpoint(f"{where}: data_offsets is {offsets!r:.80}: it must be [begin, end]")
+    for i, offset in enumerate(offsets):
+        if type(offset) is not int or offset < 0:
+            raise CorruptCheckpoint(f"{where}: data_offsets[{i}] is {offset!r:.40}: it must be an integer of 0 or more")
+    begin, end = offsets
+    if end < begin:
+        raise CorruptCheckpoint(f"{where}: data_offsets {offsets}: it ends before it begins")
+    if end > n_bytes:
+        raise CorruptCheckpoint(f"{where}: data_offsets {offsets}: beyond the {n_bytes:,} bytes of data: cut off?")
+    if end - begin != size:
+        raise CorruptCheckpoint(
+            f"{where}: {shape!r:.80} of {dtype} takes {size:,} bytes, data_offsets {offsets} has {end - begin:,}"
+        )
+    return begin, TensorInfo(dtype, tuple(shape), size, path)
+
+
+def _keys(entry: Any) -> str:
+    return ascii(list(entry))[:80] if isinstance(entry, dict) else f"{entry!r:.40}"
+
+
+def _inside(index: Path, file: str) -> Path:
+    """The path of a shard, which must be a file of the index's own folder."""
+    path = index.parent / file if file and Path(file).name == file and "\\" not in file and "\0" not in file else None
+    if path is None:
+        raise UnsafeFile(
+            f"{index}: weight_map leads to {printable(file)}: only names of files in its own folder are followed"
+        )
+    folder, target = index.parent.resolve(), path.resolve()
+    # The cache of the Hugging Face hub keeps the files of a snapshot in a folder of its own, and links to them.
+    blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
+    if target.parent not in (folder, blobs):
+        raise UnsafeFile(f"{path}: a link that leads out of its folder, to {printable(str(target))}")
+    if not target.exists():
+        raise CorruptCheckpoint(f"{path}: not there, but {index.name} says that it holds tensors")
+    return path
