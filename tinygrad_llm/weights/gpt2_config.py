@@ -103,7 +103,9 @@ def from_run(values: Mapping[str, Any], where: str) -> GPTConfig:
 
 
 def _make(names: Mapping[str, str], values: Mapping[str, Any], where: str, **options: Any) -> GPTConfig:
-    sizes: dict[str, Any] = {ours: _size(names[ours], values.get(names[ours], default), where) for ours, default in _SIZES.items()}
+    sizes: dict[str, Any] = {
+        ours: _size(names[ours], values.get(names[ours], default), where) for ours, default in _SIZES.items()
+    }
     try:
         return GPTConfig(**sizes, **options, init="zeros")
     except ConfigError as error:
