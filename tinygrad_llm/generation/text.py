@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ def stream_text(
         raise DataError("the prompt is empty: the model needs at least one token to go on from")
     if isinstance(stop, str) or not all(isinstance(string, str) and string for string in stop):
         raise ConfigError(f"stop is {stop!r}: it must be a list of strings, none of them empty")
+    if unused := tokenizer.unused_ids(model.config.vocab_size):  # a table longer than the vocabulary: never written
+        options["logit_bias"] = {**dict(options.get("logit_bias") or ()), **dict.fromkeys(unused, -math.inf)}
     steps = stream_tokens(model, [tokenizer.encode(prompt)], max_new_tokens, temperature, top_k, **options)
     return before_stop(tokenizer.decode_stream(_ids(steps, on_step)), stop)
 

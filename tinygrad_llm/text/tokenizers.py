@@ -5,9 +5,9 @@
     tokenizer.decode(ids)                                    # "Hello"
     tokenizer.save("runs/story"); load_tokenizer("runs/story")
 
-`tokens[id]` are the bytes that an id stands for, so a tokenizer is little more than that list. The last id of each is
-`eot_id`, the mark `<|endoftext|>` between documents. In text the same letters are only letters unless the caller allows
-the mark: nobody can end a document by typing it.
+`tokens[id]` are the bytes that an id stands for, so a tokenizer is little more than that list. `eot_id`, with ours the last, is
+the mark `<|endoftext|>` between documents. In text the same letters are only letters unless the caller allows the mark:
+nobody can end a document by typing it. vocabulary.py reads tokenizers made elsewhere.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -41,7 +42,9 @@ class Tokenizer(ABC):
     name: str  # "bpe", "char" or "gpt2", as in `--tokenizer`
 
     def __init__(self, tokens: Iterable[bytes]) -> None:
-        self.tokens = [*tokens, END_OF_TEXT.encode()]
+        self.tokens = [*tokens, END_OF_TEXT.encode()]  # b"" for an id that stands for nothing
+        self.special = {END_OF_TEXT: len(self.tokens) - 1}  # marks that are no text
+        self.eot_id: int | None = self.special[END_OF_TEXT]  # ends a document; None in some vocabularies made elsewhere
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size})"
@@ -50,29 +53,29 @@ class Tokenizer(ABC):
     def vocab_size(self) -> int:
         return len(self.tokens)
 
-    @property
-    def eot_id(self) -> int:
-        """The id of `<|endoftext|>`: always the last."""
-        return len(self.tokens) - 1
+    def unused_ids(self, vocab_size: int) -> list[int]:
+        """The ids of a model of `vocab_size` that stand for nothing here: such a table is often longer than need be."""
+        return [i for i in range(vocab_size) if i >= len(self.tokens) or not self.tokens[i]]
 
     def encode(self, text: str, allowed_special: Collection[str] = ()) -> list[int]:
-        """The ids of `text`. With allowed_special={"<|endoftext|>"} that mark becomes `eot_id`, else it is text.
+        """The ids of `text`. With allowed_special={"<|endoftext|>"} that mark becomes one id, else it is text.
 
         TokenizerError for a lone surrogate (no Unicode text has one) and, from CharTokenizer, for a foreign character.
         """
         _check_text(text)
-        if isinstance(allowed_special, str) or set(allowed_special) - {END_OF_TEXT}:
+        if isinstance(allowed_special, str) or set(allowed_special) - self.special.keys():
             raise TokenizerError(
-                f"allowed_special={allowed_special!r}: pass a set; the one special token is {END_OF_TEXT!r}"
+                f"allowed_special={allowed_special!r}: pass a set; special tokens are {', '.join(map(repr, self.special))}"
             )
         if not allowed_special:
             return self._encode(text)
         ids: list[int] = []
         start = 0
-        for part in text.split(END_OF_TEXT):
-            ids += [*self._encode(part, start), self.eot_id]
-            start += len(part) + len(END_OF_TEXT)
-        return ids[:-1]  # one mark less than parts
+        marks = "|".join(re.escape(mark) for mark in sorted(allowed_special, key=len, reverse=True))
+        for mark in re.finditer(marks, text):
+            ids += [*self._encode(text[start : mark.start()], start), self.special[mark.group()]]
+            start = mark.end()
+        return ids + self._encode(text[start:], start)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of `ids`, which may begin or end within a character. TokenizerError for an id that is no token."""
@@ -120,10 +123,15 @@ class Tokenizer(ABC):
     def _from_lines(cls, lines: Sequence[str], source: str) -> Tokenizer: ...
 
     def _token(self, i: int, position: int) -> bytes:
-        if isinstance(i, (int, np.integer)) and not isinstance(i, bool) and 0 <= i < len(self.tokens):
+        if (
+            isinstance(i, (int, np.integer))
+            and not isinstance(i, bool)
+            and 0 <= i < len(self.tokens)
+            and self.tokens[i]
+        ):
             return self.tokens[i]
         raise TokenizerError(
-            f"position {position}: {i!r} is not a token id of this {self.name} tokenizer (0 to {self.eot_id})"
+            f"position {position}: {i!r} is not a token id of this {self.name} tokenizer (0 to {self.vocab_size - 1})"
         )
 
 
@@ -162,7 +170,7 @@ class CharTokenizer(Tokenizer):
         return [json.dumps(character) for character in self.alphabet]
 
     @classmethod
-    def _from_lines(cls, lines: Sequence[str], source: str) -> CharTokenizer:
+    def _from_lines(cls, lines: Sequence[str], source: str) -> Tokenizer:
         alphabet = ""
         for number, line in enumerate(lines, start=2):
             try:
@@ -238,7 +246,7 @@ class BPETokenizer(Tokenizer):
             self.name,
             pat_str=SPLIT_PATTERN,
             mergeable_ranks={token: i for i, token in enumerate(self.tokens[:-1])},
-            special_tokens={END_OF_TEXT: self.eot_id},
+            special_tokens=self.special,
         )
 
     def _encode(self, text: str, start: int = 0) -> list[int]:
@@ -256,7 +264,7 @@ class BPETokenizer(Tokenizer):
         return format_merges(self.merges, self.tokens)
 
     @classmethod
-    def _from_lines(cls, lines: Sequence[str], source: str) -> BPETokenizer:
+    def _from_lines(cls, lines: Sequence[str], source: str) -> Tokenizer:
         merges = parse_merges(lines, bytes(range(256)), source)
         check_reachable(merges, source)
         return cls(merges)
@@ -285,6 +293,12 @@ class GPT2Tokenizer(BPETokenizer):
 
 _HEADER = "tinygrad_llm tokenizer 1: "
 _KINDS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in (BPETokenizer, CharTokenizer, GPT2Tokenizer)}
+
+
+def register(kind: type[Tokenizer]) -> type[Tokenizer]:
+    """Let `load_tokenizer` read what a tokenizer of this kind has saved."""
+    _KINDS[kind.name] = kind
+    return kind
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:

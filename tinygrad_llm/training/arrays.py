@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,12 @@ from ..errors import CheckpointError, CorruptCheckpoint, DTypeError
 _WORDS = {"float32": "F32", "float64": "F64", "int64": "I64"}
 
 
-def encode_arrays(arrays: Mapping[str, np.ndarray]) -> list[bytes | memoryview]:
+def encode_arrays(
+    arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> list[bytes | memoryview]:
     """What to write one after the other: the header, and the bytes of each array. DTypeError for a dtype of other things."""
-    header, parts, offset = {}, [], 0
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    parts, offset = [], 0
     for name, array in arrays.items():
         if array.dtype.name not in _WORDS:
             raise DTypeError(f"{name} is {array.dtype}: files are written of {', '.join(_WORDS)}")

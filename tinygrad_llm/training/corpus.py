@@ -128,8 +128,9 @@ def _make_tokenizer(train_texts: list[str], val_texts: list[str], options: Pretr
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
-    """The ids of all texts, with `<|endoftext|>` between them."""
+    """The ids of all texts, with `<|endoftext|>` between them if the tokenizer has it."""
+    between = [] if tokenizer.eot_id is None else [tokenizer.eot_id]
     ids: list[int] = []
     for text in texts:
-        ids += [*tokenizer.encode(text), tokenizer.eot_id]
-    return ids[:-1]  # between files, not after the last
+        ids += [*tokenizer.encode(text), *between]
+    return ids[: len(ids) - len(between)]  # between files, not after the last

@@ -1,6 +1,8 @@
-"""Public weights in, our weights out."""
+"""Public weights in, our weights out: GPT-2 in the forms in which it is published, and folders that transformers opens."""
 
+from .convert import convert
 from .load import load_pretrained
 from .report import LoadReport
+from .save import save_pretrained
 
-__all__ = ["LoadReport", "load_pretrained"]
+__all__ = ["LoadReport", "convert", "load_pretrained", "save_pretrained"]

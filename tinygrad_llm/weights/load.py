@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from ..errors import ConfigError, DTypeError, NonFiniteError, StateDictError
 from ..models.gpt import GPTConfig, GPTModel
 from ..text import Tokenizer
+from ..text.vocabulary import UnknownTokenizer
 from . import gpt2
 from .gpt2_config import from_nanogpt, from_openai, from_run, from_transformers
 from .open import CONFIG_FILE, HPARAMS_FILE, open_weights
@@ -19,6 +21,7 @@ from .report import LoadReport
 from .source import TensorSource
 from .strict_json import read_json
 from .tensor_map import fill, match
+from .tokenizer_files import read_tokenizer
 
 
 def load_pretrained(
@@ -36,16 +39,77 @@ def load_pretrained(
     `strict_finite` NonFiniteError. CheckpointError, ConfigError or StateDictError say what is wrong before the model is made;
     UnsafeFile for PyTorch's pickles, which `tinygrad-llm convert` makes into safetensors.
     """
+    if is_run(folder := Path(path)):
+        return _load_run(folder, dtype, strict_finite)
     with open_weights(path) as source:
-        model = read_model(source, dtype, strict_finite, n_heads)
-    return model, None
+        return read_pair(source, dtype, strict_finite, n_heads)
+
+
+def read_pair(
+    source: TensorSource, dtype: Any, strict_finite: bool = False, n_heads: int | None = None
+) -> tuple[GPTModel, Tokenizer | None]:
+    """The model in an opened file, and the tokenizer beside it. One of a kind that is not known is said, and left out."""
+    folder, note = folder_of(source), None
+    try:
+        eos_id = read_json(folder / CONFIG_FILE).get("eos_token_id") if (folder / CONFIG_FILE).exists() else None
+        tokenizer = read_tokenizer(folder, eos_id)
+    except UnknownTokenizer as error:
+        tokenizer, note = None, f"no tokenizer: {error}"
+    model = read_model(source, dtype, strict_finite, n_heads)
+    rows = model.config.vocab_size
+    if tokenizer is not None and tokenizer.vocab_size > rows:
+        note = f"the tokenizer has {tokenizer.vocab_size:,} ids, the model {rows:,}: it cannot read the last ones"
+    if note:
+        model.load_report.notes.append(note)
+        warnings.warn(f"{source.path}: {note}", RuntimeWarning, stacklevel=3)
+    return model, tokenizer
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: its config.json tells what it was trained with."""
+    if not (folder / CONFIG_FILE).is_file():
+        return False
+    values = read_json(folder / CONFIG_FILE)
+    return isinstance(values.get("model"), dict) and isinstance(values.get("training"), dict)
+
+
+def _load_run(folder: Path, dtype: Any, strict_finite: bool) -> tuple[GPTModel, Tokenizer]:
+    from ..training import load_run
+
+    dtype = _check_dtype(dtype)
+    model, tokenizer = load_run(folder)
+    report = LoadReport(folder, "a run, names of the book", mapped={name: name for name in model.state_dict()})
+    n_bad = sum(p.size - int(np.count_nonzero(np.isfinite(p.data))) for p in model.parameters())
+    _judge(n_bad, report, strict_finite)
+    model.load_report = report
+    return model.astype(dtype), tokenizer
+
+
+def _check_dtype(dtype: Any) -> np.dtype:
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise DTypeError(f"load_pretrained: dtype is {dtype}: use np.float32 or np.float64")
+    return dtype
+
+
+def _judge(n_bad: int, report: LoadReport, strict_finite: bool) -> None:
+    """Say how many weights are NaN or infinite, aloud."""
+    if n_bad:
+        message = f"{report.path}: {n_bad:,} of the weights are NaN or infinite" + "".join(
+            f"; {n}" for n in report.notes[-1:]
+        )
+        if strict_finite:
+            raise NonFiniteError(f"{message}. Nothing was loaded")
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def folder_of(source: TensorSource) -> Path:
+    return source.path if source.path.is_dir() else source.path.parent
 
 
 def read_model(source: TensorSource, dtype: Any, strict_finite: bool = False, n_heads: int | None = None) -> GPTModel:
     """The GPT in an opened file, with the sizes that the file, or a configuration beside it, says."""
-    dtype = np.dtype(dtype)
-    if dtype not in (np.float32, np.float64):
-        raise DTypeError(f"load_pretrained: dtype is {dtype}: use np.float32 or np.float64")
+    dtype = _check_dtype(dtype)
     config, notes, conv1d = read_config(source)
     try:
         found = gpt2.recognise({name: info.shape for name, info in source.infos.items()}, conv1d)
@@ -63,12 +127,7 @@ def read_model(source: TensorSource, dtype: Any, strict_finite: bool = False, n_
     match(entries, source, found.names, ignored, report)
 
     model = GPTModel(replace(config, init="zeros"))
-    n_bad = fill(model, entries, source, found.names, report, dtype)
-    if n_bad:
-        message = f"{source.path}: {n_bad:,} of the weights are NaN or infinite: {report.notes[-1]}"
-        if strict_finite:
-            raise NonFiniteError(f"{message}. Nothing was loaded")
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    _judge(fill(model, entries, source, found.names, report, dtype), report, strict_finite)
     model.load_report = report
     return model.eval()
 
@@ -80,7 +139,7 @@ def read_config(source: TensorSource) -> tuple[GPTConfig | None, list[str], bool
     """
     if "model_args" in source.metadata:
         return *from_nanogpt(source.metadata["model_args"], f"{source.path}: model_args"), False
-    folder = source.path if source.path.is_dir() else source.path.parent
+    folder = folder_of(source)
     if (path := folder / HPARAMS_FILE).exists():
         return *from_openai(read_json(path), str(path)), True
     if not (path := folder / CONFIG_FILE).exists():

@@ -1,0 +1,260 @@
+"""Tokenizers made elsewhere, whose ids stay as they are: byte-level BPE with GPT-2's rules, and a token for each character.
+
+`parse_tokenizer` takes the contents of a tokenizer.json, as the library `tokenizers` writes it; `to_json` goes the other way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from ..errors import TokenizerError
+from .bpe import split_pieces
+from .merges_file import VISIBLE, format_merges
+from .tokenizers import END_OF_TEXT, BPETokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer, _check_text, register
+
+_BYTES = {letter: byte for byte, letter in VISIBLE.items()}
+_MOST_IDS = 10_000_000
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_EACH_CHARACTER = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": False}
+_EACH_PATTERNS = {"", ".", "[\\s\\S]", "(?s:.)", "(?s).", "(.|\\n)", ".|\\n", "[\\S\\s]"}
+
+
+class UnknownTokenizer(TokenizerError):
+    """A tokenizer that works in another way than those that are known here."""
+
+
+class _Vocabulary(Tokenizer):
+    """What both kinds share: ids of a file, and special tokens anywhere among them."""
+
+    def _set_tokens(self, tokens: Mapping[int, bytes], special: Mapping[str, int], eot: str | None) -> None:
+        every = dict(tokens) | {i: mark.encode() for mark, i in special.items()}
+        self.tokens = [every.get(i, b"") for i in range(max(every, default=-1) + 1)]
+        self.special, self.eot_id = dict(special), None if eot is None else special[eot]
+
+    def _lines(self) -> Iterable[str]:
+        return [json.dumps(to_json(self))]
+
+    @classmethod
+    def _from_lines(cls, lines: Sequence[str], source: str) -> Tokenizer:
+        try:
+            (line,) = lines
+            return parse_tokenizer(json.loads(line), source)
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, TokenizerError):
+                raise
+            raise TokenizerError(f"{source}: line 2: not the one line of JSON that stands there: {error}") from None
+
+
+@register
+class BPEVocabulary(_Vocabulary, BPETokenizer):
+    """Byte-level BPE whose ids are those of a file: `vocab` spells each token in GPT-2's visible letters.
+
+    The ids need not follow the order of the merges, so these are applied pair by pair, the earliest first.
+    """
+
+    name = "bpe-vocabulary"
+
+    def __init__(
+        self, vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], special: Mapping[str, int], eot: str | None
+    ) -> None:
+        tokens = {i: bytes(_BYTES[letter] for letter in word) for word, i in vocab.items() if word not in special}
+        self._set_tokens(tokens, special, eot)
+        self._byte_ids = {token[0]: i for i, token in tokens.items() if len(token) == 1}
+        self.merges = [(vocab[left], vocab[right]) for left, right in merges]
+        self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
+        self._made = {(vocab[left], vocab[right]): vocab[left + right] for left, right in merges}
+        self._encode_piece = lru_cache(2**16)(self._merge_piece)
+
+    def encode_plain(self, text: str) -> list[int]:
+        """The same as `encode`: here both are the lines that one can step through."""
+        _check_text(text)
+        return self._encode(text)
+
+    def _encode(self, text: str, start: int = 0) -> list[int]:
+        return [i for piece in split_pieces(text) for i in self._encode_piece(piece)]
+
+    def _merge_piece(self, piece: str) -> tuple[int, ...]:
+        try:
+            ids = [self._byte_ids[byte] for byte in piece.encode()]
+        except KeyError as error:
+            raise TokenizerError(f"{piece!r}: this tokenizer has no token for the byte {error.args[0]}") from None
+        ranks, last = self._ranks, len(self.merges)
+        while len(ids) > 1:
+            best = min(pairwise(ids), key=lambda pair: ranks.get(pair, last))
+            if best not in ranks:
+                break
+            merged, i = [], 0
+            while i < len(ids):
+                if i + 1 < len(ids) and (ids[i], ids[i + 1]) == best:
+                    merged.append(self._made[best])
+                    i += 2
+                else:
+                    merged.append(ids[i])
+                    i += 1
+            ids = merged
+        return tuple(ids)
+
+
+@register
+class CharVocabulary(_Vocabulary, CharTokenizer):
+    """One token for each character, with the ids of a file. What it does not know is an error, or `unknown` if that is given."""
+
+    name = "char-vocabulary"
+
+    def __init__(
+        self, vocab: Mapping[str, int], special: Mapping[str, int], eot: str | None, unknown: str | None = None
+    ) -> None:
+        self._ids = {character: i for character, i in vocab.items() if character not in special}
+        self.alphabet = "".join(self._ids)
+        self.unknown = unknown
+        self._set_tokens({i: character.encode() for character, i in self._ids.items()}, special, eot)
+
+    def _encode(self, text: str, start: int = 0) -> list[int]:
+        if self.unknown is None:
+            return super()._encode(text, start)
+        unknown = self.special[self.unknown]
+        return [self._ids.get(character, unknown) for character in text]
+
+
+def parse_tokenizer(data: Mapping[str, Any], source: str, eot: str | int | None = END_OF_TEXT) -> Tokenizer:
+    """The tokenizer that a tokenizer.json describes; `eot` is the token, or its id, that ends a document.
+
+    TokenizerError for contents that contradict themselves; UnknownTokenizer for another kind than those two.
+    """
+    model = _object(data, "model", source)
+    vocab, added = _object(model, "vocab", source), data.get("added_tokens") or []
+    special: dict[str, Any] = {}
+    for entry in added if isinstance(added, list) else [added]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("content"), str) or not entry["content"]:
+            raise TokenizerError(f"{source}: added_tokens has {entry!r:.80}: it must have id and content")
+        if not entry.get("special", False):
+            raise UnknownTokenizer(f"{source}: the added token {entry['content']!r:.80} is not special")
+        special[entry["content"]] = entry.get("id")
+    kind = model.get("type") or ("BPE" if "merges" in model else "WordLevel")
+    merges, unknown = model.get("merges") or [], model.get("unk_token")
+    _check_vocab(vocab, special, source)
+    if isinstance(eot, int):
+        eot = next((mark for mark, i in special.items() if i == eot), None)
+    eot = eot if eot in special else END_OF_TEXT if END_OF_TEXT in special else None
+    if data.get("normalizer") is not None:
+        raise UnknownTokenizer(f"{source}: has a normalizer, {data['normalizer']!r:.80}")
+    if kind == "BPE" and _is_byte_level(data.get("pre_tokenizer"), source):
+        for field in (
+            "dropout",
+            "continuing_subword_prefix",
+            "end_of_word_suffix",
+            "fuse_unk",
+            "byte_fallback",
+            "ignore_merges",
+        ):
+            if model.get(field):
+                raise UnknownTokenizer(f"{source}: model.{field} is {model[field]!r:.80}")
+        return _byte_level(vocab, merges, special, eot, source)
+    if kind not in ("BPE", "WordLevel") or merges or not _is_each_character(data.get("pre_tokenizer"), kind):
+        raise UnknownTokenizer(f"{source}: a {kind!r:.40} tokenizer of a kind that is not known here")
+    if unknown in vocab and len(unknown) != 1:
+        special.setdefault(unknown, vocab[unknown])
+    words = [word for word in vocab if len(word) != 1 and word not in special]
+    if words:
+        raise UnknownTokenizer(f"{source}: {words[0]!r:.80} is neither a character nor a special token")
+    return CharVocabulary(vocab, special, eot, unknown if unknown in special else None)
+
+
+def to_json(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a tokenizer.json says of it, for transformers; `parse_tokenizer` makes the same tokenizer of it."""
+    if not isinstance(tokenizer, (BPETokenizer, CharTokenizer)):
+        raise TokenizerError(f"{type(tokenizer).__name__}: only tokenizers of bytes and of characters can be written")
+    plain = {i: token for i, token in enumerate(tokenizer.tokens) if token and i not in tokenizer.special.values()}
+    model: dict[str, Any]
+    parts: dict[str, Any]
+    if isinstance(tokenizer, BPETokenizer):
+        words = {"".join(VISIBLE[byte] for byte in token): i for i, token in plain.items()}
+        pairs = [line.split(" ") for line in format_merges(tokenizer.merges, tokenizer.tokens)]
+        model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "",
+                 "fuse_unk": False, "vocab": words | tokenizer.special, "merges": pairs}  # fmt: skip
+        parts = {"pre_tokenizer": _BYTE_LEVEL, "post_processor": _BYTE_LEVEL, "decoder": _BYTE_LEVEL}
+    else:
+        letters = {token.decode(): i for i, token in plain.items()}
+        unknown = getattr(tokenizer, "unknown", None) or "<unk>"
+        model = {"type": "WordLevel", "vocab": letters | tokenizer.special, "unk_token": unknown}
+        parts = {"pre_tokenizer": _EACH_CHARACTER, "post_processor": None, "decoder": {"type": "Fuse"}}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    marks = sorted(tokenizer.special.items(), key=lambda item: item[1])
+    added = [{"id": i, "content": mark, **flags} for mark, i in marks]
+    nothing = {"truncation": None, "padding": None, "normalizer": None}
+    return {"version": "1.0", **nothing, "added_tokens": added, **parts, "model": model}
+
+
+def _byte_level(
+    vocab: Mapping[str, int], merges: Any, special: Mapping[str, int], eot: str | None, source: str
+) -> Tokenizer:
+    pairs = []
+    for number, merge in enumerate(merges if isinstance(merges, list) else [merges]):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(half, str) for half in pair):
+            raise TokenizerError(f"{source}: merge {number} is {merge!r:.80}: it must be two tokens")
+        for word in (*pair, pair[0] + pair[1]):
+            if word not in vocab:
+                raise TokenizerError(f"{source}: merge {number}: {word!r:.80} is not in the vocabulary")
+        pairs.append((pair[0], pair[1]))
+    for word in vocab.keys() - special.keys():
+        if not all(letter in _BYTES for letter in word):
+            raise UnknownTokenizer(f"{source}: {word!r:.80} is not spelled in GPT-2's letters for bytes")
+    tokenizer = BPEVocabulary(vocab, pairs, special, eot)
+    if tokenizer.vocab_size == 50257:
+        try:
+            gpt2 = GPT2Tokenizer()
+        except TokenizerError:  # its files are not on this machine: these will do
+            return tokenizer
+        if gpt2.merges == tokenizer.merges and gpt2.tokens == tokenizer.tokens:
+            return gpt2
+    return tokenizer
+
+
+def _object(data: Mapping[str, Any], field: str, source: str) -> dict[str, Any]:
+    value = data.get(field)
+    if not isinstance(value, dict):
+        if field == "vocab" and isinstance(value, list):
+            raise UnknownTokenizer(f"{source}: a Unigram tokenizer, which is not known here")
+        raise TokenizerError(f"{source}: {field} is {value!r:.40}: it must be an object")
+    return value
+
+
+def _check_vocab(vocab: Mapping[str, Any], special: Mapping[str, Any], source: str) -> None:
+    """Each id is a number of its own; a special token may be in the vocabulary too, under the same id."""
+    owners: dict[int, str] = {}
+    for word, i in [*vocab.items(), *special.items()]:
+        if type(i) is not int or not 0 <= i < _MOST_IDS:
+            raise TokenizerError(f"{source}: the id of {word!r:.80} is {i!r:.40}: it must be an integer of 0 or more")
+        if word == "" or owners.setdefault(i, word) != word:
+            raise TokenizerError(f"{source}: id {i} belongs to {owners[i]!r:.80} and to {word!r:.80}")
+        _check_text(word)
+    for word, i in special.items():
+        if vocab.get(word, i) != i:
+            raise TokenizerError(f"{source}: {word!r:.80} has two ids, {i} and {vocab[word]}")
+
+
+def _is_byte_level(pre_tokenizer: Any, source: str) -> bool:
+    if not isinstance(pre_tokenizer, dict) or pre_tokenizer.get("type") != "ByteLevel":
+        return False
+    if pre_tokenizer.get("add_prefix_space", True) or not pre_tokenizer.get("use_regex", True):
+        raise UnknownTokenizer(f"{source}: pre_tokenizer is {pre_tokenizer!r:.120}: it is not GPT-2's")
+    return True
+
+
+def _is_each_character(pre_tokenizer: Any, kind: str) -> bool:
+    if pre_tokenizer is None:
+        return kind == "BPE"  # without merges
+    if not isinstance(pre_tokenizer, dict) or pre_tokenizer.get("type") != "Split":
+        return False
+    pattern = pre_tokenizer.get("pattern")
+    isolated = pre_tokenizer.get("behavior") == "Isolated"
+    return (
+        isolated
+        and isinstance(pattern, dict)
+        and any(pattern.get(key) in _EACH_PATTERNS for key in ("Regex", "String"))
+    )

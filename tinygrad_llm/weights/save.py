@@ -1,0 +1,65 @@
+"""Our weights out: folders that transformers opens."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from .. import __name__ as package
+from ..errors import CheckpointError, ConfigError, TokenizerError
+from ..models.gpt import GPTModel
+from ..text import Tokenizer
+from ..text.vocabulary import to_json
+from . import gpt2
+from .gpt2_config import to_transformers
+from .open import CONFIG_FILE, WEIGHTS_FILE
+from .tensor_map import collect
+from .tokenizer_files import write_tokenizer
+
+
+def save_pretrained(model: GPTModel, folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> None:
+    """Write a folder in the form and with the names of transformers, in the model's dtype; whole or not at all.
+
+    A folder that an earlier call made, or an empty one, is replaced; anything else there is a CheckpointError. What
+    `load_pretrained` makes of the folder is the same to the bit.
+    """
+    from ..training.arrays import encode_arrays
+    from ..training.files import new_folder, storing, write_file
+
+    if not isinstance(model, GPTModel):
+        raise ConfigError(f"save_pretrained: model is a {type(model).__name__}: it must be a GPTModel")
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _is_ours(folder))):
+        raise CheckpointError(f"{folder}: is there already, and was not written by this command: choose another folder")
+    values = model.state_dict()
+    dtype = values["tok_emb.weight"].dtype
+    if tokenizer is not None:
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise TokenizerError(
+                f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}: they do not belong together"
+            )
+        to_json(tokenizer)  # an error now, rather than after writing
+    config = to_transformers(model.config) | {"torch_dtype": dtype.name}
+    eot = None if tokenizer is None else tokenizer.eot_id
+    config |= {"bos_token_id": eot, "eos_token_id": eot, "transformers_version": "4.50.0", "written_by": package}
+    arrays = {
+        ("" if entry.theirs == "lm_head.weight" else "transformer.") + entry.theirs: collect(values, entry, dtype)
+        for entry in gpt2.entries(model.config, gpt2.TRANSFORMERS)
+    }
+    with storing(folder.parent):
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    n_bytes = sum(array.nbytes for array in arrays.values())
+    with new_folder(folder, n_bytes) as unfinished:
+        write_file(unfinished / CONFIG_FILE, [(json.dumps(config, indent=2) + "\n").encode()])
+        metadata = {"format": "pt", "n_heads": str(model.config.n_heads)}
+        write_file(unfinished / WEIGHTS_FILE, encode_arrays(arrays, metadata))
+        if tokenizer is not None:
+            write_tokenizer(unfinished, tokenizer, model.config.context_length)
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return json.loads((folder / CONFIG_FILE).read_bytes()).get("written_by") == package
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -1,0 +1,121 @@
+"""The tokenizer beside the weights, in whichever files it lies; and the files that transformers opens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, TokenizerError
+from ..text import Tokenizer, load_tokenizer
+from ..text.tokenizers import END_OF_TEXT, TOKENIZER_FILE
+from ..text.vocabulary import parse_tokenizer, to_json
+from .strict_json import MAX_BYTES, check_is_file, read_json
+
+_BPE_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # of transformers, of OpenAI
+
+
+def read_tokenizer(folder: Path, eos_id: Any = None) -> Tokenizer | None:
+    """The tokenizer in a folder, or None; `eos_id` is what the model's configuration says. TokenizerError for a bad one."""
+    if (folder / TOKENIZER_FILE).exists():
+        return load_tokenizer(folder)
+    options = _read(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    eot = options.get("eos_token")
+    eot = eot.get("content") if isinstance(eot, dict) else eot
+    if not isinstance(eot, str):
+        eot = eos_id if type(eos_id) is int else END_OF_TEXT
+    if (path := folder / "tokenizer.json").exists():
+        return parse_tokenizer(_read(path), str(path), eot)
+    for vocab_file, merges_file in _BPE_FILES:
+        if (folder / vocab_file).exists() and (folder / merges_file).exists():
+            vocab = _read(folder / vocab_file)
+            merges = _read_merges(folder / merges_file)
+            pieces = {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": bool(options.get("add_prefix_space"))}}
+            data = {
+                "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+                "added_tokens": _special(vocab, options),
+            }
+            return parse_tokenizer(data | pieces, str(folder / vocab_file), eot)
+    if (path := folder / "vocab.json").exists():
+        return _characters(_read(path), eot, path)
+    if (path := folder / "meta.json").exists():
+        return _characters(_read(path), eot, path)
+    return None
+
+
+def tokenizer_of_meta(meta: dict[str, Any], source: Path) -> Tokenizer:
+    """The tokenizer in nanoGPT's meta.pkl: {"stoi": {"a": 0, ...}, ...}."""
+    return _characters(meta, None, source)
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
+    """tokenizer.json and tokenizer_config.json, and for BPE vocab.json and merges.txt too."""
+    data = to_json(tokenizer)
+    eot = next((mark for mark, i in tokenizer.special.items() if i == tokenizer.eot_id), None)
+    bpe = data["model"]["type"] == "BPE"
+    options = {
+        "tokenizer_class": "GPT2Tokenizer" if bpe else "PreTrainedTokenizerFast",
+        "model_max_length": context_length,
+        "clean_up_tokenization_spaces": False,
+        **({"add_prefix_space": False} if bpe else {"unk_token": getattr(tokenizer, "unknown", None)}),
+        **({"bos_token": eot, "eos_token": eot, "unk_token": eot} if bpe else {"eos_token": eot}),
+    }
+    options = {key: value for key, value in options.items() if value is not None}
+    _write(folder / "tokenizer.json", json.dumps(data, ensure_ascii=False))
+    _write(folder / "tokenizer_config.json", json.dumps(options, indent=2))
+    if bpe:
+        _write(folder / "vocab.json", json.dumps(data["model"]["vocab"], ensure_ascii=False))
+        lines = [" ".join(pair) for pair in data["model"]["merges"]]
+        _write(folder / "merges.txt", "\n".join(["#version: 0.2", *lines]))
+
+
+def _special(vocab: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
+    """The special tokens that stand beside a vocab.json: `<|endoftext|>`, and what tokenizer_config.json adds."""
+    special = {END_OF_TEXT: vocab[END_OF_TEXT]} if END_OF_TEXT in vocab else {}
+    added = options.get("added_tokens_decoder")
+    for i, entry in (added if isinstance(added, dict) else {}).items():
+        if isinstance(entry, dict) and entry.get("special") and isinstance(entry.get("content"), str) and i.isdecimal():
+            special[entry["content"]] = int(i)
+    return [{"id": i, "content": mark, "special": True} for mark, i in special.items()]
+
+
+def _characters(vocab: dict[str, Any], eot: str | int | None, path: Path) -> Tokenizer:
+    """A vocabulary of characters by itself; longer words in brackets are special tokens."""
+    vocab = vocab.get("stoi", vocab)
+    if not isinstance(vocab, dict) or not all(isinstance(word, str) for word in vocab):
+        raise TokenizerError(f"{path}: stoi must map characters to ids")
+    marks = [word for word in vocab if len(word) > 2 and word[0] + word[-1] in ("<>", "[]")]
+    unknown = next((word for word in marks if "unk" in word.lower()), None)
+    added = [{"id": vocab[mark], "content": mark, "special": True} for mark in marks]
+    model: dict[str, Any] = {"type": "BPE", "vocab": vocab, "merges": [], "unk_token": unknown}
+    return parse_tokenizer({"model": model, "added_tokens": added}, str(path), eot)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except CheckpointError as error:
+        raise TokenizerError(str(error)) from None
+
+
+def _read_merges(path: Path) -> list[str]:
+    try:
+        check_is_file(path)
+        if path.stat().st_size > MAX_BYTES:
+            raise TokenizerError(f"{path}: {path.stat().st_size:,} bytes: more than {MAX_BYTES:,}")
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except CheckpointError as error:
+        raise TokenizerError(str(error)) from None
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path}: not UTF-8 at byte {error.start}") from None
+    return [
+        line.rstrip("\r")
+        for i, line in enumerate(lines)
+        if line.strip() and not (i == 0 and line.startswith("#version"))
+    ]
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
