@@ -1,6 +1,7 @@
 """The command line: `tinygrad-llm COMMAND ...`, the same as `python -m tinygrad_llm COMMAND ...`.
 
-Exit codes: 0 done, 2 wrong use or input (one line on stderr), 130 stopped by Ctrl-C, 141 nobody reads the output.
+Exit codes: 0 done, 1 `doctor` found something wrong, 2 wrong use or input (one line on stderr), 130 stopped by Ctrl-C, 141 nobody
+reads the output.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from ..errors import TinygradLLMError
-from . import bench, estimate, evaluate, generate, pretrain, report, step, tokenize
+from . import bench, doctor, estimate, evaluate, generate, pretrain, report, step, tokenize
 
 COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "pretrain": pretrain,
@@ -23,6 +24,7 @@ COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "tokenize": tokenize,
     "estimate": estimate,
     "bench": bench,
+    "doctor": doctor,
     "step": step,
     "report": report,
 }

@@ -12,6 +12,7 @@ from typing import Any
 from ..models.gpt import GPTModel
 from ..text import Tokenizer
 from .corpus import Corpus
+from .curve import judge_validation
 from .metrics import bits_per_byte, longest_copied_run, unigram_cross_entropy, unigram_entropy
 
 
@@ -68,19 +69,9 @@ class PretrainResult:
 
     def verdict(self) -> str:
         """How training and validation loss relate, in words."""
-        best = next(row for row in self.metrics if row["step"] == self.best_step)
-        if self.best_val_loss >= self.unigram_val_loss:
-            return "On text it has not seen it is no better than counting tokens: train longer, or on more text."
-        if self.val_loss <= self.best_val_loss + 0.05:
-            return (
-                "Validation loss is about as low as it has been: what the model learned holds for text it has not seen."
-            )
-        if self.train_loss < best["train_loss"]:
-            return (
-                f"Validation loss has risen since step {self.best_step} while training loss fell: the model went on to learn "
-                "this text by heart, which is of no use for other texts. More text would help."
-            )
-        return f"Both losses have risen since step {self.best_step}: try a lower learning rate."
+        found = judge_validation(self.metrics, self.unigram_val_loss)
+        text = f"{found.text}: {found.advice}." if found.advice else f"{found.text}."
+        return text[0].upper() + text[1:]
 
 
 def judge(
