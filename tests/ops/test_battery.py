@@ -4,6 +4,7 @@ import pytest
 from op_specs import MORE_SPECS, SPECS
 
 import tinygrad_llm as tg
+from tinygrad_llm import parallel
 from tinygrad_llm.testing import applicable, check_op
 
 
@@ -13,6 +14,23 @@ from tinygrad_llm.testing import applicable, check_op
 )
 def test_op(spec, check):
     check_op(spec, only=[check])
+
+
+@pytest.mark.parametrize(
+    ("spec", "check"),
+    [
+        pytest.param(s, c, id=f"{s.name}-{c}")
+        for s in SPECS
+        if "composed twin" in applicable(s)
+        for c in applicable(s)
+        if c != "threads"  # which compares with threads of its own, on which nothing is shared out
+    ],
+)
+def test_fused_op_on_two_threads(spec, check, monkeypatch):
+    monkeypatch.setattr(parallel, "_PRODUCT", 1)  # so that the smallest arrays are cut into blocks and shared out
+    monkeypatch.setattr(parallel, "_BLOCK", 4)
+    with parallel.threads(2, sharing_rows=True):
+        check_op(spec, only=[check])
 
 
 def test_every_op_has_a_row_and_every_row_an_op():
