@@ -96,7 +96,7 @@ def test_json_for_scripts(text_file, run, tmp_path, capsys):
         ("pretrain --lr abc", "argument --lr: invalid float value: 'abc'"),
         ("pretrain --epochs 1.5", "argument --epochs: invalid int value: '1.5'"),
         ("pretrain --lr", "argument --lr: expected one argument"),
-        ("generate", "RUN"),
+        ("generate", "PATH"),
         ("pretrain --tokenizer word", "tokenizer is 'word'"),
         ("pretrain --tokenizer char --vocab-size 300", "bpe tokenizer only"),
         ("pretrain --epochs 0", "epochs is 0"),

@@ -10,12 +10,13 @@ import argparse
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
 from ..errors import TinygradLLMError
-from . import bench, doctor, estimate, evaluate, generate, pretrain, report, step, tokenize
+from . import bench, convert, doctor, estimate, evaluate, generate, inspect, pretrain, report, step, tokenize
 
 COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "pretrain": pretrain,
@@ -27,6 +28,8 @@ COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "doctor": doctor,
     "step": step,
     "report": report,
+    "convert": convert,
+    "inspect": inspect,
 }
 
 
@@ -79,8 +82,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     args = parse(sys.argv[1:] if argv is None else argv)
+
+    def warn(message: Warning | str, *_: object) -> None:
+        print(f"tinygrad-llm {args.command}: warning: {message}", file=sys.stderr)
+
     try:
-        code = args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = warn  # type: ignore[assignment]
+            code = args.run(args)
         sys.stdout.flush()
         return code
     except TinygradLLMError as error:

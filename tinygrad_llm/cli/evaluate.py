@@ -1,4 +1,4 @@
-"""`tinygrad-llm evaluate RUN`: judge a trained model."""
+"""`tinygrad-llm evaluate PATH`: judge a trained model."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ HELP = "judge a trained model: loss, perplexity, bits per byte, tasks, and how m
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="RUN", help="folder of the run, for example runs/story")
+    parser.add_argument("folder", metavar="PATH", help="folder of a run, for example runs/story, or other weights")
     parser.add_argument(
         "--text",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="UTF-8 text to judge it on (default: what the run kept for validation)",
+        help="UTF-8 text to judge it on (default: what the run kept for validation; other weights need one)",
     )
     parser.add_argument(
         "--shots", type=int, default=0, metavar="INT", help="solved examples before each task (default: 0)"

@@ -1,10 +1,11 @@
-"""`tinygrad-llm generate RUN`: let a trained model write."""
+"""`tinygrad-llm generate PATH`: let a trained model write."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..generation.sampling import Strategy
@@ -19,7 +20,7 @@ _TYPES: dict[str, Any] = {"top_k": int, "no_repeat_ngram": int}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="RUN", help="folder of the run, for example runs/story")
+    parser.add_argument("folder", metavar="PATH", help="folder of a run, for example runs/story, or other weights")
     parser.add_argument(
         "--prompt", metavar="TEXT", help="the text to go on from (default: the prompt of the run's samples)"
     )
@@ -65,12 +66,16 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..generation import stream_text
     from ..rng import Generator
-    from ..training import load_run
     from ..training.run import load_config
+    from ..weights.load import is_run, load_with_tokenizer
 
     if args.show_candidates is not None and args.show_candidates < 1:
         raise ConfigError(f"--show-candidates is {args.show_candidates}: it must be at least 1")
-    model, tokenizer = load_run(args.folder)
+    model, tokenizer = load_with_tokenizer(args.folder)
+    if args.prompt is None and not is_run(Path(args.folder)):
+        raise ConfigError(
+            f"{args.folder} is not a run, which would have a prompt of its own: give one with --prompt TEXT"
+        )
     prompt = load_config(args.folder)["training"].get("prompt", "") if args.prompt is None else args.prompt
     strategy = {option.name: getattr(args, option.name) for option in fields(Strategy)}
     strategy["logit_bias"] = dict(args.logit_bias or ())
@@ -87,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         prompt,
         args.max_new_tokens,
         stop=args.stop,
-        stop_ids=[tokenizer.eot_id],
+        stop_ids=[] if tokenizer.eot_id is None else [tokenizer.eot_id],
         on_step=on_step if args.show_candidates is not None else None,
         rng=None if args.seed is None else Generator(args.seed),
         **strategy,

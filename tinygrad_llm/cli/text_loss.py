@@ -65,9 +65,9 @@ def _open_model(folder: str | None) -> tuple[GPTModel, Tokenizer]:
     from ..models.gpt import GPTConfig, GPTModel
     from ..rng import Generator
     from ..text import BPETokenizer
-    from ..training import load_run
+    from ..weights.load import load_with_tokenizer
 
     if folder is not None:
-        return load_run(folder)
+        return load_with_tokenizer(folder)
     tokenizer = BPETokenizer([])  # no merges: every byte is a token
     return GPTModel(GPTConfig(tokenizer.vocab_size, 32, 16, 2, 2, drop_rate=0.0), rng=Generator(0)).eval(), tokenizer

@@ -1,7 +1,6 @@
 """Arrays in safetensors files: 8 bytes that give the length of a header, the header (JSON), and the numbers.
 
-The one writer and the one reader of the package's own files. The writer makes no copy of the numbers, so that they can be
-hashed while they are written; the reader is the safetensors library.
+The writer makes no copy of the numbers, so that they can be hashed while they are written; the reader is that of public weights.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, CorruptCheckpoint, DTypeError
+from ..errors import CorruptCheckpoint, DTypeError
+from ..weights.safetensors import SafetensorsFile
 
 _WORDS = {"float32": "F32", "float64": "F64", "int64": "I64"}
 
@@ -42,14 +42,7 @@ def encode_arrays(
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Name -> array. CorruptCheckpoint for a file that is not whole, CheckpointError for one that cannot be read."""
-    from safetensors import SafetensorError  # here, so that it is not loaded with the package
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise CorruptCheckpoint(f"{path}: missing") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CorruptCheckpoint(f"{path}: damaged: {error}") from error
+    if not path.exists():
+        raise CorruptCheckpoint(f"{path}: missing")
+    with SafetensorsFile(path) as file:
+        return {name: file.read(name) for name in file.infos}

@@ -24,10 +24,11 @@ from ..generation.generate import evaluating
 from ..models.gpt import GPTModel
 from ..rng import Generator
 from ..text import Tokenizer, read_text
+from ..weights.load import is_run, load_with_tokenizer
 from .corpus import encode_texts, split_texts
 from .metrics import all_windows, bits_per_byte, mean_loss
 from .result import copied_run
-from .run import load_config, load_run
+from .run import load_config
 
 Task = dict[str, Any]
 
@@ -73,8 +74,14 @@ def evaluate_run(
     """
     if isinstance(n_shots, bool) or not isinstance(n_shots, int) or n_shots < 0:
         raise ConfigError(f"evaluate: n_shots is {n_shots!r}: it must be an integer, 0 or more")
-    config = load_config(folder)
-    model, tokenizer = load_run(folder)
+    if is_run(Path(folder)):
+        config = load_config(folder)
+    elif files:  # weights made elsewhere: nothing is known of how they were trained
+        opening = " ".join(read_text(files[0]).split()[:3])
+        config = {"training": {"prompt": opening}, "files": files}
+    else:
+        raise ConfigError(f"{folder} is not a run, so no text was kept from training: give one (--text FILE)")
+    model, tokenizer = load_with_tokenizer(folder)
     options = config["training"]
     try:
         names, train_texts, texts = split_texts(config.get("files", []), options.get("val_ratio", 0.1))
@@ -82,6 +89,8 @@ def evaluate_run(
         if not files:
             raise
         names, train_texts, texts = "", [], []
+    if not is_run(Path(folder)):
+        train_texts = []
     if files:
         names, texts = ", ".join(map(str, files)), [read_text(file) for file in files]
     ids = encode_texts(tokenizer, texts)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, DTypeError, NonFiniteError, StateDictError
+from ..errors import CheckpointError, ConfigError, DTypeError, NonFiniteError, StateDictError
 from ..models.gpt import GPTConfig, GPTModel
 from ..text import Tokenizer
 from ..text.vocabulary import UnknownTokenizer
@@ -43,6 +43,16 @@ def load_pretrained(
         return _load_run(folder, dtype, strict_finite)
     with open_weights(path) as source:
         return read_pair(source, dtype, strict_finite, n_heads)
+
+
+def load_with_tokenizer(path: str | os.PathLike[str]) -> tuple[GPTModel, Tokenizer]:
+    """What `load_pretrained` gives, for those who need to read or write text. CheckpointError if there is no tokenizer."""
+    model, tokenizer = load_pretrained(path)
+    if tokenizer is None:
+        raise CheckpointError(
+            f"{path}: no tokenizer there: put tokenizer.json, or vocab.json and merges.txt, beside the weights"
+        )
+    return model, tokenizer
 
 
 def read_pair(
@@ -148,6 +158,19 @@ def read_config(source: TensorSource) -> tuple[GPTConfig | None, list[str], bool
     if isinstance(values.get("model"), dict):
         return from_run(values["model"], str(path)), [], None
     return *from_transformers(values, str(path)), True
+
+
+def describe(source: TensorSource) -> str:
+    """What the tensors in a file seem to be, by their names and shapes: for people."""
+    try:
+        found = gpt2.recognise({name: info.shape for name, info in source.infos.items()})
+        config, _ = gpt2.infer_config(found, n_heads=1)
+    except (StateDictError, ConfigError) as error:
+        return str(error)
+    return (
+        f"{gpt2.NAME} with the {found.layout.name}: {config.n_layers} layers, width {config.emb_dim}, context "
+        f"{config.context_length}, {config.vocab_size:,} tokens"
+    )
 
 
 def _tie(

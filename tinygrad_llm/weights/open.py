@@ -18,6 +18,8 @@ _MAGIC = {b"PK\x03\x04": "a zip archive, as PyTorch writes", b"\x80": "a pickle"
 def open_weights(path: str | os.PathLike[str], *, pickles: bool = False) -> TensorSource:
     """The weights in a file or folder, with nothing read but names and shapes. UnsafeFile for a pickle, unless `pickles`."""
     path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no run there, and no other weights")
     file = _weights_of(path) if path.is_dir() else path
     if file.is_dir():
         from .tensorflow import TensorFlowCheckpoint

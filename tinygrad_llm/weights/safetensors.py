@@ -186,10 +186,11 @@ def widen(numbers: np.ndarray, dtype: str) -> np.ndarray:
     """The numbers of a file as NumPy can hold them; each is kept exactly. `numbers` as the table above reads them."""
     if dtype == "BF16":
         return widen_bfloat16(numbers)
-    if dtype == "F16":
-        return numbers.astype(np.float32)
     if dtype == "F8_E5M2":  # the upper half of a float16
-        return (numbers.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
+        numbers = (numbers.astype(np.uint16) << 8).view(np.float16)
+    if numbers.dtype.itemsize == 2 and numbers.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):  # some NaN are "signalling"
+            return numbers.astype(np.float32)
     if dtype == "F8_E4M3":
         return _FLOAT8_E4M3[numbers]
     if dtype == "BOOL":

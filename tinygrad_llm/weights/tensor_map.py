@@ -104,7 +104,7 @@ def fill(
         info = source.infos[own]
         if array.dtype != dtype or info.n_bytes != array.nbytes:
             report.cast[own] = f"{info.dtype} -> {dtype}"
-            with np.errstate(over="ignore"):  # what becomes infinite is counted
+            with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite, or is NaN, is counted
                 array = array.astype(dtype, copy=False)
         finite = int(np.count_nonzero(np.isfinite(array)))
         if finite != array.size:

@@ -1,0 +1,29 @@
+"""`tinygrad-llm convert SRC DEST`: weights in any form that can be read, written as a folder that transformers opens."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+HELP = "turn weights (a run, .pth, .pt, .bin, TensorFlow, safetensors) into a folder that transformers and we open"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", help="a file or folder with weights")
+    parser.add_argument("folder", metavar="DEST", help="the folder to write")
+    parser.add_argument("--n-heads", type=int, metavar="INT", help="attention heads, where the weights do not say")
+    parser.add_argument("--json", action="store_true", help="print what was read as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..weights import convert
+
+    model, tokenizer = convert(args.source, args.folder, n_heads=args.n_heads)
+    if args.json:
+        about = {"folder": args.folder, "model": model.config.to_dict(), "tokenizer": tokenizer and tokenizer.name}
+        print(json.dumps(about | {"notes": model.load_report.notes}))
+        return 0
+    print(model.load_report)
+    print(f"  tokenizer: {tokenizer or 'none beside the weights'}")
+    print(f"In {args.folder}, {model.n_parameters():,} parameters: tinygrad-llm inspect {args.folder}")
+    return 0
