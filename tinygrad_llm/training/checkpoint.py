@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -87,7 +88,7 @@ def write_checkpoint(
     optimizer = dict(optimizer)
     arrays = {"model": weights, "optimizer": optimizer.pop("moments"), **more}
     versions = {"tinygrad_llm": version("tinygrad-llm"), "numpy": np.__version__, "python": platform.python_version()}
-    record = {"format": FORMAT, "state": asdict(state), "optimizer": optimizer, **about, "versions": versions}
+    record = {"format": FORMAT, "state": vars(state), "optimizer": optimizer, **about, "versions": versions}
     files: dict[str, list[Any]] = {f"{name}.safetensors": encode_arrays(each) for name, each in arrays.items()}
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
     files[STATE_FILE] = [f"{{\n{lines}\n}}\n".encode()]
@@ -113,7 +114,9 @@ def check_room(run: Path, n_parameters: int, keep: int, report: Callable[[str], 
     """StorageError where the disk has no room for one checkpoint and the final weights; a report if not for all of them."""
     weights, checkpoint = 4 * n_parameters, 12 * n_parameters
     there = room(run)
-    kept = keep + 2 - (len(list_checkpoints(run)) if run.is_dir() else 0)  # with the best, and the one that is written
+    kept = (
+        keep + 2 - (len(list_checkpoints(run)) if os.path.isdir(run) else 0)
+    )  # with the best, and the one that is written
     if there < checkpoint + weights:
         raise StorageError(
             f"{run}: a checkpoint and the final weights take {checkpoint + weights:,} bytes, {there:,} are free on this disk: "
@@ -194,9 +197,10 @@ def verify_checkpoint(folder: Path, weights_only: bool = False) -> None:
     expected = {match[2]: match[1] for match in matches if match}
     if len(expected) != len(matches) or not text.endswith("\n"):
         raise CorruptCheckpoint(f"{sums}: damaged: not lines of a sum and the name of a file")
-    for name in [MODEL_FILE] if weights_only else sorted({MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, *expected}):
-        if name not in expected:
-            raise CorruptCheckpoint(f"{sums}: damaged: says nothing of {name}")
+    needed = {MODEL_FILE} if weights_only else {MODEL_FILE, OPTIMIZER_FILE, STATE_FILE}
+    if missing := sorted(needed - expected.keys()):
+        raise CorruptCheckpoint(f"{sums}: damaged: says nothing of {missing[0]}")
+    for name in needed if weights_only else expected:
         if not (folder / name).is_file():
             raise CorruptCheckpoint(f"{folder / name}: missing")
         if _hash_file(folder / name) != expected[name]:

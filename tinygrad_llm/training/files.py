@@ -166,7 +166,7 @@ def lock(folder: Path) -> Iterator[None]:
 def room(folder: Path) -> int:
     """Free bytes on the disk that holds `folder`, or will when it is made."""
     folder = folder.absolute()
-    while not folder.exists():
+    while not os.path.exists(folder):  # False, too, for a name that cannot be
         folder = folder.parent
     return shutil.disk_usage(folder).free
 

@@ -1,0 +1,164 @@
+"""Losses and gradients that are not finite: the run stops before a weight is touched, or skips the step."""
+
+import json
+
+import numpy as np
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm.errors import ConfigError, NonFiniteError, OutOfMemory
+from tinygrad_llm.training import loop, pretrain, reproduce, resume
+from tinygrad_llm.training.checkpoint import load_checkpoint, verify_checkpoint
+
+TEXT = "the cat sat on the mat and the rat sat on the hat; " * 6
+OPTIONS = {"tokenizer": "char", "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.1}
+OPTIONS |= {"epochs": 3, "batch_size": 6, "stride": 6, "eval_every": 3, "eval_batches": 1, "sample_tokens": 2}
+
+
+def silent(line): ...
+
+
+@pytest.fixture
+def text(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    return tmp_path / "text.txt"
+
+
+def poison(monkeypatch, *steps):
+    """At these steps the loss is not finite, as a weight that is NaN for a moment would make it."""
+    real, n = loop.train_step, []
+
+    def train_step(model, optimizer, *args, **options):
+        n.append(1)
+        if len(n) not in steps:
+            return real(model, optimizer, *args, **options)
+        data = model.final_norm.scale.data
+        before = data.copy()
+        data[0] = np.nan
+        try:
+            return real(model, optimizer, *args, **options)
+        finally:
+            data[:] = before
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+
+
+def explode(text, tmp_path, lines, **options):
+    """Weights far out after a first step with a huge learning rate; the next step overflows."""
+    return pretrain(
+        text,
+        out=tmp_path / "run",
+        report=lines.append,
+        **OPTIONS | {"eval_every": 100, "warmup": 0.0, "lr": 1e30} | options,
+    )
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 1.0])
+def test_what_happened_happens_again_to_the_bit(text, tmp_path, max_norm):
+    with pytest.raises(
+        NonFiniteError, match=r"step 2: .*no weight was changed, and .*reproduce\('.*nonfinite-step-000002'\)"
+    ) as caught:
+        explode(text, tmp_path, [], max_norm=max_norm)
+    folder = tmp_path / "run" / "nonfinite-step-000002"
+    verify_checkpoint(folder)
+    record = json.loads((folder / "trainer_state.json").read_text())
+    assert record["error"] == str(caught.value.__cause__)
+    for threads in (1, 2):
+        with pytest.raises(NonFiniteError) as again:
+            reproduce(folder, threads=threads)
+        assert str(again.value) == record["error"]
+    with tg.debug.anomaly(), pytest.raises(NonFiniteError, match=r"trf_blocks|final_norm|out_head|tok_emb"):
+        reproduce(folder, threads=1)
+
+
+def test_the_weights_are_those_before_the_step(text, tmp_path, monkeypatch):
+    poison(monkeypatch, 5)
+    lines = []
+    with pytest.raises(NonFiniteError, match="step 5: train_step: the loss is nan"):
+        pretrain(text, out=tmp_path / "run", report=lines.append, **OPTIONS)
+    assert "step-000003 is whole; to go on from there: tinygrad-llm pretrain --resume" in lines[-1]
+    monkeypatch.undo()
+    kept = load_checkpoint(tmp_path / "run" / "nonfinite-step-000005")
+    loss = reproduce(kept.folder)  # the poison was not in the weights, so here the step goes well
+    pretrain(text, out=tmp_path / "other", report=silent, **OPTIONS | {"save_every": 4, "keep": 9})
+    peace = load_checkpoint(tmp_path / "other" / "step-000004")
+    for name, array in peace.weights.items():
+        np.testing.assert_array_equal(kept.weights[name], array)
+    for name, array in peace.optimizer["moments"].items():
+        np.testing.assert_array_equal(kept.optimizer["moments"][name], array)
+    assert kept.optimizer["steps"] == peace.optimizer["steps"]
+    assert kept.state.epoch_rng == peace.state.epoch_rng
+    assert np.isfinite(loss)
+    resume(tmp_path / "run", report=silent)
+    name = "model.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_a_skipped_step_changes_nothing_but_the_place(text, tmp_path, monkeypatch):
+    poison(monkeypatch, 5, 6, 9)
+    lines, options = [], OPTIONS | {"save_every": 1, "keep": 30, "on_nonfinite": "skip"}
+    pretrain(text, out=tmp_path / "run", report=lines.append, **options)
+    assert [line.split(":")[0] for line in lines if "is skipped" in line] == [f"step {k} is skipped" for k in (5, 6, 9)]
+    four, six, last = (load_checkpoint(tmp_path / "run" / f"step-{step:06}") for step in (4, 6, 21))
+    for name, array in four.weights.items():
+        np.testing.assert_array_equal(six.weights[name], array)
+    for name, array in four.optimizer["moments"].items():
+        np.testing.assert_array_equal(six.optimizer["moments"][name], array)
+    assert set(six.optimizer["steps"]) == {4}
+    assert set(last.optimizer["steps"]) == {18}
+    assert (last.state.step, last.state.skipped, last.state.skipped_in_a_row) == (21, 3, 0)
+    assert not list((tmp_path / "run").glob("nonfinite-*"))
+
+
+def test_ten_skipped_steps_in_a_row_are_enough(text, tmp_path, monkeypatch):
+    poison(monkeypatch, *range(4, 99))
+    with pytest.raises(NonFiniteError, match="step 13: "):
+        pretrain(text, out=tmp_path / "run", report=silent, **OPTIONS | {"on_nonfinite": "skip"})
+    assert (tmp_path / "run" / "nonfinite-step-000013").is_dir()
+
+
+def test_a_gradient_that_is_not_finite_stops_a_run_that_does_not_clip(text, tmp_path, monkeypatch):
+    from tinygrad_llm.training import step
+
+    real = step.loss_and_gradients
+
+    def nan_gradient(*args):
+        loss, gradients = real(*args)
+        next(iter(gradients.values()))[...] = np.nan
+        return loss, gradients
+
+    monkeypatch.setattr(step, "loss_and_gradients", nan_gradient)
+    with pytest.raises(NonFiniteError, match=r"step 1: .*gradient"):
+        pretrain(text, out=tmp_path / "run", report=silent, **OPTIONS | {"max_norm": 0.0})
+
+
+def test_an_evaluation_that_is_not_finite_stops_before_it_is_saved(text, tmp_path):
+    with pytest.raises(NonFiniteError, match="after step 1 the training loss is"):
+        explode(text, tmp_path, [], eval_every=1)
+    assert not list((tmp_path / "run").glob("step-*"))
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 1
+
+
+def test_a_policy_that_does_not_exist(text, tmp_path):
+    with pytest.raises(ConfigError, match="on_nonfinite is 'ignore': use one of stop, skip"):
+        pretrain(text, out=tmp_path / "run", on_nonfinite="ignore")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+def test_too_little_memory_is_one_error_and_the_last_checkpoint_is_whole(text, tmp_path, monkeypatch, error):
+    real, n, lines = loop.train_step, [], []
+
+    def train_step(*args, **options):
+        n.append(1)
+        if len(n) == 5:
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+    with pytest.raises(
+        OutOfMemory, match=r"on batches of 6 x 8 tokens needs about 0 MiB: use a smaller batch_size"
+    ) as caught:
+        pretrain(text, out=tmp_path / "run", report=lines.append, **OPTIONS)
+    assert isinstance(caught.value, MemoryError)
+    assert "step-000003 is whole" in lines[-1]
+    resume(tmp_path / "run", report=silent)
