@@ -128,10 +128,11 @@ class TrainingLoop:
             if interrupt.requested is None and not self.state.recorded:
                 self.record()
             done = self.state.step == self.total_steps
-            stopped = interrupt.requested is not None
-            if done or stopped or self.checkpoint_is_due():
+            stopped = False
+            if done or interrupt.requested is not None or self.checkpoint_is_due():
                 self.save()
-            if stopped or interrupt.requested is not None:
+                stopped = interrupt.requested is not None  # perhaps only since it is being saved
+            if stopped:
                 self.progress.line(
                     f"Interrupted after step {self.state.step} of {self.total_steps}; to go on: {resume_command(self.folder)}"
                 )
