@@ -65,5 +65,55 @@ def make_tensorflow() -> None:
     )
 
 
+PYTORCH = {
+    "trf_blocks.0.att.W_query.weight": ("float32", (3, 3)),
+    "trf_blocks.0.norm1.scale": ("float16", (3,)),
+    "trf_blocks.0.norm1.shift": ("bfloat16", (3,)),
+    "mask": ("bool", (2, 2)),
+    "step": ("int64", ()),
+    "nothing": ("float64", (0, 4)),
+    "small": ("int8", (7,)),
+    "large": ("uint32", (3,)),
+}
+
+
+def make_pytorch() -> None:
+    from collections import OrderedDict
+
+    import torch
+
+    def tensor(dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return torch.tensor(numbers(shape, dtype)).to(getattr(torch, dtype))
+
+    plain = OrderedDict((name, tensor(*what)) for name, what in PYTORCH.items())
+    base = tensor("float32", (4, 5))
+    views = {
+        "base": base,
+        "transposed": base.t(),
+        "part": base[1:3, ::2],
+        "one": base[2, 3],
+        "expanded": base[0, :1].expand(6, 1).expand(6, 3)[:, :2],
+        "parameter": torch.nn.Parameter(base[:, 1]),
+    }
+    FOLDER.mkdir(exist_ok=True)
+    for protocol in (2, 5):
+        torch.save(plain, FOLDER / f"plain{protocol}.pth", pickle_protocol=protocol)
+    torch.save(views, FOLDER / "views.pth")
+    torch.save(
+        {
+            "model": plain,
+            "optimizer": {"state": {0: {"exp_avg": base}}, "param_groups": [{"betas": (0.9, 0.95), "params": [0, 1]}]},
+            "model_args": {"n_layer": 1, "bias": False, "dropout": 0.5, "init_from": None},
+            "best_val_loss": torch.tensor(1.5),
+            "dtype": torch.bfloat16,
+            "device": torch.device("cuda", 1),
+            "size": base.shape,
+        },
+        FOLDER / "nanogpt.pt",
+    )
+    torch.save(plain, FOLDER / "legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save(torch.nn.Linear(1, 1), FOLDER / "module.pth")
+
+
 if __name__ == "__main__":
-    {"tensorflow": make_tensorflow}[sys.argv[1]]()
+    {"tensorflow": make_tensorflow, "pytorch": make_pytorch}[sys.argv[1]]()
