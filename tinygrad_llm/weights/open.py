@@ -35,7 +35,7 @@ def open_weights(path: str | os.PathLike[str], *, pickles: bool = False) -> Tens
                 f"{file}: PyTorch's files are pickles, which can run code when they are loaded: "
                 f"tinygrad-llm convert {path} FOLDER reads the numbers alone, then load FOLDER"
             )
-        from .pytorch import PyTorchFile  # type: ignore[import-not-found]
+        from .pytorch import PyTorchFile
 
         return PyTorchFile(file)
     return SafetensorsFile(file)

@@ -22,6 +22,7 @@ import numpy as np
 from ..errors import CheckpointError, CorruptCheckpoint, UnsafeFile
 from .crc32c import masked_crc32c
 from .source import TensorInfo, TensorSource, check_shape, printable, stored_dtype, widen
+from .strict_json import check_is_file
 from .table import read_table, read_varint
 
 _Fields = dict[int, list[int | bytes]]
@@ -69,6 +70,7 @@ class TensorFlowCheckpoint(TensorSource):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         index = _find_index(self.path)
+        check_is_file(index)
         self.metadata: dict[str, Any] = {}
         self.infos: dict[str, TensorInfo] = {}
         self._places: dict[str, _Place] = {}
@@ -117,7 +119,8 @@ class TensorFlowCheckpoint(TensorSource):
         for name, place in sorted(self._places.items(), key=lambda item: item[1].offset):
             file = self.infos[name].file
             if file not in sizes:
-                sizes[file] = _size(file)
+                check_is_file(file)
+                sizes[file] = file.stat().st_size
             end = place.offset + place.size
             if end > sizes[file]:
                 raise CorruptCheckpoint(
@@ -190,13 +193,6 @@ def _read_index(path: Path) -> bytes:
     if len(data) > _LONGEST_INDEX:
         raise CorruptCheckpoint(f"has more than {_LONGEST_INDEX:,} bytes, which no index of a language model has")
     return data
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise CheckpointError(f"{path.name} cannot be read: {error.strerror or error}") from error
 
 
 def _read_header(message: bytes | None) -> tuple[int, Literal["<", ">"]]:
