@@ -128,15 +128,14 @@ class TrainingLoop:
             if interrupt.requested is None and not self.state.recorded:
                 self.record()
             done = self.state.step == self.total_steps
-            stopped = False
-            if done or interrupt.requested is not None or self.checkpoint_is_due():
+            if done or self.checkpoint_is_due():
                 self.save()
-                stopped = interrupt.requested is not None  # perhaps only since it is being saved
-            if stopped:
+            if interrupt.requested is not None:
+                self.save()
                 self.progress.line(
                     f"Interrupted after step {self.state.step} of {self.total_steps}; to go on: {resume_command(self.folder)}"
                 )
-            if done or stopped:
+            if done or interrupt.requested is not None:
                 return
             self.learn()
 
