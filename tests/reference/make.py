@@ -9,8 +9,11 @@ the files stay small; they are drawn from a seed made of the case's name, so tha
 """
 
 import argparse
+import json
 import sys
+import tempfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import store
@@ -360,6 +363,51 @@ def gpt() -> dict[str, dict]:
     return cases
 
 
+def transformers() -> dict[str, dict]:
+    """GPT-2s of the library transformers as it saves them: what config.json and model.safetensors hold, and what they give."""
+    import safetensors.numpy
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"vocab_size": 11, "n_positions": 9, "n_embd": 6, "n_layer": 2, "n_head": 2}
+    ids = np.array([[5, 0, 7, 5, 10, 3], [1, 1, 3, 9, 2, 8]])
+    cases = {}
+    for name, options in {
+        "as published": {},
+        "exact gelu, untied, odd widths": {
+            "activation_function": "gelu",
+            "tie_word_embeddings": False,
+            "n_inner": 7,
+            "layer_norm_epsilon": 1e-3,
+        },
+    }.items():
+        config = GPT2Config(**sizes, **options, bos_token_id=0, eos_token_id=0, attn_implementation="eager")
+        model = GPT2LMHeadModel(config).double().eval()
+        with torch.no_grad():
+            for key, p in model.named_parameters():
+                p.copy_(torch.tensor(draw(f"transformers {name} {key}", *p.shape, scale=0.5)))
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            stored = safetensors.numpy.load_file(f"{folder}/model.safetensors")
+            written = json.loads(Path(folder, "config.json").read_text())
+        logits = model(torch.tensor(ids)).logits
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), torch.tensor(ids[:, 1:]).flatten())  # theirs is in float32
+        loss.backward()
+        greedy = model.generate(
+            torch.tensor(ids[:1, :3]), max_new_tokens=6, do_sample=False, eos_token_id=99, pad_token_id=0
+        )
+        cases[name] = {
+            "config": {key: written[key] for key in ("model_type", *sizes, "activation_function", "layer_norm_epsilon",
+                                                     "n_inner", "tie_word_embeddings", "resid_pdrop")},
+            "tensors": stored,
+            "ids": ids,
+            "logits": logits.detach().numpy(),
+            "loss": loss.item(),
+            "gradients": {key: p.grad.numpy() for key, p in model.named_parameters()},
+            "greedy": greedy.numpy(),
+        }  # fmt: skip
+    return cases
+
+
 def clipping() -> dict[str, dict]:
     cases = {}
     for name, max_norm in {"above": 1.5, "below": 100.0, "to almost nothing": 1e-3}.items():
@@ -411,6 +459,7 @@ def main() -> int:
         make()
     attention_ops()
     made = {"ops": ops, "layers": layers(), "gpt": gpt(), "clipping": clipping(), "initial": initial()}
+    made["transformers"] = transformers()
     drifted = []
     for family, cases in made.items():
         if check:

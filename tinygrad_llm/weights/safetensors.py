@@ -65,8 +65,10 @@ class SafetensorsFile(TensorSource):
             self.infos: dict[str, TensorInfo] = {}
             self._offsets: dict[str, int] = {}
             for name, entry in header.items():
-                begin, self.infos[name] = _check_entry(name, entry, size - self._start, self.path)
-                self._offsets[name] = begin
+                try:
+                    self._offsets[name], self.infos[name] = _check_entry(name, entry, size - self._start, self.path)
+                except CorruptCheckpoint as error:
+                    raise CorruptCheckpoint(f"{self.path}: {printable(name)}: {error}") from None
             self._check_ranges(size - self._start)
         except BaseException:
             self.close()
@@ -91,7 +93,7 @@ class SafetensorsFile(TensorSource):
 
     def _check_ranges(self, n_bytes: int) -> None:
         """One tensor after the other, with nothing between them, up to the last byte."""
-        end, before = 0, "the beginning"
+        end, before = 0, None
         order = sorted(self._offsets, key=lambda name: (self._offsets[name], self.infos[name].n_bytes))
         for name in order:
             begin = self._offsets[name]
@@ -99,10 +101,14 @@ class SafetensorsFile(TensorSource):
                 what = (
                     f"{begin - end:,} bytes belong to nobody" if begin > end else f"{end - begin:,} bytes are in both"
                 )
-                raise CorruptCheckpoint(f"{self.path}: data_offsets: between {before} and {printable(name)} {what}")
-            end, before = begin + self.infos[name].n_bytes, printable(name)
+                raise CorruptCheckpoint(
+                    f"{self.path}: data_offsets: between {_or_start(before)} and {printable(name)} {what}"
+                )
+            end, before = begin + self.infos[name].n_bytes, name
         if end != n_bytes:
-            raise CorruptCheckpoint(f"{self.path}: {n_bytes - end:,} bytes after {before} belong to no tensor")
+            raise CorruptCheckpoint(
+                f"{self.path}: {n_bytes - end:,} bytes after {_or_start(before)} belong to no tensor"
+            )
 
     def read(self, name: str) -> np.ndarray:
         info = self.infos[name]
@@ -217,38 +223,41 @@ def _check_metadata(metadata: Any, path: Path) -> dict[str, str]:
 
 def _check_entry(name: str, entry: Any, n_bytes: int, path: Path) -> tuple[int, TensorInfo]:
     """Where a tensor begins, and what it is."""
-    where = f"{path}: {printable(name)}"
     if len(name) > _MAX_NAME:
-        raise CorruptCheckpoint(f"{where}: a name of {len(name):,} characters, at most {_MAX_NAME:,} are allowed")
+        raise CorruptCheckpoint(f"a name of {len(name):,} characters, at most {_MAX_NAME:,} are allowed")
     if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise CorruptCheckpoint(f"{where}: half a character (a lone surrogate) in a name")
+        raise CorruptCheckpoint("half a character (a lone surrogate) in a name")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise CorruptCheckpoint(f"{where}: must have dtype, shape and data_offsets, and has {_keys(entry)}")
+        raise CorruptCheckpoint(f"must have dtype, shape and data_offsets, and has {_keys(entry)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise CorruptCheckpoint(f"{where}: dtype is {dtype!r:.40}: readable are {', '.join(_DTYPES)}")
+        raise CorruptCheckpoint(f"dtype is {dtype!r:.40}: readable are {', '.join(_DTYPES)}")
     if not isinstance(shape, list) or len(shape) > _MAX_AXES:
-        raise CorruptCheckpoint(f"{where}: shape is {shape!r:.80}: it must be a list of at most {_MAX_AXES} sizes")
+        raise CorruptCheckpoint(f"shape is {shape!r:.80}: it must be a list of at most {_MAX_AXES} sizes")
     size = _DTYPES[dtype][0]
     for axis, length in enumerate(shape):
         if type(length) is not int or length < 0:
-            raise CorruptCheckpoint(f"{where}: shape[{axis}] is {length!r:.40}: it must be an integer of 0 or more")
+            raise CorruptCheckpoint(f"shape[{axis}] is {length!r:.40}: it must be an integer of 0 or more")
         size *= length
     if not isinstance(offsets, list) or len(offsets) != 2:
-        raise CorruptCheckpoint(f"{where}: data_offsets is {offsets!r:.80}: it must be [begin, end]")
+        raise CorruptCheckpoint(f"data_offsets is {offsets!r:.80}: it must be [begin, end]")
     for i, offset in enumerate(offsets):
         if type(offset) is not int or offset < 0:
-            raise CorruptCheckpoint(f"{where}: data_offsets[{i}] is {offset!r:.40}: it must be an integer of 0 or more")
+            raise CorruptCheckpoint(f"data_offsets[{i}] is {offset!r:.40}: it must be an integer of 0 or more")
     begin, end = offsets
     if end < begin:
-        raise CorruptCheckpoint(f"{where}: data_offsets {offsets}: it ends before it begins")
+        raise CorruptCheckpoint(f"data_offsets {offsets}: it ends before it begins")
     if end > n_bytes:
-        raise CorruptCheckpoint(f"{where}: data_offsets {offsets}: beyond the {n_bytes:,} bytes of data: cut off?")
+        raise CorruptCheckpoint(f"data_offsets {offsets}: beyond the {n_bytes:,} bytes of data: cut off?")
     if end - begin != size:
         raise CorruptCheckpoint(
-            f"{where}: {shape!r:.80} of {dtype} takes {size:,} bytes, data_offsets {offsets} has {end - begin:,}"
+            f"{shape!r:.80} of {dtype} takes {size:,} bytes, data_offsets {offsets} has {end - begin:,}"
         )
     return begin, TensorInfo(dtype, tuple(shape), size, path)
+
+
+def _or_start(name: str | None) -> str:
+    return "the beginning" if name is None else printable(name)
 
 
 def _keys(entry: Any) -> str:

@@ -64,14 +64,13 @@ def match(
         else:
             report.mapped |= dict.fromkeys(entry.ours, own)
             report.transposed += [own] if entry.transposed else []
-    problems = [
-        *(f"missing {name} {shape}" for name, shape in absent.items()),
-        *(
-            f"unexpected {printable(own)} {source.infos[own].shape}" + (_nearest(own, absent) if i < _SHOWN else "")
-            for i, own in enumerate(report.unexpected)
-        ),
-        *problems,
+    unexpected = [name for name in names if name not in wanted and name not in ignored]
+    problems += [
+        f"unexpected {printable(names[name])} {source.infos[names[name]].shape}"
+        + (_nearest(name, absent) if i < _SHOWN else "")
+        for i, name in enumerate(unexpected)
     ]
+    problems += [f"missing {name} {shape}" for name, shape in absent.items()]
     if problems:
         shown = "; ".join(problems[:_SHOWN]) + (
             f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""

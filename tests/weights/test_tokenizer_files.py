@@ -1,0 +1,235 @@
+"""Tokenizers beside weights: the ids of the file, in whatever order it has them; and back to the same file."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.errors import TokenizerError
+from tinygrad_llm.generation import stream_text
+from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.rng import Generator
+from tinygrad_llm.text import (
+    BPETokenizer,
+    BPEVocabulary,
+    CharTokenizer,
+    CharVocabulary,
+    GPT2Tokenizer,
+    load_tokenizer,
+    story,
+)
+from tinygrad_llm.text.merges_file import VISIBLE
+from tinygrad_llm.text.vocabulary import UnknownTokenizer, parse_tokenizer, to_json
+from tinygrad_llm.weights import load_pretrained, save_pretrained
+from tinygrad_llm.weights.tokenizer_files import read_tokenizer, tokenizer_of_meta, write_tokenizer
+
+TEXTS = [
+    "Una lifted the lid.",
+    "  two  spaces\n\n\ttab ",
+    "naïve ☕ 日本 👩‍🚀",
+    "don't we'll I'M 12 345",
+    "<|endoftext|>",
+    "",
+    "a" * 99,
+]
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+SPECIAL = [{"id": 0, "content": "<|endoftext|>", "special": True}]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return BPETokenizer.train(story(), 400)
+
+
+def shuffled(tokenizer, seed=0):
+    """The same tokenizer with its ids dealt out anew, as a tokenizer.json."""
+    data = to_json(tokenizer)
+    new = np.random.default_rng(seed).permutation(tokenizer.vocab_size).tolist()
+    model = data["model"] | {"vocab": {word: new[i] for word, i in data["model"]["vocab"].items()}}
+    added = [entry | {"id": new[entry["id"]]} for entry in data["added_tokens"]]
+    return data | {"model": model, "added_tokens": added}, new
+
+
+@pytest.mark.parametrize("merges_as", [list, " ".join])
+def test_ids_of_a_file_are_kept_whatever_their_order(trained, merges_as):
+    data, new = shuffled(trained)
+    data["model"]["merges"] = [merges_as(pair) for pair in data["model"]["merges"]]
+    tokenizer = parse_tokenizer(json.loads(json.dumps(data)), "here")
+    assert isinstance(tokenizer, BPETokenizer)
+    assert tokenizer.eot_id == new[trained.eot_id]
+    for text in TEXTS:
+        assert tokenizer.encode(text) == [new[i] for i in trained.encode(text)]
+        assert tokenizer.encode_plain(text) == tokenizer.encode(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    mark = "<|endoftext|>"
+    assert tokenizer.encode(f"a{mark}b", {mark}) == [new[i] for i in trained.encode(f"a{mark}b", {mark})]
+
+
+def test_two_merges_may_make_one_token():
+    """Merges are looked up by pair: a+b first, then ab+c, and where a stands alone b+c, then a+bc makes the same token."""
+    vocab = {VISIBLE[byte]: byte for byte in range(256)} | {"bc": 256, "ab": 257, "abc": 258}
+    merges = ["b c", "a bc", "a b", "ab c"]
+    data = {"model": {"type": "BPE", "vocab": vocab, "merges": merges}, "pre_tokenizer": BYTE_LEVEL}
+    tokenizer = parse_tokenizer(data, "here")
+    assert tokenizer.encode("abc") == [258]
+    assert tokenizer.encode("abab") == [257, 257]
+    assert tokenizer.eot_id is None
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: BPETokenizer.train(story(), 300), lambda: CharTokenizer.train(story()), GPT2Tokenizer]
+)
+def test_what_is_written_is_read(tmp_path, make):
+    tokenizer = make()
+    write_tokenizer(tmp_path, tokenizer, 16)
+    names = {path.name for path in tmp_path.iterdir()}
+    bpe = isinstance(tokenizer, BPETokenizer)
+    assert names == {"tokenizer.json", "tokenizer_config.json"} | ({"vocab.json", "merges.txt"} if bpe else set())
+    again = read_tokenizer(tmp_path)
+    if bpe:
+        (tmp_path / "tokenizer.json").unlink()
+        assert read_tokenizer(tmp_path).encode(story()) == tokenizer.encode(story())
+    assert isinstance(again, GPT2Tokenizer) == isinstance(tokenizer, GPT2Tokenizer)
+    assert again.tokens == tokenizer.tokens
+    assert again.eot_id == tokenizer.eot_id
+    assert again.encode(story()) == tokenizer.encode(story())
+    again.save(tmp_path / "run")
+    assert load_tokenizer(tmp_path / "run").encode(story()) == tokenizer.encode(story())
+
+
+def test_openai_s_files(tmp_path):
+    write_tokenizer(tmp_path, GPT2Tokenizer(), 16)
+    for old, new in {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}.items():
+        (tmp_path / old).rename(tmp_path / new)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).unlink()
+    assert isinstance(read_tokenizer(tmp_path), GPT2Tokenizer)
+
+
+LETTERS = {"b": 0, "a": 3, "\n": 1, "é": 7}
+
+
+@pytest.mark.parametrize("kind", ["vocab.json", "meta.json", "WordLevel", "BPE"])
+def test_characters_keep_their_ids(tmp_path, kind):
+    split = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated"}
+    model = {"type": kind, "vocab": LETTERS, "merges": [], "unk_token": None}
+    contents = {
+        "vocab.json": ("vocab.json", LETTERS),
+        "meta.json": ("meta.json", {"stoi": LETTERS, "itos": {}}),
+        "WordLevel": ("tokenizer.json", {"model": model, "pre_tokenizer": split}),
+        "BPE": ("tokenizer.json", {"model": model, "pre_tokenizer": None}),
+    }
+    name, content = contents[kind]
+    (tmp_path / name).write_text(json.dumps(content))
+    tokenizer = read_tokenizer(tmp_path)
+    assert isinstance(tokenizer, CharTokenizer)
+    assert tokenizer.encode("ab\né") == [3, 0, 1, 7]
+    assert tokenizer.decode([7, 3]) == "éa"
+    assert tokenizer.eot_id is None
+    assert tokenizer.unused_ids(10) == [2, 4, 5, 6, 8, 9]
+    with pytest.raises(TokenizerError, match=r"position 1: 'c' .* is not among the 4 characters"):
+        tokenizer.encode("ac")
+    with pytest.raises(TokenizerError, match="2 is not a token id"):
+        tokenizer.decode([2])
+    tokenizer.save(tmp_path / "run")
+    assert load_tokenizer(tmp_path / "run").encode("ab\né") == [3, 0, 1, 7]
+
+
+def test_special_tokens_beside_characters(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"<unk>": 0, "a": 1, "[PAD]": 2}))
+    tokenizer = read_tokenizer(tmp_path)
+    assert tokenizer.encode("axa") == [1, 0, 1]
+    assert tokenizer.encode("a[PAD]", {"[PAD]"}) == [1, 2]
+    assert tokenizer_of_meta({"stoi": {"x": 0}}, tmp_path).encode("xx") == [0, 0]
+
+
+def test_the_end_of_a_document_is_what_the_files_say(tmp_path):
+    added = [*SPECIAL, {"id": 5, "content": "<eos>", "special": True}]
+    data = {
+        "model": {"type": "BPE", "vocab": {"a": 1}, "merges": []},
+        "pre_tokenizer": BYTE_LEVEL,
+        "added_tokens": added,
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    assert read_tokenizer(tmp_path).eot_id == 0
+    assert read_tokenizer(tmp_path, eos_id=5).eot_id == 5
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "<eos>"}}))
+    assert read_tokenizer(tmp_path).eot_id == 5
+
+
+def bpe(**changes):
+    model = {"type": "BPE", "vocab": {"<|endoftext|>": 0, "a": 1, "b": 2, "ab": 3}, "merges": ["a b"]}
+    data = {"model": model, "pre_tokenizer": BYTE_LEVEL, "added_tokens": SPECIAL}
+    return data | {key: value for key, value in changes.items() if key in data or key == "normalizer"} | (
+        {"model": model | {key: value for key, value in changes.items() if key in (*model, "byte_fallback")}}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "message"),
+    [
+        ({}, TokenizerError, "model is None: it must be an object"),
+        (bpe(vocab=[]), UnknownTokenizer, "Unigram"),
+        (bpe(vocab={"a": True}), TokenizerError, "the id of 'a' is True"),
+        (bpe(vocab={"a": -1}), TokenizerError, "the id of 'a' is -1"),
+        (bpe(vocab={"a": 10**9}), TokenizerError, "the id of 'a' is 1000000000"),
+        (bpe(vocab={"a": 1, "b": 1}), TokenizerError, "id 1 belongs to 'a' and to 'b'"),
+        (bpe(vocab={"<|endoftext|>": 9, "a": 1}, merges=[]), TokenizerError, "'<|endoftext|>' has two ids, 0 and 9"),
+        (bpe(merges=["a c"]), TokenizerError, "merge 0: 'c' is not in the vocabulary"),
+        (bpe(merges=["b a"]), TokenizerError, "merge 0: 'ba' is not in the vocabulary"),
+        (bpe(merges=["a b c"]), TokenizerError, "merge 0 is 'a b c': it must be two tokens"),
+        (bpe(merges=[["a", 1]]), TokenizerError, "merge 0 is"),
+        (bpe(merges="a b"), TokenizerError, "merges is 'a b': it must be a list"),
+        (bpe(vocab={"語": 1}, merges=[]), UnknownTokenizer, "'語' is not spelled in GPT-2's letters"),
+        (bpe(normalizer={"type": "NFC"}), UnknownTokenizer, "has a normalizer"),
+        (bpe(pre_tokenizer=BYTE_LEVEL | {"add_prefix_space": True}), UnknownTokenizer, "it is not GPT-2's"),
+        (bpe(pre_tokenizer={"type": "Metaspace"}), UnknownTokenizer, "of a kind that is not known here"),
+        (bpe(byte_fallback=True), UnknownTokenizer, "model.byte_fallback is True"),
+        (bpe(added_tokens=[{"id": 7, "content": "x", "special": False}]), UnknownTokenizer, "'x' is not special"),
+        (bpe(added_tokens=[7]), TokenizerError, "added_tokens has 7"),
+        (bpe(added_tokens=[{"content": "x", "special": True}]), TokenizerError, "the id of 'x' is None"),
+    ],
+)
+def test_a_bad_or_foreign_tokenizer_is_named(data, kind, message):
+    with pytest.raises(kind, match="^here: .*" + re.escape(message)):
+        parse_tokenizer(data, "here")
+
+
+def test_a_foreign_tokenizer_leaves_the_weights_usable(tmp_path):
+    save_pretrained(GPTModel(GPTConfig(5, 4, 8, 2, 1)), tmp_path / "a")
+    (tmp_path / "a" / "tokenizer.json").write_text(json.dumps(bpe(normalizer={"type": "NFC"})))
+    with pytest.warns(RuntimeWarning, match="no tokenizer: .*has a normalizer"):
+        model, tokenizer = load_pretrained(tmp_path / "a")
+    assert tokenizer is None
+    assert "no tokenizer" in str(model.load_report)
+
+
+def test_ids_beyond_the_vocabulary_are_never_written(tmp_path):
+    """A table padded to a round size: the extra rows get the highest scores, and are not chosen."""
+    tokenizer = CharVocabulary({"a": 0, "b": 2}, {}, None)
+    model = GPTModel(GPTConfig(64, 8, 8, 2, 1, drop_rate=0.0), rng=Generator(1)).eval()
+    model.out_head.weight.data[...] = 0
+    model.out_head.weight.data[[1, *range(3, 64)]] = model.final_norm.scale.data  # 0 for a centred row: a tie at least
+    model.final_norm.shift.data[...] = 1  # so that unknown ids score 8, known ones 0
+    save_pretrained(model, tmp_path / "padded", tokenizer)
+    model, tokenizer = load_pretrained(tmp_path / "padded")
+    assert tokenizer.vocab_size == 3
+    for options in ({}, {"temperature": 5.0, "rng": Generator(0)}, {"logit_bias": {0: 3.0}}):
+        text = "".join(stream_text(model, tokenizer, "ab", 20, **options))
+        assert len(text) == 20
+        assert set(text) <= {"a", "b"}
+    assert isinstance(tokenizer, CharVocabulary)
+    assert not isinstance(tokenizer, BPEVocabulary)
+
+
+def test_a_tokenizer_larger_than_the_model_is_said(tmp_path):
+    save_pretrained(GPTModel(GPTConfig(2, 4, 8, 2, 1)), tmp_path / "a")
+    (tmp_path / "a" / "vocab.json").write_text(json.dumps({"a": 0, "b": 1, "c": 2}))
+    with pytest.warns(RuntimeWarning, match="the tokenizer has 3 ids, the model 2"):
+        load_pretrained(tmp_path / "a")
+    with pytest.raises(TokenizerError, match="they do not belong together"):
+        save_pretrained(
+            GPTModel(GPTConfig(2, 4, 8, 2, 1)), tmp_path / "b", CharVocabulary({"a": 0, "b": 1, "c": 2}, {}, None)
+        )
+    assert not (tmp_path / "b").exists()
