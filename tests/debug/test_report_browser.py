@@ -1,0 +1,237 @@
+"""The page of `debug.report` in a real browser: clicked, slid and typed at."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import tinygrad_llm as tg
+from tinygrad_llm import debug
+from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.text import BPETokenizer
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="Chromium and chromedriver are not installed: the page is not opened in a browser"
+)
+TEXT = "No </script> <img src=x onerror=alert(1)> here"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return GPTModel(GPTConfig(257, 64, 16, 2, 2, drop_rate=0.0), rng=tg.rng.Generator(1))
+
+
+@pytest.fixture(scope="module")
+def steps(model):
+    return list(loss_of(model).backward_steps(retain_graph=True, into={}))
+
+
+@pytest.fixture
+def page(browser, model, tmp_path):
+    browser.get("about:blank")
+    browser.get_log("performance")  # of what was open before
+    ids = np.array(BPETokenizer([]).encode(TEXT))
+    debug.report(loss_of(model), tmp_path / "report.html", model=model, ids=ids, tokenizer=BPETokenizer([]))
+    yield show(browser, tmp_path / "report.html")
+    assert browser.get_log("browser") == []  # no error, no warning
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+    assert len([url for url in asked if url.startswith("file")]) == 1
+
+
+def loss_of(model):
+    ids = np.array(BPETokenizer([]).encode(TEXT))[None]
+    return tg.ops.cross_entropy(model(ids[:, :-1]), targets=ids[:, 1:])
+
+
+def show(browser, path, width=1280, scheme="light"):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    browser.get(path.as_uri())
+    return browser
+
+
+def labels_of(page):
+    return page.execute_script("return [...document.querySelectorAll('#rows .label')].map(label => label.textContent)")
+
+
+def text(page, selector):
+    return page.find_element("css selector", selector).text
+
+
+def pixels(page, selector):
+    """The canvas as (rows, cols, red green blue alpha)."""
+    rows, cols, flat = page.execute_script(
+        "const c = document.querySelector(arguments[0]);"
+        "return [c.height, c.width, [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]]",
+        selector,
+    )
+    return np.array(flat).reshape(rows, cols, 4)
+
+
+def assert_shows(page, step):
+    assert text(page, "#name") == step.name
+    assert text(page, "#backward") == step.formula.replace("  ", " ")  # as HTML shows spaces
+    assert text(page, "#position") == f"step {step.i + 1} of {step.n}"
+    assert text(page, "#rows [aria-current] .label") == step.name.rpartition(".")[2]
+    assert text(page, "#verdict") == "✓ checked"
+    g = step.output_gradient
+    assert f"norm |g| {np.linalg.norm(g):.4g}"[:14].rstrip("0") in text(page, "#g").replace("−", "-")
+    if g.size > 16 and g.shape[-1] <= 64:
+        flat = g.reshape(-1, g.shape[-1])
+        shown = pixels(page, "#g canvas")
+        assert shown.shape[:2] == flat.shape
+        strong = np.abs(flat) > 0.01 * np.abs(flat).max()
+        is_orange = shown[..., 0] > shown[..., 2]
+        np.testing.assert_array_equal(is_orange[strong], (flat > 0)[strong])
+        opacity = np.sqrt(np.abs(flat) / np.abs(flat).max()) * 255
+        np.testing.assert_allclose(shown[..., 3], opacity, atol=3)
+
+
+def test_stepping_by_click_key_and_drag(page, steps):
+    from selenium.webdriver import ActionChains, Keys
+
+    following, previous = page.find_element("id", "next"), page.find_element("id", "previous")
+    slider = page.find_element("id", "slider")
+    assert_shows(page, steps[0])
+    assert not previous.is_enabled()
+    for k in (1, 2, 3):
+        following.click()
+        assert_shows(page, steps[k])
+    previous.click()
+    assert_shows(page, steps[2])
+    page.find_element("tag name", "body").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    assert_shows(page, steps[4])
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert_shows(page, steps[5])
+    slider.send_keys(Keys.END)
+    assert_shows(page, steps[-1])
+    assert not following.is_enabled()
+    width = slider.size["width"]
+    ActionChains(page).move_to_element_with_offset(slider, width // 2 - 8, 0).click_and_hold().move_by_offset(
+        -width // 2, 0
+    ).release().perform()
+    reached = int(page.execute_script("return slider.value"))
+    assert abs(reached - len(steps) // 2) <= 1
+    assert_shows(page, steps[reached])
+    names = [element.text for element in page.find_elements("css selector", "#out figcaption button")]
+    page.find_element("css selector", "#out figcaption button").click()  # along the edge of the graph
+    assert text(page, "#name") == names[0]
+    assert steps[reached].name in text(page, "#senders")
+
+
+def test_the_graph_folds_and_leads(page, steps):
+    def row(label):
+        (found,) = [
+            r for r in page.find_elements("css selector", "#rows button") if r.text.splitlines()[-2:][0] == label
+        ]
+        return found
+
+    assert labels_of(page) == ["cross_entropy#1", "out_head", "final_norm", "trf_blocks", "add#1", "pos_emb", "tok_emb"]
+    row("trf_blocks").click()
+    assert labels_of(page)[4:6] == ["1", "0"]
+    assert "12 ops" in row("1").text
+    assert "3,232 parameters" in row("1").text
+    row("tok_emb").click()
+    row("embedding#1").click()
+    assert_shows(page, next(step for step in steps if step.name == "tok_emb.embedding#1"))
+    row("trf_blocks").click()
+    assert "1" not in labels_of(page)
+    # from each op and folded module to the next, add#1 to two of them, and from tok_emb.embedding#1 to its weight
+    assert len(page.find_elements("css selector", "#edges path")) == 7
+
+
+def test_the_text(page, model):
+    from selenium.webdriver import ActionChains
+
+    assert "".join(e.text for e in page.find_elements("css selector", "#tokens span")) == TEXT.replace(" ", "·")
+    assert len(page.find_elements("tag name", "script")) == 2
+    assert page.find_elements("tag name", "img") == []
+    n = len(TEXT) - 1
+    for side in (".down", ".across"):
+        spans = page.find_elements("css selector", f"#attention {side} span")
+        assert "".join(e.get_property("textContent") for e in spans) == TEXT[:-1].replace(" ", "·")
+    ids = np.array(BPETokenizer([]).encode(TEXT))[None]
+    _, cache = model.run_with_cache(ids[:, :-1], names="*.att.weights")
+    for layer in (0, 1):
+        page.find_elements("css selector", "#layers button")[layer].click()
+        for head in (0, 1):
+            page.find_elements("css selector", "#heads button")[head].click()
+            expected = cache[f"trf_blocks.{layer}.att.weights"][0, head]
+            np.testing.assert_allclose((pixels(page, "#attention canvas")[..., 3] / 255) ** 2, expected, atol=0.02)
+    canvas = page.find_element("css selector", "#attention canvas")
+    cell = canvas.size["width"] / n
+    ActionChains(page).move_to_element_with_offset(canvas, cell * (0.5 - n / 2), cell * (4.5 - n / 2)).perform()
+    words, _, value = text(page, "#tip").rpartition(" ≈ ")
+    assert words == "/ looks at N"
+    assert float(value) == pytest.approx(expected[4, 0], abs=0.005)
+    rows = page.find_elements("css selector", "#lens tbody tr")
+    best = model(ids[:, :-1]).data[0].argmax(-1)
+    shown = [e.get_property("textContent") for e in rows[1].find_elements("tag name", "td")]
+    assert shown == [tg.text.view.visible(bytes([i])) for i in best]
+
+
+def test_nan_has_a_colour_and_is_counted(browser, tmp_path):
+    x = np.linspace(-1, 1, 60, dtype=np.float32).reshape(6, 10)
+    x[2, 3], x[4, 5] = np.nan, np.inf
+    t = tg.Tensor(x, True, "<b>x</b>")
+    debug.report((t * t).sum(), tmp_path / "a.html")
+    page = show(browser, tmp_path / "a.html")
+    page.find_element("id", "next").click()
+    assert "1 NaN · 1 Inf" in text(page, "#out")
+    assert "→ <b>x</b>" in text(page, "#out")
+    shown = pixels(page, "#out canvas")
+    assert shown[2, 3].tolist() == [217, 70, 239, 255]
+    assert shown[4, 5].tolist() == [5, 150, 105, 255]
+    assert len(np.unique(shown.reshape(-1, 4), axis=0)) > 20
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [1280, 600, 360])
+def test_light_and_dark_and_narrow(browser, page, tmp_path, width):
+    grounds = set()
+    for scheme in ("light", "dark"):
+        page = show(browser, tmp_path / "report.html", width, scheme)
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width  # nothing sticks out
+        grounds.add(page.find_element("tag name", "body").value_of_css_property("background-color"))
+        page.find_element("id", "next").click()
+        assert text(page, "#name") == "out_head.linear#1"
+    assert len(grounds) == 2
+
+
+def test_a_graph_with_steps_left_out(browser, tmp_path):
+    x = y = tg.Tensor(np.ones(40, np.float32), True, "x")
+    for _ in range(999):
+        y = y * 1.001
+    debug.report(y.sum(), tmp_path / "a.html")
+    page = show(browser, tmp_path / "a.html")
+    assert "Steps 201 to 800 of 1,000 are left out" in text(page, "#notes")
+    assert "600 ops left out" in labels_of(page)
+    page.execute_script("go(199)")
+    assert text(page, "#position") == "step 200 of 1,000"
+    page.find_element("id", "next").click()
+    assert text(page, "#position") == "step 801 of 1,000"
+    assert "from steps that are left out" in text(page, "#senders")
+    assert browser.get_log("browser") == []
