@@ -19,6 +19,7 @@ import numpy as np
 from .errors import DTypeError, GraphError, ShapeError
 from .tape.check import freeze
 from .tape.display import describe
+from .tape.html import tensor_html
 from .tape.node import Node, last_uses, recorded
 from .tape.observer import observers
 from .tape.operators import Operators, registry
@@ -203,6 +204,9 @@ class Tensor(Operators):
 
     def __repr__(self) -> str:
         return describe(self.data, self.name, self.node.op.name if self.node else None, self.requires_grad)
+
+    def _repr_html_(self) -> str:
+        return tensor_html(self)
 
     def item(self) -> float:
         """The one element as a Python number; any other size is an error."""

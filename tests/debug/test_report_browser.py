@@ -222,7 +222,7 @@ def test_light_and_dark_and_narrow(browser, page, tmp_path, width):
 
 
 def test_a_graph_with_steps_left_out(browser, tmp_path):
-    x = y = tg.Tensor(np.ones(40, np.float32), True, "x")
+    y = tg.Tensor(np.ones(40, np.float32), True, "x")
     for _ in range(999):
         y = y * 1.001
     debug.report(y.sum(), tmp_path / "a.html")

@@ -16,7 +16,7 @@ from ..errors import NonFiniteError
 from ..tape.display import norm
 from ..tape.node import Node, recorded
 from ..tape.picture import number, picture
-from ..tape.step import Step
+from ..tape.step import Step, module_of
 
 STEPS = 400  # steps on the page; of a longer backward the first half and the last half of these
 _ARRAYS = 8  # saved arrays of a step, and gradients
@@ -98,7 +98,7 @@ class Steps:
             "i": step.i,
             "name": _cut(name),
             "op": op,
-            "module": self._module(_module_of(name)),
+            "module": self._module(module_of(name)),
             "file": file,
             "line": line,
             "function": function,
@@ -162,7 +162,7 @@ class Steps:
             target: dict[str, Any] = {"to": _cut(self._names[parent])}
             if parent in self.positions:
                 return target | {"step": self.positions[parent]}
-            return target | {"module": self._module(_module_of(self._names[parent]))}
+            return target | {"module": self._module(module_of(self._names[parent]))}
         if parent not in self.leaves and len(self.leaves) < _LEAVES:
             self.leaves[parent] = len(self.leaves)
         target = {"to": _cut(parent.name or f"leaf {parent.shape}")}
@@ -176,7 +176,7 @@ class Steps:
         counts: Counter[str] = Counter()
         saved: Counter[str] = Counter()
         for node in self.nodes:
-            path = _cut(_module_of(self._names[node])) if node in self._names else ""
+            path = _cut(module_of(self._names[node])) if node in self._names else ""
             counts[path] += 1
             saved[path] += sum(array.nbytes for array in node.saved or () if isinstance(array, np.ndarray))
         shown = Counter(step["module"] for step in self.steps)
@@ -207,11 +207,6 @@ class Steps:
     def _module_of_leaf(self, leaf: Tensor) -> int | None:
         """The module that a parameter's name says it is in, if the page has that."""
         return self.modules.get(_cut((leaf.name or "").rpartition(".")[0]))
-
-
-def _module_of(name: str) -> str:
-    """`trf_blocks.0.att` of `trf_blocks.0.att.attention#1`."""
-    return name.rpartition("#")[0].rpartition(".")[0]
 
 
 def _size(x: Any) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..engine import Tensor
 from ..errors import ConfigError, DTypeError, StateDictError
+from ..tape.html import module_html
 from ..tape.node import scope
 from ..tape.observer import observers
 from .activations import Cache, run_with_cache
@@ -182,6 +183,9 @@ class Module:
         for name, child in self.named_children():
             lines += [f"  ({name}): " + repr(child).replace("\n", "\n  ")]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return module_html(self)
 
     def describe(self) -> str:
         """What stands between the parentheses of repr(): shapes and rates."""

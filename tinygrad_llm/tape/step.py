@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DTypeError, ShapeError
 from .check import Verdict, check_step, run_again
+from .html import step_html
 
 if TYPE_CHECKING:
     from .node import Node
@@ -88,6 +89,9 @@ class Step:
         shapes = ", ".join("None" if d is None else str(np.shape(d)) for d in self.gradients)
         return f"Step {self.i + 1}/{self.n}: {self.op}, g {self.output_gradient.shape} -> {shapes}, {self.name}, {self.site}"
 
+    def _repr_html_(self) -> str:
+        return step_html(self)
+
     def wrong_count(self) -> ShapeError:
         return ShapeError(
             f"{self.op}_backward returned {len(self.gradients)} gradients for {len(self.node.parents)} inputs "
@@ -132,6 +136,11 @@ class Walk:
             c if p is None else self._values.get(p, getattr(p, "data", None))
             for p, c in zip(node.parents, constants, strict=True)
         ]
+
+
+def module_of(name: str) -> str:
+    """`trf_blocks.0.att` of `trf_blocks.0.att.attention#1`."""
+    return name.rpartition("#")[0].rpartition(".")[0]
 
 
 def names_of(nodes: Iterable[Node]) -> dict[Any, str]:

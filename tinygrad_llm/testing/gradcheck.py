@@ -17,6 +17,7 @@ import numpy as np
 from ..engine import Tensor, no_grad
 from ..errors import ConfigError, DTypeError, GraphError, NonFiniteError, TinygradLLMError
 from ..tape.differences import METHODS, derivative, slopes
+from ..tape.html import gradcheck_html
 
 _FULL = 64  # the full Jacobian up to this many input elements, and outputs
 _ELEMENTS, _DIRECTIONS = 12, 3  # probed otherwise
@@ -75,6 +76,9 @@ class GradcheckResult:
         return (
             f"gradcheck of {self.function}: {self.checked} derivatives agree to {self.max_relative_error:.2g}" + kinks
         )
+
+    def _repr_html_(self) -> str:
+        return gradcheck_html(self)
 
 
 def gradcheck(
