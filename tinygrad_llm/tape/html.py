@@ -122,15 +122,12 @@ def _drawing(x: np.ndarray, width: int = 256) -> str:
     leading = np.unravel_index(down, x.shape[:-1]) if x.ndim > 1 else ()
     index = (*(axis[:, None] for axis in leading), across)
     picked = x[index].reshape(len(down), len(across))
-    height = max(12, min(width, width * len(down) // len(across)))
-    part = (
-        ""
-        if picked.size == x.size
-        else f"{len(down)} x {len(across)} of {rows:,} x {columns:,} elements, evenly spread"
-    )
+    size = [max(12, width * n // max(picked.shape)) for n in picked.shape]
+    whole = picked.size == x.size
+    part = "" if whole else f"{len(down)} x {len(across)} of {rows:,} x {columns:,} elements, evenly spread"
     return (
-        f'<div><img src="{png(picked)}" width="{width}" height="{height}" title="{part}" alt="{part or "all elements"}" '
-        'style="image-rendering:pixelated;border:1px solid #8884;margin:4px 0">'
+        f'<div><img src="{png(picked)}" alt="{part or "all elements"}" title="{part}" style="height:{size[0]}px;'
+        f'width:{size[1]}px;image-rendering:pixelated;border:1px solid #8884;margin:4px 0">'
         + (f"<br><small>{part}</small>" if part and width > 200 else "")
         + "</div>"
     )
