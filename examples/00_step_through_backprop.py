@@ -2,6 +2,7 @@
 
 Made for the debugger: four losses, from 2 + 2 to a GPT, whose backward pass you walk through one derivative at a time. Run it
 once to read what it prints; then set the breakpoints that it names, and look (examples/README.md, "Step through backprop").
+The same walk as a page with a slider: `tinygrad-llm report -o report.html`, or debug.report(loss, "report.html").
 
 What to watch:
 - g is dL/d(output) of an op, and what its backward returns is dL/d(input): the chain rule is nothing but handing these on;
