@@ -127,6 +127,10 @@ def test_every_step_and_array_of_a_gpt(tmp_path):
         assert data["modules"][shown["module"]]["path"] + "." == (step.name.rpartition(".")[0] or "") + "."
         assert (shown["file"], shown["function"]) == (__file__, "loss_of")
         assert shown["code"].startswith("return tg.ops.cross_entropy(model(")
+        if step.name.endswith("W_key.linear#1"):
+            assert shown["layer"]["place"].endswith("in Linear.forward")
+            assert shown["layer"]["code"].startswith("return ops.linear(x, self.weight, self.bias)")
+        assert (shown["layer"] is None) == (step.name == "cross_entropy#1")
         assert (shown["verdict"], "Finite differences agree" in shown["check"]) == ("ok", True)
         assert shown["norm"] == pytest.approx(np.linalg.norm(step.output_gradient), rel=1e-4)
         assert_shows(arrays[shown["g"]], step.output_gradient)
@@ -332,7 +336,8 @@ def test_checks_that_are_left_out_say_why(tmp_path, monkeypatch, name, value, wo
     assert words in step["check"]
 
 
-def test_a_graph_of_30_000_nodes_keeps_to_5_megabytes(tmp_path):
+def test_a_graph_of_30_000_nodes_keeps_to_5_megabytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_steps, "_CHECK_SECONDS", 0.2)
     x = y = tg.Tensor(np.random.default_rng(0).standard_normal((40, 50)).astype(np.float32), True, "x")
     for _ in range(14_999):
         y = (y * 1.0001) + 0.001
@@ -353,8 +358,9 @@ def test_a_graph_of_30_000_nodes_keeps_to_5_megabytes(tmp_path):
     np.testing.assert_allclose(x.grad.mean(), float((y.data + x.data * 1.0001**14_999).mean()), rtol=1e-2)
 
 
-def test_the_worst_that_fits_keeps_to_5_megabytes(tmp_path):
+def test_the_worst_that_fits_keeps_to_5_megabytes(tmp_path, monkeypatch):
     """As many arrays, leaves and modules as are shown, all different, with names as long as they may be."""
+    monkeypatch.setattr(report_steps, "_CHECK_SECONDS", 0.2)
     rng = np.random.default_rng(0)
 
     class Layer(tg.nn.Module):

@@ -111,8 +111,10 @@ def _page(loss: Tensor, steps: Steps, text: dict[str, Any] | None) -> str:
     for letter in "<>&":  # nothing in it ends the script element, whatever a name or a token holds
         island = island.replace(letter, f"\\u{ord(letter):04x}")
     folder = files(__package__) / "page"
-    parts = {name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
-    page = parts["page.html"]
-    for place, content in (("/*css*/", parts["page.css"]), ("/*js*/", parts["page.js"]), ("/*data*/", island)):
+    page, css, *js = (
+        (folder / name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", "arrays.js", "graph.js", "text.js", "page.js")
+    )
+    for place, content in (("/*css*/", css), ("/*js*/", "\n".join(js)), ("/*data*/", island)):
         page = page.replace(place, content, 1)
     return page

@@ -103,6 +103,7 @@ class Steps:
             "line": line,
             "function": function,
             "code": code,
+            "layer": _layer_line(node),
             "norm": number(norm(step.output_gradient)),
             "g": self._picture(step.output_gradient),
             "senders": self.senders[node][:_ARRAYS],
@@ -230,6 +231,21 @@ def _source_line(site: str) -> tuple[str, int, str, str]:
     file, _, line = place.rpartition(":")
     number = int(line) if line.isdecimal() else 0
     return _cut(file, 300), number, _cut(function), _cut(linecache.getline(file, number).strip(), 200)
+
+
+def _layer_line(node: Node) -> dict[str, str] | None:
+    """The line of a module's forward that calls the op, where it can be told; where a command made the graph, the only clue."""
+    if node.scope is None:
+        return None
+    forward = type(node.scope[1]).forward
+    try:
+        lines, start = inspect.getsourcelines(forward)
+        file = inspect.getsourcefile(forward) or ""
+    except (OSError, TypeError):
+        return None
+    calls = [k for k, line in enumerate(lines) if f"{node.op.name}(" in line]
+    k = calls[0] if len(calls) == 1 else 0
+    return {"place": _cut(f"{file}:{start + k} in {forward.__qualname__}", 300), "code": _cut(lines[k].strip(), 200)}
 
 
 def _functions(op: Op) -> dict[str, Any]:
