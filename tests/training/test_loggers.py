@@ -64,6 +64,7 @@ def test_a_logger_hears_everything_once_and_in_order(text_file, tmp_path):
     assert of("sample", ears)[-1][1] == result.sample
     rates = [lr for _, _, lr in of("step", ears)]
     assert max(rates) == pytest.approx(3e-3)
+    assert all(rates[row["step"]] == row["lr"] for row in result.metrics[:-1])  # of the step that follows
     assert rates[-1] < 0.1 * max(rates)
     losses = [loss for _, loss, _ in of("step", ears)]
     assert losses[0] == pytest.approx(result.metrics[0]["train_loss"], abs=0.3)

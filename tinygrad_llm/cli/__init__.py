@@ -16,7 +16,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from ..errors import TinygradLLMError
-from . import bench, convert, doctor, estimate, evaluate, generate, inspect, pretrain, report, step, tokenize
+from . import bench, convert, doctor, estimate, evaluate, generate, inspect, pretrain, report, runs, step, tokenize
 
 COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "pretrain": pretrain,
@@ -26,6 +26,7 @@ COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "estimate": estimate,
     "bench": bench,
     "doctor": doctor,
+    "runs": runs,
     "step": step,
     "report": report,
     "convert": convert,

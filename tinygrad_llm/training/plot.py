@@ -1,9 +1,13 @@
-"""The losses of a run as a picture."""
+"""The losses of a run, or of several, as a picture."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..errors import ConfigError
+from .files import storing
 
 
 def plot_losses(
@@ -30,4 +34,28 @@ def plot_losses(
     axes.legend()
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
+    return True
+
+
+def plot_runs(path: str | os.PathLike[str], runs: Mapping[str, Sequence[Mapping[str, float]]]) -> bool:
+    """Draw the validation losses of several runs, name -> rows, and their training losses, dashed. False without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for i, (name, rows) in enumerate(runs.items()):
+        tokens = [row["tokens"] for row in rows]
+        color, marker = f"C{i % 10}", "o" if len(rows) == 1 else ""
+        axes.plot(tokens, [row["val_loss"] for row in rows], color=color, marker=marker, label=name)
+        axes.plot(tokens, [row["train_loss"] for row in rows], color=color, linestyle="--", linewidth=0.8, alpha=0.6)
+    axes.set(xlabel="tokens", ylabel="loss (nats per token)")
+    axes.legend(title="validation (dashed: training)", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    with storing(Path(path)):
+        try:
+            figure.savefig(path)
+        except ValueError as error:  # a kind of picture that there is not
+            raise ConfigError(f"{path}: {error}") from error
     return True

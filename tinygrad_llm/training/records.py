@@ -37,6 +37,11 @@ class RunRecord:
     options: dict[str, Any]
     rows: list[dict[str, float]]
 
+    @property
+    def name(self) -> str:
+        """The folder, without a `runs/` before it."""
+        return str(self.folder.relative_to("runs") if self.folder.is_relative_to("runs") else self.folder)
+
     def summary(self) -> dict[str, Any]:
         """All but the rows, as plain data."""
         values = asdict(self) | {"folder": str(self.folder)}
@@ -50,10 +55,11 @@ def find_runs(folders: Sequence[str | os.PathLike[str]] = ("runs",)) -> list[Pat
     for folder in map(Path, folders):
         try:
             is_run = (folder / CONFIG_FILE).exists()
-            inside = [folder] if is_run else sorted(path for path in folder.iterdir() if path.is_dir())
+            found += [folder] if is_run else sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+            if not is_run and not folder.is_dir():
+                raise CheckpointError(f"{folder}: not a folder")
         except OSError as error:
             raise CheckpointError(f"{folder}: cannot be read: {error.strerror or error}") from error
-        found += [path for path in inside if not path.name.startswith(".")] if not is_run else inside
     return list(dict.fromkeys(found))
 
 
@@ -68,8 +74,8 @@ def read_run(folder: Path) -> RunRecord:
     last = rows[-1] if rows else None
     best = min((row for row in rows if math.isfinite(row["val_loss"])), key=lambda row: row["val_loss"], default=None)
     options = config["training"] | {"files": config.get("files", [])}
-    finished = (folder / MODEL_FILE).exists()
     try:
+        finished = (folder / MODEL_FILE).exists()
         seconds_ago = max(0.0, time.time() - (folder / METRICS_FILE).stat().st_mtime)
         total_steps = _total_steps(folder)
     except OSError as error:
@@ -104,6 +110,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
         try:
             row = json.loads(line)
             fits = all(isinstance(row[name], (int, float)) for name in _ROW)
+            fits = fits and math.isfinite(row["step"] + row["tokens"])
         except (ValueError, KeyError, TypeError, RecursionError):
             fits = False
         if not fits:

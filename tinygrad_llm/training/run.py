@@ -113,7 +113,7 @@ def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"{folder}: no run there: {CONFIG_FILE} is missing") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON: {error}") from error
     if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "training")):
         raise CheckpointError(f"{path}: not the configuration of a run")
