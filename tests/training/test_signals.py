@@ -13,7 +13,9 @@ from tinygrad_llm.cli import main
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and limits")
 
 TEXT = "the cat sat on the mat and the rat sat on the hat; " * 8
-SMALL = "--tokenizer char --context-length 8 --emb-dim 8 --n-heads 2 --n-layers 1 --stride 1 --sample-tokens 1 --epochs 10000 --eval-every 3".split()
+SMALL = {"tokenizer": "char", "context-length": 8, "emb-dim": 8, "n-heads": 2, "n-layers": 1, "stride": 1}
+SMALL |= {"sample-tokens": 1, "epochs": 10_000, "eval-every": 3}
+SMALL = [f"--{name}={value}" for name, value in SMALL.items()]
 
 SLOW_DISK = """
 import os, sys, time
