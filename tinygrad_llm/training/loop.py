@@ -130,12 +130,13 @@ class TrainingLoop:
             done = self.state.step == self.total_steps
             if done or self.checkpoint_is_due():
                 self.save()
-            if interrupt.requested is not None:
+            stopped = interrupt.requested is not None  # looked at once: a signal may come between any two lines
+            if stopped:
                 self.save()
                 self.progress.line(
                     f"Interrupted after step {self.state.step} of {self.total_steps}; to go on: {resume_command(self.folder)}"
                 )
-            if done or interrupt.requested is not None:
+            if done or stopped:
                 return
             self.learn()
 
