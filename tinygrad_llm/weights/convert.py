@@ -40,7 +40,7 @@ def convert(
             model, tokenizer = read_pair(source, np.float64 if wide else np.float32, n_heads=n_heads)
             meta = source.path.parent / META_FILE
             if tokenizer is None and source.form == "PyTorch" and meta.exists():
-                from .pickles import read_pickle  # type: ignore[import-not-found]
+                from .pickles import read_pickle
 
                 tokenizer = tokenizer_of_meta(read_pickle(meta.read_bytes()), meta)
     save_pretrained(model, folder, tokenizer)
