@@ -30,6 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --resume: take only the weights, and begin a new run with them; the old one is kept beside it",
     )
     parser.add_argument(
+        "--init-from",
+        metavar="PATH",
+        help="begin with the weights and the tokenizer in this folder or file, in any form that can be loaded; the defaults "
+        "are those of 124M",
+    )
+    parser.add_argument(
+        "--general-text",
+        metavar="FILE",
+        help="with --init-from: a text of another kind, on which the loss is measured before and after (default: the story)",
+    )
+    parser.add_argument(
         "--tensorboard",
         action="store_true",
         help="also write event files, for `tensorboard --logdir runs`; a run that has them goes on with them when resumed",
@@ -52,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
-    from ..training import pretrain, resume
+    from ..training import continue_pretraining, pretrain, resume
     from ..training.tensorboard import TensorBoard, has_events
 
     options = {
@@ -66,8 +77,23 @@ def run(args: argparse.Namespace) -> int:
     if args.resume is None:
         if args.weights_only:
             raise ConfigError("--weights-only says how to --resume RUN: which run?")
-        result = pretrain(*args.files, out=args.out, report=report, loggers=loggers, **options)
+        if args.init_from is not None:
+            result = continue_pretraining(
+                args.init_from,
+                *args.files,
+                general_text=args.general_text,
+                out=args.out,
+                report=report,
+                loggers=loggers,
+                **options,
+            )
+        elif args.general_text is not None:
+            raise ConfigError("--general-text is for --init-from PATH: a new model knows no other text")
+        else:
+            result = pretrain(*args.files, out=args.out, report=report, loggers=loggers, **options)
     else:
+        if args.init_from is not None or args.general_text is not None:
+            raise ConfigError("--init-from begins a new run: leave out --resume")
         if args.out is not None:
             raise ConfigError("--out is for a new run: a resumed one stays in its folder")
         result = resume(

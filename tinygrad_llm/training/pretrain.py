@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, StateDictError
-from ..models.gpt import GPTModel
+from ..models.gpt import GPTConfig, GPTModel
 from ..rng import Generator, use_generator
 from .checkpoint import check_room
 from .corpus import Corpus, TrainingWindows, read_corpus
@@ -60,9 +60,14 @@ def begin(
     report: Callable[[str], None],
     loggers: Sequence[Logger] = (),
     weights: Mapping[str, np.ndarray] | None = None,
+    config: GPTConfig | None = None,
+    **more: Any,
 ) -> PretrainResult:
-    """Train from the first step, in a new run folder, from fresh weights or the given ones."""
-    config = options.model_config(corpus.tokenizer.vocab_size)
+    """Train from the first step, in a new run folder, from fresh weights or the given ones.
+
+    `config` is that of the model, if the options do not say all; `more` goes into config.json.
+    """
+    config = config or options.model_config(corpus.tokenizer.vocab_size)
     check_memory(config, options.batch_size)
     check_room(folder, config.n_parameters(), options.keep, report)
     windows = TrainingWindows(corpus.train_ids, options)
@@ -71,6 +76,7 @@ def begin(
         "training": asdict(options),
         "files": [str(file) for file in files],
         "data": corpus.fingerprint(),
+        **more,
     }
     with explain_memory(config, options.batch_size), use_generator(Generator(options.seed)):
         model = GPTModel(config)

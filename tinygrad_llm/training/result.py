@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import textwrap
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,27 @@ from ..text import Tokenizer
 from .corpus import Corpus
 from .curve import judge_validation
 from .metrics import bits_per_byte, longest_copied_run, unigram_cross_entropy, unigram_entropy
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What continued pretraining gained on its own text, and what it cost on general text, in nats per token."""
+
+    init_from: str
+    domain_before: float  # on the validation part of the run's text
+    domain_after: float
+    general_text: str | None  # None where there is none that the tokenizer knows
+    general_before: float | None
+    general_after: float | None
+
+    def lines(self) -> list[str]:
+        lines = [
+            f"Continued from {self.init_from}:       before     after",
+            f"  loss on this text's validation part  {self.domain_before:8.3f}  {self.domain_after:8.3f}",
+        ]
+        if self.general_before is not None:
+            lines.append(f"  loss on {self.general_text!s:29.29}{self.general_before:8.3f}  {self.general_after:8.3f}")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -37,11 +58,13 @@ class PretrainResult:
     copied: str  # the longest run of words after the prompt that the training text has word for word
     seconds: float
     tokens_per_second: float
+    continued: Continued | None = None  # for a run that began from the weights of others
 
     def summary(self) -> dict[str, Any]:
         """All but the model, the tokenizer and the rows, as plain data."""
         values = {name: value for name, value in vars(self).items() if name not in ("model", "tokenizer", "metrics")}
-        return values | {"folder": str(self.folder), "steps": self.metrics[-1]["step"]}
+        continued = self.continued and asdict(self.continued)
+        return values | {"folder": str(self.folder), "steps": self.metrics[-1]["step"], "continued": continued}
 
     def lines(self) -> list[str]:
         """The summary as text for the terminal."""

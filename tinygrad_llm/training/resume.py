@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ConfigError, ConfigMismatch, DataError
-from ..models.gpt import GPTModel
+from ..models.gpt import GPTConfig, GPTModel
 from ..rng import Generator, use_generator
 from ..text import load_tokenizer
 from .arrays import read_arrays
@@ -82,6 +82,8 @@ def resume(
         raise CheckpointError(
             f"{folder}: no checkpoint there, only weights: weights_only (--weights-only) begins a new run from them"
         )
+    if weights is None and "init_from" in config:
+        raise CheckpointError(f"{folder}: no checkpoint there: begin it again, with --init-from {config['init_from']}")
     # Killed before its first checkpoint, a run is the same from its beginning.
     corpus = read_corpus(names, options, load_tokenizer(folder) if weights_only else None)
     _check_data(names, corpus, config, bool(files))
@@ -103,6 +105,8 @@ def _go_on(
     corpus = read_corpus(files, options, load_tokenizer(folder))
     _check_data(files, corpus, config, chosen)
     model_config = options.model_config(corpus.tokenizer.vocab_size)
+    if "init_from" in config:  # options do not tell all of a model made elsewhere
+        model_config = replace(GPTConfig(**config["model"]), drop_rate=options.drop_rate)
     now = model_config.to_dict() | {"tokenizer.txt": tokenizer_sum(folder), "dtype": "float32"}
     then = checkpoint.about["model"] | {
         "tokenizer.txt": checkpoint.about["tokenizer"],

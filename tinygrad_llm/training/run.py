@@ -95,7 +95,8 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, Tokenizer]:
     except (StateDictError, ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: does not fit {CONFIG_FILE}: {error}") from error
     tokenizer = load_tokenizer(folder)
-    if tokenizer.vocab_size != model.config.vocab_size:
+    padded = "init_from" in config and tokenizer.vocab_size < model.config.vocab_size  # as it was published
+    if tokenizer.vocab_size != model.config.vocab_size and not padded:
         raise CheckpointError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} entries, the model {model.config.vocab_size}: "
             "they are not of one run"

@@ -1,0 +1,98 @@
+"""Continued pretraining: a model that was trained elsewhere reads the text of a domain.
+
+What it gains there it may lose elsewhere, so the loss on a general text is measured too, before and after
+(Gururangan et al. 2020, "Don't stop pretraining", §3).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, DataError, TokenizerError
+from ..models.gpt import GPTModel
+from ..text import CharTokenizer, GPT2Tokenizer, Tokenizer, read_text, story
+from ..weights.load import load_with_tokenizer
+from .corpus import read_corpus
+from .loggers import Logger
+from .metrics import all_windows, mean_loss
+from .options import PretrainOptions
+from .pretrain import begin
+from .result import Continued, PretrainResult
+
+_OF_THE_MODEL = ("preset", "tokenizer", "vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
+_SIZES = _OF_THE_MODEL[2:]
+
+
+def continue_pretraining(
+    init_from: str | os.PathLike[str],
+    *files: str | os.PathLike[str],
+    general_text: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    report: Callable[[str], None] = print,
+    loggers: Sequence[Logger] = (),
+    **options: Any,
+) -> PretrainResult:
+    """Go on training the model in `init_from` (any form that `load_pretrained` reads) with its own tokenizer, on `files`.
+
+    Otherwise as `pretrain`, with the defaults of the 124M preset. `result.continued` has the losses before and after on the
+    validation part of `files` and on `general_text`, by default the bundled story. ConfigError for options that the weights
+    decide.
+    """
+    for name in _OF_THE_MODEL:
+        if name in options:
+            raise ConfigError(f"{name} is {options[name]!r}: with init_from it is that of the weights: leave it out")
+    model, tokenizer = load_with_tokenizer(init_from)
+    kind = "gpt2" if isinstance(tokenizer, GPT2Tokenizer) else "char" if isinstance(tokenizer, CharTokenizer) else "bpe"
+    options = {"drop_rate": model.config.drop_rate} | options
+    chosen = replace(
+        PretrainOptions.for_preset("124M", **options),
+        tokenizer=kind,
+        **{name: getattr(model.config, name) for name in _SIZES},
+    )
+    corpus = read_corpus(files, chosen, tokenizer)
+    if chosen.prompt:
+        tokenizer.encode(chosen.prompt)
+    else:
+        chosen = replace(chosen, prompt=corpus.opening())
+    general_name, general_ids = _general(general_text, tokenizer, bool(files))
+    domain_before = _loss(model, corpus.val_ids, chosen.batch_size)
+    general_before = _loss(model, general_ids, chosen.batch_size) if general_ids else None
+    result = begin(
+        Path(out) if out is not None else Path("runs", Path(files[0]).stem if files else "story"),
+        files,
+        chosen,
+        corpus,
+        report,
+        loggers,
+        model.state_dict(),
+        replace(model.config, drop_rate=chosen.drop_rate),
+        init_from=str(init_from),
+    )
+    after = [_loss(result.model, ids, chosen.batch_size) if ids else None for ids in (corpus.val_ids, general_ids)]
+    continued = Continued(str(init_from), domain_before, after[0] or 0.0, general_name, general_before, after[1])
+    for line in continued.lines():
+        report(line)
+    return replace(result, continued=continued)
+
+
+def _general(
+    file: str | os.PathLike[str] | None, tokenizer: Tokenizer, elsewhere: bool
+) -> tuple[str | None, list[int]]:
+    """The general text's name and ids; none where the story is the text itself, or has letters the tokenizer does not know."""
+    if file is not None:
+        ids = tokenizer.encode(read_text(file))
+        if len(ids) < 2:
+            raise DataError(f"{file}: {len(ids)} tokens: a general text needs 2")
+        return str(file), ids
+    try:
+        return ("the bundled story", tokenizer.encode(story())) if elsewhere else (None, [])
+    except TokenizerError:
+        return None, []
+
+
+def _loss(model: GPTModel, ids: list[int], batch_size: int) -> float:
+    return mean_loss(model, all_windows(ids, model.config.context_length, batch_size))
