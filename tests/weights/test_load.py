@@ -9,6 +9,7 @@ import pytest
 from reference import store
 from safetensors.numpy import load_file, save_file
 from safetensors_bytes import entry, file_bytes
+from tensorflow_writer import write_checkpoint
 
 import tinygrad_llm as tg
 from tinygrad_llm.errors import (
@@ -181,6 +182,13 @@ def test_openai_s_layout(published, tmp_path):
     hparams = {"n_vocab": 11, "n_ctx": 9, "n_embd": 6, "n_head": 2, "n_layer": 2}
     (folder / "hparams.json").write_text(json.dumps(hparams))
     same(load_pretrained(folder)[0], load_pretrained(published)[0])
+    checkpoint = tmp_path / "tensorflow"
+    write_checkpoint(checkpoint, renamed | {"global_step": np.array(7)})
+    shutil.copy(folder / "hparams.json", checkpoint)
+    model = load_pretrained(checkpoint)[0]
+    same(model, load_pretrained(published)[0])
+    assert "names of OpenAI, TensorFlow" in str(model.load_report)
+    assert model.load_report.ignored == ["global_step"]
 
 
 def test_nanogpt_without_biases(tmp_path):
@@ -201,6 +209,21 @@ def test_64_numbers_a_head_unless_told_otherwise(tmp_path):
     assert load_pretrained(file, n_heads=4)[0].config.n_heads == 4
     with pytest.raises(ConfigError, match="n_heads 3 does not divide"):
         load_pretrained(file, n_heads=3)
+
+
+def test_a_file_of_ours_says_its_heads_by_itself(tmp_path):
+    save_pretrained(random_model(), tmp_path / "out")
+    (tmp_path / "out" / "config.json").unlink()
+    model = load_pretrained(tmp_path / "out")[0]
+    assert model.config.n_heads == 2
+    same_logits = np.array_equal(model([[1, 2, 3]]).data, random_model().eval()([[1, 2, 3]]).data)
+    assert same_logits
+
+
+@pytest.mark.parametrize("words", [{"model_args": "x"}, {"n_heads": "many"}, {"n_heads": "9" * 5000}])
+def test_words_in_a_file_that_say_nothing_are_passed_over(tmp_path, words):
+    save_file({n: p.data for n, p in random_model(emb_dim=64).named_parameters()}, tmp_path / "a.safetensors", words)
+    assert load_pretrained(tmp_path / "a.safetensors")[0].config.n_heads == 1
 
 
 def test_an_untied_head_is_kept_and_a_missing_one_said(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ def read_model(source: TensorSource, dtype: Any, strict_finite: bool = False, n_
     try:
         found = gpt2.recognise({name: info.shape for name, info in source.infos.items()}, conv1d)
         if config is None:
+            said = str(source.metadata.get("n_heads", ""))  # as save_pretrained writes it
+            n_heads = int(said) if n_heads is None and said.isdecimal() and len(said) < 10 else n_heads
             config, notes = gpt2.infer_config(found, n_heads)
         elif n_heads not in (None, config.n_heads):
             raise ConfigError(f"n_heads is {n_heads}, the configuration says {config.n_heads}")
@@ -147,8 +150,8 @@ def read_config(source: TensorSource) -> tuple[GPTConfig | None, list[str], bool
 
     None for what is not said. ConfigError names a field that cannot be.
     """
-    if "model_args" in source.metadata:
-        return *from_nanogpt(source.metadata["model_args"], f"{source.path}: model_args"), False
+    if isinstance(arguments := source.metadata.get("model_args"), Mapping):
+        return *from_nanogpt(arguments, f"{source.path}: model_args"), False
     folder = folder_of(source)
     if (path := folder / HPARAMS_FILE).exists():
         return *from_openai(read_json(path), str(path)), True

@@ -43,9 +43,9 @@ def read_tokenizer(folder: Path, eos_id: Any = None) -> Tokenizer | None:
     return None
 
 
-def tokenizer_of_meta(meta: dict[str, Any], source: Path) -> Tokenizer:
+def tokenizer_of_meta(meta: Any, source: Path) -> Tokenizer:
     """The tokenizer in nanoGPT's meta.pkl: {"stoi": {"a": 0, ...}, ...}."""
-    return _characters(meta, None, source)
+    return _characters(meta if isinstance(meta, dict) else {}, None, source)
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
