@@ -29,7 +29,7 @@ from tinygrad_llm.training import files, loop, pretrain, resume  # noqa: E402
 TEXT = "the cat sat on the mat and the rat sat on the hat; " * 4
 OPTIONS = {"tokenizer": "char", "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.1}
 OPTIONS |= {"epochs": 4, "batch_size": 6, "stride": 6, "eval_every": 3, "eval_batches": 1, "sample_tokens": 1}
-OPTIONS |= {"save_every": 1, "keep": 1}
+OPTIONS |= {"save_every": 1, "keep": 1, "accumulate": 3}
 STEPS = 20
 CALLS = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "truncate")
 

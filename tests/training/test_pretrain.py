@@ -282,3 +282,8 @@ def test_when_nobody_reads_the_record_the_weights_are_kept(rhyme, tmp_path):
     with pytest.raises(BrokenPipeError):
         pretrain(rhyme, out=tmp_path / "run", report=report, epochs=3, **TINY)
     assert load_run(tmp_path / "run")
+
+
+def test_a_batch_has_no_more_parts_than_windows():
+    with pytest.raises(ConfigError, match="accumulate is 9: a batch of 8 has no more parts than windows"):
+        PretrainOptions.for_preset("story", accumulate=9)

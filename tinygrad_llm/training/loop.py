@@ -151,7 +151,14 @@ class TrainingLoop:
         self.optimizer.set_lr(self.schedule(state.step))
         state.rng = rng.get_state()
         try:
-            loss = train_step(self.model, self.optimizer, ids, targets, max_norm=options.max_norm or math.inf)
+            loss = train_step(
+                self.model,
+                self.optimizer,
+                ids,
+                targets,
+                max_norm=options.max_norm or math.inf,
+                accumulate=options.accumulate,
+            )
             state.skipped_in_a_row = 0
         except NonFiniteError as error:
             loss = math.nan

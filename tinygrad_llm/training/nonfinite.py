@@ -64,5 +64,6 @@ def reproduce(folder: str | os.PathLike[str], *, threads: int | None = None) -> 
             batch["ids"],
             batch["targets"],
             max_norm=options["max_norm"] or float("inf"),
+            accumulate=options["accumulate"],
             threads=threads,
         )

@@ -40,6 +40,7 @@ class PretrainOptions:
     drop_rate: float = _option("share of the activations dropped in training")
     epochs: int = _option("passes over the training text")
     batch_size: int = _option("windows of text in each step")
+    accumulate: int = _option("parts of a batch that take their turn, for less memory; their gradients are added up")
     stride: int = _option("tokens from one window to the next; below the context length they overlap, 0: side by side")
     lr: float = _option("highest learning rate")
     min_lr: float = _option("learning rate at the end, reached along a cosine")
@@ -65,7 +66,7 @@ class PretrainOptions:
             raise ConfigError(f"tokenizer is {self.tokenizer!r}: use one of {', '.join(TOKENIZERS)}")
         if self.on_nonfinite not in ON_NONFINITE:
             raise ConfigError(f"on_nonfinite is {self.on_nonfinite!r}: use one of {', '.join(ON_NONFINITE)}")
-        sizes = ("epochs", "batch_size", "eval_batches", "top_k", "keep")
+        sizes = ("epochs", "batch_size", "accumulate", "eval_batches", "top_k", "keep")
         check_size("pretrain", **{name: getattr(self, name) for name in sizes})
         for name in ("stride", "eval_every", "save_every", "sample_tokens"):
             if getattr(self, name) != 0:
@@ -74,6 +75,10 @@ class PretrainOptions:
             self._check_number(name, math.inf)
         for name, highest in {"min_lr": self.lr, "warmup": 1, "val_ratio": 1}.items():
             self._check_number(name, highest)
+        if self.accumulate > self.batch_size:
+            raise ConfigError(
+                f"accumulate is {self.accumulate}: a batch of {self.batch_size} has no more parts than windows"
+            )
         if self.lr == 0 or self.val_ratio in (0, 1):
             raise ConfigError(f"lr is {self.lr}, val_ratio {self.val_ratio}: neither may be 0, nor the ratio 1")
         Strategy(temperature=self.temperature, top_k=self.top_k)
@@ -99,6 +104,7 @@ class PretrainOptions:
         """What `for_preset` fills in for a preset."""
         config, recipe = preset(name), _STORY if name == "story" else _GPT2
         common = {
+            "accumulate": 1,
             "stride": 0,
             "min_lr": 0.0,
             "warmup": 0.05,
