@@ -25,6 +25,10 @@ class NonFiniteError(TinygradLLMError, FloatingPointError):
     """A NaN or an infinity where a finite number is needed."""
 
 
+class LossSpike(NonFiniteError):
+    """A loss far above those before it: what comes before a NaN."""
+
+
 class ConfigError(TinygradLLMError, ValueError):
     """A configuration or option that cannot work."""
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import tinygrad_llm as tg
-from tinygrad_llm.errors import ConfigError, NonFiniteError, OutOfMemory
+from tinygrad_llm.errors import ConfigError, LossSpike, NonFiniteError, OutOfMemory
 from tinygrad_llm.training import loop, pretrain, reproduce, resume
 from tinygrad_llm.training.checkpoint import load_checkpoint, verify_checkpoint
+from tinygrad_llm.training.nonfinite import highest_loss
 
 TEXT = "the cat sat on the mat and the rat sat on the hat; " * 6
 OPTIONS = {"tokenizer": "char", "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.1}
@@ -166,3 +167,40 @@ def test_too_little_memory_is_one_error_and_the_last_checkpoint_is_whole(text, t
     assert isinstance(caught.value, MemoryError)
     assert "step-000003 is whole" in lines[-1]
     resume(tmp_path / "run", report=silent)
+
+
+class LeapingSchedule(loop.CosineSchedule):
+    def __call__(self, step):
+        return 10.0 if step == 24 else super().__call__(step)
+
+
+def test_a_loss_that_explodes_stops_the_run_and_happens_again_to_the_bit(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CosineSchedule", LeapingSchedule)
+    options = OPTIONS | {"epochs": 5, "eval_every": 100}
+    with pytest.raises(
+        LossSpike, match=r"step 26: train_step: the loss is \d+\.\d+, above \d+\.\d+: .*no weight"
+    ) as caught:
+        pretrain(text, out=tmp_path / "run", report=silent, **options)
+    folder = tmp_path / "run" / "nonfinite-step-000026"
+    with pytest.raises(LossSpike) as again:
+        reproduce(folder)
+    assert str(again.value) == str(caught.value.__cause__)
+    assert f"{folder / 'report.html'} shows it" in str(caught.value)
+    page = (folder / "report.html").read_text()
+    assert "cross_entropy" in page
+    assert '"text":{' in page  # attention and the loss of each token as well
+    state = load_checkpoint(folder).state
+    assert len(state.losses) == 20
+    assert max(state.losses) < float(str(again.value).split("is ")[1].split(",")[0]) / 3
+
+    pretrain(text, out=tmp_path / "off", report=silent, **options | {"spike": 0.0, "on_nonfinite": "skip"})
+    assert load_checkpoint(next((tmp_path / "off").glob("step-*"))).state.skipped == 0
+
+
+def test_what_counts_as_a_spike():
+    assert highest_loss([2.0] * 19, 3.0, 100) == np.inf  # too few to tell
+    assert highest_loss([2.0] * 10 + [4.0] * 10, 3.0, 100) == 9.0  # three times the median
+    assert highest_loss([0.1] * 20, 3.0, 100) == pytest.approx(
+        np.log(100) + 1
+    )  # a little more than little is no explosion
+    assert highest_loss([2.0] * 20, 0.0, 100) == np.inf

@@ -47,6 +47,7 @@ class TrainerState:
     tokens: int = 0
     skipped: int = 0  # steps in which nothing was learned, for a loss or gradient that was not finite
     skipped_in_a_row: int = 0
+    losses: list[float] = field(default_factory=list)  # of the last steps that learned
     recorded: bool = False  # whether the evaluation and the sample that are due after this step are in the logs
     val_loss: float | None = None  # at the last evaluation
     log_bytes: dict[str, int] = field(default_factory=dict)  # how much of each log was written up to here

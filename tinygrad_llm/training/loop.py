@@ -24,7 +24,7 @@ from .files import append, sync_file
 from .interrupt import InterruptAfterStep
 from .loggers import Logger
 from .metrics import Batch, all_windows, mean_loss
-from .nonfinite import leave_evidence
+from .nonfinite import RECENT, highest_loss, leave_evidence
 from .options import PretrainOptions
 from .plot import plot_losses
 from .progress import Progress
@@ -157,8 +157,10 @@ class TrainingLoop:
                 ids,
                 targets,
                 max_norm=options.max_norm or math.inf,
+                max_loss=highest_loss(state.losses, options.spike, self.model.config.vocab_size),
                 accumulate=options.accumulate,
             )
+            state.losses = [*state.losses, loss][-RECENT:]
             state.skipped_in_a_row = 0
         except NonFiniteError as error:
             loss = math.nan

@@ -1,16 +1,21 @@
-"""A step whose loss or gradient is not finite: what it takes to see it happen again.
+"""A step whose loss or gradient is not finite, or whose loss explodes: what it takes to see it happen again.
 
-RUN/nonfinite-step-000123/ is a checkpoint of the moment before step 123, weights untouched, and batch.safetensors beside it.
+RUN/nonfinite-step-000123/ is a checkpoint of the moment before step 123, weights untouched, with the batch
+(batch.safetensors) and its backward as a page (report.html).
 """
 
 from __future__ import annotations
 
+import math
 import os
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..errors import NonFiniteError, StorageError
+from ..errors import NonFiniteError, StorageError, TinygradLLMError
 from ..models.gpt import GPTConfig, GPTModel
+from ..ops import cross_entropy
 from ..optim import AdamW
 from ..rng import Generator, use_generator
 from .arrays import read_arrays
@@ -20,7 +25,15 @@ from .step import train_step
 if TYPE_CHECKING:
     from .loop import TrainingLoop
 
-_BATCH_FILE = "batch.safetensors"
+_BATCH_FILE, _PAGE_FILE = "batch.safetensors", "report.html"
+RECENT = 20  # losses that a spike stands out from
+
+
+def highest_loss(losses: Sequence[float], spike: float, vocab_size: int) -> float:
+    """Above it, a loss has exploded: `spike` times the median of the last ones, and 1 nat worse than chance."""
+    if not spike or len(losses) < RECENT:
+        return math.inf
+    return max(spike * statistics.median(losses), math.log(vocab_size) + 1)
 
 
 def leave_evidence(loop: TrainingLoop, ids: Any, targets: Any, error: NonFiniteError) -> NoReturn:
@@ -36,10 +49,26 @@ def leave_evidence(loop: TrainingLoop, ids: Any, targets: Any, error: NonFiniteE
             about=loop.about | {"error": str(error)},
             batch={"ids": ids, "targets": targets},
         )
-        hint = f"tinygrad_llm.training.reproduce({str(folder)!r}) takes the step again"
+        hint = (
+            f"tinygrad_llm.training.reproduce({str(folder)!r}) takes the step again{_draw(loop, ids, targets, folder)}"
+        )
     except StorageError as problem:
         hint = f"what led to it could not be kept ({problem})"
-    raise NonFiniteError(f"step {step}: {error}; no weight was changed, and {hint}") from error
+    raise type(error)(f"step {step}: {error}; no weight was changed, and {hint}") from error
+
+
+def _draw(loop: TrainingLoop, ids: Any, targets: Any, folder: Path) -> str:
+    """Write the page, and say so."""
+    from ..debug import report  # which writes with files of this folder
+
+    try:
+        with use_generator(Generator(0)) as rng:
+            rng.set_state(loop.state.rng)
+            loss = cross_entropy(loop.model(ids), targets=targets)
+            page = report(loss, folder / _PAGE_FILE, model=loop.model, ids=ids, tokenizer=loop.corpus.tokenizer)
+        return f", {page.path} shows it"
+    except (TinygradLLMError, MemoryError) as problem:
+        return f" (no {_PAGE_FILE}: {problem})"
 
 
 def reproduce(folder: str | os.PathLike[str], *, threads: int | None = None) -> float:
@@ -63,7 +92,8 @@ def reproduce(folder: str | os.PathLike[str], *, threads: int | None = None) -> 
             optimizer,
             batch["ids"],
             batch["targets"],
-            max_norm=options["max_norm"] or float("inf"),
+            max_norm=options["max_norm"] or math.inf,
+            max_loss=highest_loss(checkpoint.state.losses, options["spike"], model.config.vocab_size),
             accumulate=options["accumulate"],
             threads=threads,
         )

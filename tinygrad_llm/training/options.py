@@ -55,6 +55,9 @@ class PretrainOptions:
     temperature: float = _option("of the samples: 0 takes the likeliest token, 1 the model's own odds")
     top_k: int = _option("of the samples: choose among this many likeliest tokens")
     save_every: int = _option("steps from one checkpoint to the next; 0: one with each evaluation")
+    spike: float = _option(
+        "a loss so many times the median of the last 20, and worse than chance, is like NaN; 0: never"
+    )
     keep: int = _option("newest checkpoints that are kept, besides the one with the lowest validation loss")
     on_nonfinite: str = _option(
         "a loss or gradient that is not finite: stop the run, or skip the step, up to 10 in a row"
@@ -71,7 +74,7 @@ class PretrainOptions:
         for name in ("stride", "eval_every", "save_every", "sample_tokens"):
             if getattr(self, name) != 0:
                 check_size("pretrain", **{name: getattr(self, name)})
-        for name in ("lr", "weight_decay", "max_norm"):
+        for name in ("lr", "weight_decay", "max_norm", "spike"):
             self._check_number(name, math.inf)
         for name, highest in {"min_lr": self.lr, "warmup": 1, "val_ratio": 1}.items():
             self._check_number(name, highest)
@@ -118,6 +121,7 @@ class PretrainOptions:
             "temperature": 0.8,
             "top_k": 25,
             "save_every": 0,
+            "spike": 3.0,
             "keep": 2,
             "on_nonfinite": "stop",
             "seed": 123,

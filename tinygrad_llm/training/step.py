@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import parallel
 from ..engine import Tensor
-from ..errors import ConfigError, NonFiniteError
+from ..errors import ConfigError, LossSpike, NonFiniteError
 from ..nn import Module
 from ..ops import cross_entropy
 from ..optim import Optimizer, clip_scale, gradient_norm
@@ -39,6 +39,7 @@ def train_step(
     targets: Any,
     *,
     max_norm: float | None = None,
+    max_loss: float = math.inf,
     ignore_index: int = -100,
     accumulate: int = 1,
     threads: int | None = None,
@@ -49,7 +50,7 @@ def train_step(
     gradients are clipped to that norm first. `accumulate`: cut the batch into at least so many parts whose gradients are
     added up, for a batch whose activations do not fit into memory at once. `threads`: None for the cores of the machine, 1 to
     run the same lines in order, with the same bits. NonFiniteError, before any weight has changed, when the loss or (with
-    `max_norm`) a gradient is not finite.
+    `max_norm`) a gradient is not finite; LossSpike, which is one, for a loss above `max_loss`.
     """
     parallel.recycle_memory()
     optimizer.zero_grad()
@@ -61,6 +62,8 @@ def train_step(
             raise NonFiniteError(
                 f"train_step: the loss is {loss}: lower the learning rate, or look for NaN in the weights"
             )
+        if loss > max_loss:
+            raise LossSpike(f"train_step: the loss is {loss:.3f}, above {max_loss:.3f}: lower the learning rate")
         scale = 1.0 if max_norm is None else clip_scale(gradient_norm(gradients), max_norm)
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
