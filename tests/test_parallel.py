@@ -285,11 +285,10 @@ def test_debug_memory_fills_what_is_freed_with_nan(debug):
         import ctypes, numpy as np
         from tinygrad_llm import parallel
         parallel.recycle_memory()
-        array, after = np.ones(50_000, np.float32), np.ones(50_000, np.float32)
-        address = array.ctypes.data
+        array, after, found = np.ones(100_000, np.float32), np.ones(100_000, np.float32), np.ones(1000, bool)
+        freed = np.ctypeslib.as_array((ctypes.c_float * 1000).from_address(array.ctypes.data + 200_000))  # amidst
         del array
-        freed = np.ctypeslib.as_array((ctypes.c_float * 50_000).from_address(address))
-        print(np.isnan(freed[16:]).all())  # the first bytes are the allocator's
+        print(np.isnan(freed, out=found).all())
     """
     environment = {key: value for key, value in os.environ.items() if key != "TINYGRAD_LLM_DEBUG_MEMORY"}
     if debug:
