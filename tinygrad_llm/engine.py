@@ -23,7 +23,7 @@ from .tape.html import tensor_html
 from .tape.node import Node, last_uses, recorded
 from .tape.observer import observers
 from .tape.operators import Operators, registry
-from .tape.places import CONTEXT, caller
+from .tape.places import caller
 from .tape.step import Step, Walk
 from .tape.watch import mark
 from .tape.why import Origin, note_detached, why_no_grad
@@ -41,7 +41,7 @@ _quiet.run(np.seterr, all="ignore")
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Inside, nothing is recorded: results have no gradient and cost no memory."""
-    tokens = _recording.set(False), _paused.set(("made under no_grad(), which was entered", caller(CONTEXT)))
+    tokens = _recording.set(False), _paused.set(("made under no_grad(), which was entered", caller()))
     try:
         yield
     finally:
@@ -107,8 +107,10 @@ class Op:
                 else:
                     wanted, outside = True, outside or array.base is not None
                 if array.dtype is not dtype:
-                    dtype = self._join(dtype, array.dtype)
-                    adapt = adapt or array.dtype is not dtype
+                    if dtype is None and array.dtype.kind in "fc":
+                        dtype = array.dtype
+                    else:
+                        adapt, dtype = True, self._join(dtype, array.dtype)
             else:
                 array, parent = x, None
                 adapt = constant = outside = True
@@ -138,18 +140,22 @@ class Op:
                     "a NumPy float64 scalar widens the whole graph"
                 )
             if not self.view or out.base is None:
-                out.setflags(write=False)
+                out.setflags(False)  # type: ignore[call-arg]  # write; by name it takes three times as long
             marks = mark(saved, [*arrays, *options.values()]) if outside and saved else ()
             constants = [a if p is None else None for a, p in zip(arrays, parents, strict=True)] if constant else None
             node = Node(self, parents, saved, marks, kept, constants, out.shape, out.dtype)
         if watching:
             for observer in watching:
                 observer.after_forward(self, inputs, arrays, options, out, node)
-        return _tensor(out, node, None if record else _paused.get())
+        result = Tensor.__new__(Tensor)  # skips the checks of Tensor(...)
+        result.data, result.node, result.requires_grad = out, node, record
+        result.grad = result.name = None
+        result.origin = None if record else _paused.get()
+        return result
 
     def _join(self, found: np.dtype | None, dtype: np.dtype) -> np.dtype | None:
         """The one float dtype of the tensors in a call, which arrays and scalars adapt to; complex in a complex step."""
-        if found is not None and dtype != found and dtype.kind in "fc":
+        if dtype != found and dtype.kind in "fc":
             raise DTypeError(
                 f"{self.name}: tensors of {found} and of {dtype} in one op: "
                 f"convert one, for example with t.astype(np.{found})"
@@ -342,14 +348,6 @@ def _deliver(leaf: Tensor, dx: np.ndarray, borrowed: bool, into: dict[Tensor, np
         leaf.grad = dx
     else:
         leaf.grad += dx
-
-
-def _tensor(out: np.ndarray, node: Node | None, origin: Origin | None) -> Tensor:
-    """The result of an op; skips the checks of Tensor(...)."""
-    tensor = Tensor.__new__(Tensor)
-    tensor.data, tensor.grad, tensor.node, tensor.name, tensor.origin = out, None, node, None, origin
-    tensor.requires_grad = node is not None
-    return tensor
 
 
 def _as_array(x: Any, dtype: np.dtype | None) -> np.ndarray:

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from tinygrad_llm.cli import main
-from tinygrad_llm.training.files import lock
+from tinygrad_llm.files import lock
 
 FLAGS = (
     "--context-length 16 --emb-dim 8 --n-heads 2 --n-layers 1 --stride 32 --epochs 2 --eval-every 9 --vocab-size 290"

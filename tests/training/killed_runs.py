@@ -24,7 +24,8 @@ import tqdm  # noqa: E402
 tqdm.tqdm.monitor_interval = 0  # its thread
 os.fsync = lambda file: None  # here processes die, not machines: what was written stays
 
-from tinygrad_llm.training import files, loop, pretrain, resume  # noqa: E402
+from tinygrad_llm import files  # noqa: E402
+from tinygrad_llm.training import loop, pretrain, resume  # noqa: E402
 
 TEXT = "the cat sat on the mat and the rat sat on the hat; " * 4
 OPTIONS = {"tokenizer": "char", "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.1}

@@ -7,10 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
+from tinygrad_llm import files
 from tinygrad_llm.cli import main
 from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch, CorruptCheckpoint, DataError, StorageError
 from tinygrad_llm.training import checkpoint as checkpoints
-from tinygrad_llm.training import files, load_run, loop, pretrain, resume
+from tinygrad_llm.training import load_run, loop, pretrain, resume
 
 TEXT = "the cat sat on the mat and the rat sat on the hat; " * 6
 OPTIONS = {"tokenizer": "char", "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.1}

@@ -13,11 +13,11 @@ import pytest
 from safetensors.numpy import load_file
 
 import tinygrad_llm as tg
+from tinygrad_llm import files
 from tinygrad_llm.errors import CheckpointError, CorruptCheckpoint, DTypeError, StorageError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.optim import AdamW
-from tinygrad_llm.training import checkpoint, files
-from tinygrad_llm.training.arrays import encode_arrays, read_arrays
+from tinygrad_llm.training import checkpoint
 from tinygrad_llm.training.checkpoint import (
     TrainerState,
     check_room,
@@ -27,6 +27,7 @@ from tinygrad_llm.training.checkpoint import (
     save_checkpoint,
     verify_checkpoint,
 )
+from tinygrad_llm.weights.safetensors import encode_arrays, read_arrays
 
 
 def contents(seed):

@@ -18,9 +18,9 @@ from typing import Any
 
 from ..engine import Tensor
 from ..errors import ConfigError, GraphError, StorageError
+from ..files import replace_file, storing
 from ..nn import Module
 from ..tape.picture import number
-from ..training.files import replace_file, storing
 from .explain import size
 from .report_steps import Steps
 from .report_text import read_text

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import GraphError, ShapeError
-from .places import Place, caller, describe_place
+from .places import caller, describe_place
 from .watch import fingerprint
 
 if TYPE_CHECKING:
     from ..engine import Op
 
 _serial = itertools.count()
+_NO_OPTIONS: dict[str, Any] = {}  # of most nodes
 
 Hook = Callable[[np.ndarray], np.ndarray | None]
 Scope = tuple[Any, Any]  # (the scope outside of it or None, the module that was called)
@@ -38,8 +39,8 @@ class Node:
     """One recorded call. It never points at its own output, so dropping the output frees the graph."""
 
     __slots__ = (
-        "__weakref__", "constants", "dtype", "hooks", "marks", "op", "options", "parents", "place", "saved", "scope",
-        "serial", "shape",
+        "__weakref__", "code", "constants", "dtype", "hooks", "instruction", "marks", "op", "options", "parents", "saved",
+        "scope", "serial", "shape",
     )  # fmt: skip
 
     def __init__(
@@ -57,17 +58,20 @@ class Node:
         self.parents = parents  # a Node, a leaf Tensor, or None where no gradient is wanted
         self.saved = saved
         self.marks = marks  # of what was saved and can be written to (watch.py)
-        self.options, self.constants = options, constants  # with the parents, what it takes to run the forward again
+        self.options = options or _NO_OPTIONS  # with parents and constants, what it takes to run the forward again
+        self.constants = constants
         self.shape, self.dtype = shape, dtype  # of the output
         self.serial = next(_serial)  # parents are always recorded before their children
-        self.place: Place = caller()
+        self.code, self.instruction = caller(
+            3
+        )  # no tuple: what is kept for every op, the garbage collector goes through
         self.scope = scope.get()
         self.hooks: list[Hook] | None = None  # called with dL/d(output) when it is complete
 
     @property
     def site(self) -> str:
         """Where the user's code made this node: `file.py:12 in train`."""
-        return describe_place(self.place)
+        return describe_place((self.code, self.instruction))
 
     @property
     def path(self) -> str:

@@ -8,13 +8,23 @@ from types import CodeType
 Place = tuple[CodeType, int]  # a function's code and the instruction in it
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
-CONTEXT = (_PACKAGE, contextlib.__file__)  # what stands between a context manager of ours and the user
 
 
-def caller(ours: str | tuple[str, ...] = _PACKAGE) -> Place:
-    """The nearest frame outside of this package, or of all files that begin like one of `ours`."""
-    frame = sys._getframe(2)
-    while frame.f_code.co_filename.startswith(ours) and frame.f_back is not None:
+class _Ours(dict[str, bool]):
+    """Whether a file is of this package, or is what stands between a context manager of ours and the user."""
+
+    def __missing__(self, file: str) -> bool:
+        self[file] = file.startswith(_PACKAGE) or file == contextlib.__file__
+        return self[file]
+
+
+_ours = _Ours()
+
+
+def caller(depth: int = 2) -> Place:
+    """The nearest frame outside of this package; the innermost `depth` are known to be inside."""
+    frame = sys._getframe(depth)
+    while _ours[frame.f_code.co_filename] and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code, frame.f_lasti
 

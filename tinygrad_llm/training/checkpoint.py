@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, CorruptCheckpoint, StorageError
-from .arrays import encode_arrays, read_arrays
-from .files import new_folder, remove_folder, replace_file, room, write_file
+from ..files import new_folder, remove_folder, replace_file, room, write_file
+from ..weights.safetensors import encode_arrays, read_arrays
 
 FORMAT = 1
 LATEST_FILE = "latest"

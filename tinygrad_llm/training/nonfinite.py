@@ -18,7 +18,7 @@ from ..models.gpt import GPTConfig, GPTModel
 from ..ops import cross_entropy
 from ..optim import AdamW
 from ..rng import Generator, use_generator
-from .arrays import read_arrays
+from ..weights.safetensors import read_arrays
 from .checkpoint import load_checkpoint, verify_checkpoint, write_checkpoint
 from .step import train_step
 

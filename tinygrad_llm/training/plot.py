@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ConfigError
-from .files import storing
+from ..files import storing
 
 
 def plot_losses(

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ConfigError, ConfigMismatch, DataError
+from ..files import check_writable, lock, remove_stale, truncate
 from ..models.gpt import GPTConfig, GPTModel
 from ..rng import Generator, use_generator
 from ..text import load_tokenizer
-from .arrays import read_arrays
+from ..weights.safetensors import read_arrays
 from .checkpoint import (
     MODEL_FILE,
     Checkpoint,
@@ -30,7 +31,6 @@ from .checkpoint import (
     verify_checkpoint,
 )
 from .corpus import Corpus, TrainingWindows, read_corpus
-from .files import check_writable, lock, remove_stale, truncate
 from .loggers import Logger
 from .loop import TrainingLoop
 from .memory import check_memory, explain_memory

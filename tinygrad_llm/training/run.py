@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ConfigError, StateDictError
+from ..files import lock, remove_stale, replace_file, storing
 from ..models.gpt import GPTConfig, GPTModel
 from ..text import Tokenizer, load_tokenizer
 from ..text.tokenizers import TOKENIZER_FILE
-from .arrays import encode_arrays, read_arrays
+from ..weights.safetensors import encode_arrays, read_arrays
 from .checkpoint import MODEL_FILE, load_weights
-from .files import lock, remove_stale, replace_file, storing
 
 CONFIG_FILE = "config.json"
 METRICS_FILE, SAMPLES_FILE, PLOT_FILE = "metrics.jsonl", "samples.txt", "loss.png"

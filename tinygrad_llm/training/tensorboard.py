@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import append
+from ..files import append
 from .loggers import Logger
 
 _EVENTS, _DIGITS = "events.out.tfevents.{}.tinygrad_llm", "[0-9]" * 10

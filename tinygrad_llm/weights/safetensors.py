@@ -1,15 +1,16 @@
-"""Reading .safetensors files: 8 bytes that say how long the header is, a header in JSON, then the numbers of all tensors.
+"""Files in the safetensors format: 8 bytes that say how long the header is, a header in JSON, then the numbers of all tensors.
 
     {"__metadata__": {"format": "pt"}, "wte.weight": {"dtype": "BF16", "shape": [50257, 768], "data_offsets": [0, 77194752]}, ...}
 
 The header is believed only when it is beyond doubt: every byte of the data belongs to one tensor, whose shape and type give
 its length. The `safetensors` library maps files into memory, where a file cut short by somebody else kills the process that
-reads it, and NumPy lacks the 8 and 16 bit types; so the bytes are read here, and the tests hold them against the library.
-It does the writing.
+reads it, and copies all arrays before it writes them; so bytes are read and written here, and the tests hold them against
+the library.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, CorruptCheckpoint, UnsafeFile
+from ..errors import CheckpointError, CorruptCheckpoint, DTypeError, UnsafeFile
 from .source import TensorInfo, TensorSource, printable, widen_bfloat16
 from .strict_json import MAX_BYTES, check_is_file, parse_json, read_json
 
@@ -279,3 +280,38 @@ def _inside(index: Path, file: str) -> Path:
     if not target.exists():
         raise CorruptCheckpoint(f"{path}: not there, but {index.name} says that it holds tensors")
     return path
+
+
+# ---- writing
+
+_WRITTEN = {"float32": "F32", "float64": "F64", "int64": "I64"}
+
+
+def encode_arrays(
+    arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> list[bytes | memoryview]:
+    """What to write one after the other: the header, and the bytes of each array. DTypeError for a dtype of other things."""
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    parts, offset = [], 0
+    for name, array in arrays.items():
+        if array.dtype.name not in _WRITTEN:
+            raise DTypeError(f"{name} is {array.dtype}: files are written of {', '.join(_WRITTEN)}")
+        plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        header[name] = {
+            "dtype": _WRITTEN[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + plain.nbytes],
+        }
+        parts.append(plain.reshape(-1).view(np.uint8).data)
+        offset += plain.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8
+    return [len(text).to_bytes(8, "little") + text, *parts]
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Name -> array. CorruptCheckpoint for a file that is not whole, CheckpointError for one that cannot be read."""
+    if not path.exists():
+        raise CorruptCheckpoint(f"{path}: missing")
+    with SafetensorsFile(path) as file:
+        return {name: file.read(name) for name in file.infos}

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from .. import __name__ as package
 from ..errors import CheckpointError, ConfigError, TokenizerError
+from ..files import new_folder, storing, write_file
 from ..models.gpt import GPTModel
 from ..text import Tokenizer
 from ..text.vocabulary import to_json
 from . import gpt2
 from .gpt2_config import to_transformers
 from .open import CONFIG_FILE, WEIGHTS_FILE
+from .safetensors import encode_arrays
 from .tensor_map import collect
 from .tokenizer_files import write_tokenizer
 
@@ -24,9 +26,6 @@ def save_pretrained(model: GPTModel, folder: str | os.PathLike[str], tokenizer: 
     A folder that an earlier call made, or an empty one, is replaced; anything else there is a CheckpointError. What
     `load_pretrained` makes of the folder is the same to the bit.
     """
-    from ..training.arrays import encode_arrays
-    from ..training.files import new_folder, storing, write_file
-
     if not isinstance(model, GPTModel):
         raise ConfigError(f"save_pretrained: model is a {type(model).__name__}: it must be a GPTModel")
     folder = Path(folder)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import CheckpointError, StorageError
+from .errors import CheckpointError, StorageError
 
 try:
     import fcntl
