@@ -28,6 +28,7 @@ from .tape.step import Step, Walk
 from .tape.watch import mark
 from .tape.why import Origin, note_detached, why_no_grad
 
+_ndarray = np.ndarray  # looked up for every op
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
 _paused: ContextVar[Origin | None] = ContextVar("paused", default=None)  # where no_grad was entered
 _composing: ContextVar[bool] = ContextVar("composing", default=False)
@@ -130,7 +131,7 @@ class Op:
             for observer in watching:
                 observer.before_forward(self)
         out, saved = _quiet.copy().run(self.forward, *arrays, **options)
-        if type(out) is not np.ndarray:
+        if type(out) is not _ndarray:
             out = np.asarray(out)
         node = None
         if record:

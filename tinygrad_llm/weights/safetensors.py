@@ -42,6 +42,7 @@ _DTYPES = {
     "U8": (1, "u1"),
     "BOOL": (1, "u1"),
 }
+_FIELDS = {"dtype", "shape", "data_offsets"}
 _MAX_NAME = 1000  # characters; PyTorch's longest names have about a hundred
 _MAX_AXES = 64  # NumPy's limit
 
@@ -228,7 +229,7 @@ def _check_entry(name: str, entry: Any, n_bytes: int, path: Path) -> tuple[int, 
         raise CorruptCheckpoint(f"a name of {len(name):,} characters, at most {_MAX_NAME:,} are allowed")
     if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
         raise CorruptCheckpoint("half a character (a lone surrogate) in a name")
-    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(entry, dict) or entry.keys() != _FIELDS:
         raise CorruptCheckpoint(f"must have dtype, shape and data_offsets, and has {_keys(entry)}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:

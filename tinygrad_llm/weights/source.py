@@ -19,7 +19,7 @@ from ..errors import CorruptCheckpoint
 Self = TypeVar("Self", bound="TensorSource")  # typing.Self came with Python 3.11
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """What a checkpoint says of a tensor. `dtype` is the file's own word ("BF16"), `file` is where the numbers are."""
 
