@@ -56,7 +56,7 @@ def check_versions() -> Finding:
     if int(np.__version__.split(".")[0]) < 2:
         return Finding(WRONG, text, "NumPy 2.0 or later is needed: pip install -U numpy")
     absent = [name for name in _OPTIONAL if there[name] is None]
-    return Finding(OK, text + (f" (without {' and '.join(absent)}, which are optional)" if absent else ""))
+    return Finding(OK, text + (f" (optional and not there: {', '.join(absent)})" if absent else ""))
 
 
 def _version(package: str) -> str | None:
