@@ -1,11 +1,13 @@
 """Weights of others become our model: against values of the library transformers, in all forms, and with misfits named."""
 
 import json
+import pickle
 import shutil
 import warnings
 
 import numpy as np
 import pytest
+from pytorch_writer import write_checkpoint as write_pytorch
 from reference import store
 from safetensors.numpy import load_file, save_file
 from safetensors_bytes import entry, file_bytes
@@ -24,7 +26,8 @@ from tinygrad_llm.generation import generate
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.rng import Generator
-from tinygrad_llm.weights import load_pretrained, save_pretrained
+from tinygrad_llm.weights import convert, load_pretrained, save_pretrained
+from tinygrad_llm.weights.load import load_with_tokenizer
 
 CASES = store.read("transformers")
 PLAIN = CASES["as published"]
@@ -163,6 +166,60 @@ def test_shards_give_the_same_model(published, tmp_path):
         write(folder, {n: a for n, a in arrays.items() if files[n] == file}, PLAIN["config"], file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
     same(load_pretrained(folder)[0], load_pretrained(published)[0])
+
+
+def test_shards_of_pytorch_give_the_same_model(published, tmp_path):
+    arrays = arrays_of(PLAIN, np.float32)
+    folder = tmp_path / "sharded"
+    files = {name: f"pytorch_model-0000{1 + i % 2}-of-00002.bin" for i, name in enumerate(arrays)}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(PLAIN["config"]))
+    for file in set(files.values()):
+        write_pytorch(folder / file, {n: a for n, a in arrays.items() if files[n] == file})
+    (folder / "training_args.bin").write_bytes(b"of somebody's own")
+    index = folder / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": files}))
+    for given in (folder, index):
+        with pytest.raises(UnsafeFile, match=rf"tinygrad-llm convert {given} FOLDER"):
+            load_pretrained(given)
+    with pytest.warns(RuntimeWarning, match="index.json: a pickle, which other programs run"):
+        convert(folder, tmp_path / "out")
+    same(load_pretrained(tmp_path / "out")[0], load_pretrained(published)[0])
+    index.write_text(json.dumps({"weight_map": files | {"lm_head.weight": "../b.bin"}}))
+    with pytest.raises(UnsafeFile, match="leads to"):
+        convert(folder, tmp_path / "other")
+
+
+def test_a_folder_of_nanogpt(published, tmp_path):
+    """out/ckpt.pt of a compiled model, with the characters of its text beside it; and the same as safetensors."""
+    arguments = {
+        "n_layer": 2,
+        "n_head": 2,
+        "n_embd": 6,
+        "block_size": 9,
+        "bias": True,
+        "vocab_size": 11,
+        "dropout": 0.2,
+    }
+    letters = {letter: i for i, letter in enumerate("\n !abcdefgh")}
+    arrays = {name: np.ascontiguousarray(a, np.float32) for name, a in nanogpt(arrays_of(PLAIN)).items()}
+    nano, plain = tmp_path / "nano", tmp_path / "plain"
+    write(plain, arrays, arguments)
+    nano.mkdir()
+    compiled = {"_orig_mod." + name: a for name, a in arrays.items()}
+    write_pytorch(nano / "ckpt.pt", compiled, model_args=arguments, iter_num=7)
+    for folder in (nano, plain):
+        (folder / "meta.pkl").write_bytes(pickle.dumps({"stoi": letters}))
+    with pytest.raises(CheckpointError, match=r"no tokenizer there: meta.pkl is a pickle, .*convert \S*plain FOLDER"):
+        load_with_tokenizer(plain)
+    with pytest.warns(RuntimeWarning, match="a pickle"):
+        convert(nano, tmp_path / "a")
+    convert(plain, tmp_path / "b")
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        model, tokenizer = load_with_tokenizer(folder)
+        same(model, load_pretrained(published)[0])
+        assert (model.config.activation, model.config.drop_rate, model.config.n_heads) == ("gelu_erf", 0.2, 2)
+        assert tokenizer.encode("bad!") == [4, 3, 6, 2]
 
 
 def test_openai_s_layout(published, tmp_path):
@@ -370,6 +427,14 @@ def test_a_configuration_that_cannot_be_is_refused_by_field(published, changes, 
     assert str(caught.value).startswith(str(published))
 
 
+def test_the_sizes_have_other_words_too(published):
+    config = dict(PLAIN["config"])
+    words = {"n_embd": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers"}
+    words |= {"n_positions": "max_position_embeddings"}
+    (published / "config.json").write_text(json.dumps({words.get(name, name): n for name, n in config.items()}))
+    assert load_pretrained(published)[0].config.n_heads == config["n_head"]
+
+
 def test_dropouts_that_differ_are_said(published):
     (published / "config.json").write_text(
         json.dumps(PLAIN["config"] | {"resid_pdrop": 0.3, "reorder_and_upcast_attn": True})
@@ -396,8 +461,6 @@ def canary(path):
 )
 @pytest.mark.parametrize("given", ["file", "folder"])
 def test_pickles_are_refused_and_do_not_run(tmp_path, name, given):
-    import pickle
-
     folder = tmp_path / "model"
     folder.mkdir()
     data = pickle.dumps({"wte.weight": canary(tmp_path / "ran")})

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_files import FOLDER, PYTORCH, numbers
+from pytorch_writer import save, tensor, text, whole
 
 from tinygrad_llm.errors import CheckpointError, CorruptCheckpoint, UnsafeFile
 from tinygrad_llm.weights.pickles import LONGEST, read_pickle
@@ -95,30 +96,6 @@ def test_files_that_are_no_state_dicts():
 
 
 # ---- archives made here
-
-
-def save(path, value_or_pickle, records=(), **more) -> None:
-    """An archive as torch.save writes it, around a pickle."""
-    program = value_or_pickle if isinstance(value_or_pickle, bytes) else pickle.dumps(value_or_pickle, 2)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("model/data.pkl", program)
-        for name, data in dict(records, **more).items():
-            archive.writestr(name if "/" in name else f"model/{name}", data)
-
-
-def text(word: str) -> bytes:
-    return b"X" + struct.pack("<I", len(word)) + word.encode()
-
-
-def whole(n: int) -> bytes:
-    return b"\x8a\x09" + n.to_bytes(9, "little", signed=True)
-
-
-def tensor(shape=(2, 3), strides=(3, 1), offset=0, n=6, kind="FloatStorage", key="0", more=b"") -> bytes:
-    """The instructions that make a tensor."""
-    storage = b"(" + text("storage") + b"ctorch\n" + kind.encode() + b"\n" + text(key) + text("cpu") + whole(n) + b"tQ"
-    sizes, steps = (b"(" + b"".join(map(whole, numbers)) + b"t" for numbers in (shape, strides))
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + whole(offset) + sizes + steps + b"\x89N" + more + b"tR"
 
 
 def state_dict(*tensors: bytes) -> bytes:

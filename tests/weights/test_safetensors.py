@@ -15,7 +15,8 @@ from safetensors.numpy import save, save_file
 from safetensors_bytes import entry, file_bytes
 
 from tinygrad_llm.errors import CheckpointError, CorruptCheckpoint, TinygradLLMError, UnsafeFile
-from tinygrad_llm.weights.safetensors import SafetensorsFile, ShardedSafetensors
+from tinygrad_llm.weights.safetensors import SafetensorsFile
+from tinygrad_llm.weights.sharded import Sharded
 
 
 @pytest.fixture
@@ -277,7 +278,7 @@ MAP = {"a": "1.safetensors", "b": "2.safetensors", "c": "2.safetensors"}
 
 
 def test_shards_are_read_as_one(sharded):
-    with ShardedSafetensors(sharded(MAP)) as source:
+    with Sharded(sharded(MAP), SafetensorsFile) as source:
         assert set(source.infos) == {"a", "b", "c"}
         np.testing.assert_array_equal(source.read("a"), np.arange(3.0))
         np.testing.assert_array_equal(source.read("b"), np.arange(4))
@@ -291,7 +292,7 @@ def test_an_index_cannot_lead_out_of_its_folder(sharded, tmp_path, place):
     save_file({"a": np.arange(3.0)}, tmp_path / "secret.safetensors")
     os.symlink(tmp_path / "secret.safetensors", tmp_path / "model" / "link")
     with pytest.raises(UnsafeFile, match=r"leads to|leads out") as caught:
-        ShardedSafetensors(sharded(MAP | {"a": place}))
+        Sharded(sharded(MAP | {"a": place}), SafetensorsFile)
     assert str(caught.value).isprintable()
 
 
@@ -303,7 +304,7 @@ def test_links_of_the_hub_s_cache_are_followed(sharded, tmp_path):
         os.rename(tmp_path / "model" / file, tmp_path / "models--x" / "blobs" / file[0])
         os.symlink(f"../../blobs/{file[0]}", folder / file)
     os.rename(sharded(MAP), folder / "model.safetensors.index.json")
-    with ShardedSafetensors(folder / "model.safetensors.index.json") as source:
+    with Sharded(folder / "model.safetensors.index.json", SafetensorsFile) as source:
         np.testing.assert_array_equal(source.read("a"), np.arange(3.0))
 
 
@@ -322,10 +323,10 @@ def test_links_of_the_hub_s_cache_are_followed(sharded, tmp_path):
 )
 def test_an_index_that_disagrees_with_its_files_is_refused(sharded, weight_map, message):
     with pytest.raises(CorruptCheckpoint, match=message):
-        ShardedSafetensors(sharded(weight_map))
+        Sharded(sharded(weight_map), SafetensorsFile)
 
 
 def test_a_tensor_in_two_shards_is_refused(sharded, tmp_path):
     save_file({"a": np.arange(3.0), "b": np.arange(4)}, tmp_path / "model" / "1.safetensors")
     with pytest.raises(CorruptCheckpoint, match=r"1.safetensors: holds 'b', but '2.safetensors' has it too"):
-        ShardedSafetensors(sharded(MAP))
+        Sharded(sharded(MAP), SafetensorsFile)

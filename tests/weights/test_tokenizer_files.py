@@ -1,12 +1,13 @@
 """Tokenizers beside weights: the ids of the file, in whatever order it has them; and back to the same file."""
 
 import json
+import pickle
 import re
 
 import numpy as np
 import pytest
 
-from tinygrad_llm.errors import TokenizerError
+from tinygrad_llm.errors import CorruptCheckpoint, TokenizerError, UnsafeFile
 from tinygrad_llm.generation import stream_text
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.rng import Generator
@@ -22,7 +23,7 @@ from tinygrad_llm.text import (
 from tinygrad_llm.text.merges_file import VISIBLE
 from tinygrad_llm.text.vocabulary import UnknownTokenizer, parse_tokenizer, to_json
 from tinygrad_llm.weights import load_pretrained, save_pretrained
-from tinygrad_llm.weights.tokenizer_files import read_tokenizer, tokenizer_of_meta, write_tokenizer
+from tinygrad_llm.weights.tokenizer_files import read_meta, read_tokenizer, write_tokenizer
 
 TEXTS = [
     "Una lifted the lid.",
@@ -141,7 +142,21 @@ def test_special_tokens_beside_characters(tmp_path):
     tokenizer = read_tokenizer(tmp_path)
     assert tokenizer.encode("axa") == [1, 0, 1]
     assert tokenizer.encode("a[PAD]", {"[PAD]"}) == [1, 2]
-    assert tokenizer_of_meta({"stoi": {"x": 0}}, tmp_path).encode("xx") == [0, 0]
+
+
+def test_the_characters_of_nanogpt(tmp_path):
+    path = tmp_path / "meta.pkl"
+    path.write_bytes(pickle.dumps({"vocab_size": 2, "itos": {0: "x", 1: "\n"}, "stoi": {"x": 0, "\n": 1}}))
+    assert read_meta(path).encode("x\nx") == [0, 1, 0]
+    for content, kind, words in (
+        (pickle.dumps({"stoi": open}), UnsafeFile, "names 'io.open'"),
+        (pickle.dumps({"stoi": {"x": 0}})[:-3], CorruptCheckpoint, "damaged"),
+        (b"x" * 5_000_000, CorruptCheckpoint, "are the most"),
+        (pickle.dumps({"stoi": {1: "x"}}), TokenizerError, "stoi must map characters to ids"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(kind, match=r"^\S*meta.pkl: .*" + words):
+            read_meta(path)
 
 
 def test_the_end_of_a_document_is_what_the_files_say(tmp_path):

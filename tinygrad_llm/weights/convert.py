@@ -10,12 +10,10 @@ import numpy as np
 
 from ..models.gpt import GPTModel
 from ..text import Tokenizer
-from .load import is_run, load_pretrained, read_pair
-from .open import open_weights
+from .load import folder_of, is_run, load_pretrained, read_pair
+from .open import META_FILE, open_weights
 from .save import save_pretrained
-from .tokenizer_files import tokenizer_of_meta
-
-META_FILE = "meta.pkl"  # nanoGPT's name for the file that holds its characters
+from .tokenizer_files import read_meta
 
 
 def convert(
@@ -38,10 +36,8 @@ def convert(
                 )
             wide = any(info.dtype.lower() in ("f64", "float64") for info in source.infos.values())
             model, tokenizer = read_pair(source, np.float64 if wide else np.float32, n_heads=n_heads)
-            meta = source.path.parent / META_FILE
-            if tokenizer is None and source.form == "PyTorch" and meta.exists():
-                from .pickles import read_pickle
-
-                tokenizer = tokenizer_of_meta(read_pickle(meta.read_bytes()), meta)
+            meta = folder_of(source) / META_FILE
+            if tokenizer is None and meta.exists():
+                tokenizer = read_meta(meta)
     save_pretrained(model, folder, tokenizer)
     return model, tokenizer

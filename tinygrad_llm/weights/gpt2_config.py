@@ -12,6 +12,12 @@ from ..models.gpt import GPTConfig
 _SIZES = {"vocab_size": 50257, "context_length": 1024, "emb_dim": 768, "n_heads": 12, "n_layers": 12}
 _COMMON = {"emb_dim": "n_embd", "n_heads": "n_head", "n_layers": "n_layer"}
 _TRANSFORMERS = _COMMON | {"vocab_size": "vocab_size", "context_length": "n_positions"}
+_ALIASES = {  # other words for the same in a config.json, which transformers takes too
+    "hidden_size": "n_embd",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+    "max_position_embeddings": "n_positions",
+}
 _OPENAI = _COMMON | {"vocab_size": "n_vocab", "context_length": "n_ctx"}
 _NANOGPT = _COMMON | {"vocab_size": "vocab_size", "context_length": "block_size"}
 
@@ -30,6 +36,7 @@ _DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
 def from_transformers(config: Mapping[str, Any], where: str) -> tuple[GPTConfig, list[str]]:
     """The model that a config.json describes, and notes. ConfigError names the field that cannot be."""
     notes = []
+    config = {_ALIASES.get(field, field): value for field, value in config.items()}
     if config.get("model_type", "gpt2") != "gpt2":
         raise ConfigError(f"{where}: model_type is {config['model_type']!r:.80}: only gpt2 can be loaded")
     for field, value in _FIXED.items():

@@ -17,7 +17,7 @@ from ..text import Tokenizer
 from ..text.vocabulary import UnknownTokenizer
 from . import gpt2
 from .gpt2_config import from_nanogpt, from_openai, from_run, from_transformers
-from .open import CONFIG_FILE, HPARAMS_FILE, open_weights
+from .open import CONFIG_FILE, HPARAMS_FILE, META_FILE, open_weights
 from .report import LoadReport
 from .source import TensorSource
 from .strict_json import read_json
@@ -50,9 +50,11 @@ def load_with_tokenizer(path: str | os.PathLike[str]) -> tuple[GPTModel, Tokeniz
     """What `load_pretrained` gives, for those who need to read or write text. CheckpointError if there is no tokenizer."""
     model, tokenizer = load_pretrained(path)
     if tokenizer is None:
-        raise CheckpointError(
-            f"{path}: no tokenizer there: put tokenizer.json, or vocab.json and merges.txt, beside the weights"
-        )
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        remedy = "put tokenizer.json, or vocab.json and merges.txt, beside the weights"
+        if (folder / META_FILE).exists():
+            remedy = f"{META_FILE} is a pickle, which tinygrad-llm convert {path} FOLDER reads, and writes a tokenizer"
+        raise CheckpointError(f"{path}: no tokenizer there: {remedy}")
     return model, tokenizer
 
 
@@ -160,6 +162,8 @@ def read_config(source: TensorSource) -> tuple[GPTConfig | None, list[str], bool
     values = read_json(path)
     if isinstance(values.get("model"), dict):
         return from_run(values["model"], str(path)), [], None
+    if "block_size" in values:  # nanoGPT's model_args, written beside weights in safetensors
+        return *from_nanogpt(values, str(path)), None
     return *from_transformers(values, str(path)), True
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import CheckpointError, UnsafeFile
-from .safetensors import INDEX_SUFFIX, SafetensorsFile, ShardedSafetensors
+from .safetensors import SafetensorsFile
+from .sharded import INDEX_SUFFIX, Sharded
 from .source import TensorSource
 
 CONFIG_FILE, WEIGHTS_FILE, HPARAMS_FILE = "config.json", "model.safetensors", "hparams.json"
+META_FILE = "meta.pkl"  # nanoGPT's name for the file that holds its characters
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
+_PYTORCH_FILE = "pytorch_model.bin"
+_NO_WEIGHTS = ("optimizer", "scheduler", "training_args", "rng_state", META_FILE)  # pickles that lie beside weights
 _NUMPY = (".npz", ".npy")
 _MAGIC = {b"PK\x03\x04": "a zip archive, as PyTorch writes", b"\x80": "a pickle", b"\x93NUMPY": "an array of NumPy"}
 
@@ -25,11 +30,11 @@ def open_weights(path: str | os.PathLike[str], *, pickles: bool = False) -> Tens
         from .tensorflow import TensorFlowCheckpoint
 
         return TensorFlowCheckpoint(file)
-    if file.name.endswith(INDEX_SUFFIX):
-        return ShardedSafetensors(file)
     if file.suffix in _NUMPY:
         raise UnsafeFile(f"{file}: NumPy's files can hold pickles, which can run code: save the arrays as safetensors")
-    if file.suffix != ".safetensors" and (file.suffix in _PICKLES or _is_pickle(file)):
+    open_file: Callable[[Path], TensorSource] = SafetensorsFile
+    suffix = Path(file.name.removesuffix(INDEX_SUFFIX)).suffix  # of the files, where this is their index
+    if suffix != ".safetensors" and (suffix in _PICKLES or _is_pickle(file)):
         if not pickles:
             raise UnsafeFile(
                 f"{file}: PyTorch's files are pickles, which can run code when they are loaded: "
@@ -37,22 +42,21 @@ def open_weights(path: str | os.PathLike[str], *, pickles: bool = False) -> Tens
             )
         from .pytorch import PyTorchFile
 
-        return PyTorchFile(file)
-    return SafetensorsFile(file)
+        open_file = PyTorchFile
+    return Sharded(file, open_file) if file.name.endswith(INDEX_SUFFIX) else open_file(file)
 
 
 def _weights_of(folder: Path) -> Path:
     """The file of a folder that holds its weights; the folder itself if they are TensorFlow's."""
-    for name in (WEIGHTS_FILE, "model" + INDEX_SUFFIX):
-        if (folder / name).exists():
-            return folder / name
+    for name in (WEIGHTS_FILE, _PYTORCH_FILE):
+        for file in (folder / name, folder / (name + INDEX_SUFFIX)):
+            if file.exists():
+                return file
     names = sorted(file.name for file in folder.iterdir())
     if any(name.endswith(".index") for name in names) or "checkpoint" in names:
         return folder
     for endings in (".safetensors",), _PICKLES:
-        found = [
-            name for name in names if name.endswith(endings) and not name.startswith(("optimizer", "training_args"))
-        ]
+        found = [name for name in names if name.endswith(endings) and not name.startswith(_NO_WEIGHTS)]
         if len(found) == 1:
             return folder / found[0]
         if found:

@@ -10,6 +10,7 @@ from ..errors import CheckpointError, TokenizerError
 from ..text import Tokenizer, load_tokenizer
 from ..text.tokenizers import END_OF_TEXT, TOKENIZER_FILE
 from ..text.vocabulary import parse_tokenizer, to_json
+from .pickles import LONGEST, read_pickle
 from .strict_json import MAX_BYTES, check_is_file, read_json
 
 _BPE_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # of transformers, of OpenAI
@@ -43,9 +44,17 @@ def read_tokenizer(folder: Path, eos_id: Any = None) -> Tokenizer | None:
     return None
 
 
-def tokenizer_of_meta(meta: Any, source: Path) -> Tokenizer:
-    """The tokenizer in nanoGPT's meta.pkl: {"stoi": {"a": 0, ...}, ...}."""
-    return _characters(meta if isinstance(meta, dict) else {}, None, source)
+def read_meta(path: Path) -> Tokenizer:
+    """The tokenizer in nanoGPT's meta.pkl: {"stoi": {"a": 0, ...}, ...}. Nothing in it is called: see pickles.py."""
+    check_is_file(path)
+    try:
+        with path.open("rb") as file:
+            meta = read_pickle(file.read(LONGEST + 1))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from error
+    return _characters(meta if isinstance(meta, dict) else {}, None, path)
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
