@@ -220,6 +220,9 @@ def test_a_folder_of_nanogpt(published, tmp_path):
         same(model, load_pretrained(published)[0])
         assert (model.config.activation, model.config.drop_rate, model.config.n_heads) == ("gelu_erf", 0.2, 2)
         assert tokenizer.encode("bad!") == [4, 3, 6, 2]
+    (plain / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": 11}))
+    with pytest.warns(RuntimeWarning, match=r"no tokenizer: \S*meta.pkl: 'vocab_size' is neither a character"):
+        assert convert(plain, tmp_path / "c")[1] is None
 
 
 def test_openai_s_layout(published, tmp_path):

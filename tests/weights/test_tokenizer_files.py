@@ -111,13 +111,14 @@ def test_openai_s_files(tmp_path):
 LETTERS = {"b": 0, "a": 3, "\n": 1, "é": 7}
 
 
-@pytest.mark.parametrize("kind", ["vocab.json", "meta.json", "WordLevel", "BPE"])
+@pytest.mark.parametrize("kind", ["vocab.json", "meta.json", "tokenizer.json", "WordLevel", "BPE"])
 def test_characters_keep_their_ids(tmp_path, kind):
     split = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated"}
     model = {"type": kind, "vocab": LETTERS, "merges": [], "unk_token": None}
     contents = {
         "vocab.json": ("vocab.json", LETTERS),
         "meta.json": ("meta.json", {"stoi": LETTERS, "itos": {}}),
+        "tokenizer.json": ("tokenizer.json", {"stoi": LETTERS}),
         "WordLevel": ("tokenizer.json", {"model": model, "pre_tokenizer": split}),
         "BPE": ("tokenizer.json", {"model": model, "pre_tokenizer": None}),
     }
@@ -152,7 +153,7 @@ def test_the_characters_of_nanogpt(tmp_path):
         (pickle.dumps({"stoi": open}), UnsafeFile, "names 'io.open'"),
         (pickle.dumps({"stoi": {"x": 0}})[:-3], CorruptCheckpoint, "damaged"),
         (b"x" * 5_000_000, CorruptCheckpoint, "are the most"),
-        (pickle.dumps({"stoi": {1: "x"}}), TokenizerError, "stoi must map characters to ids"),
+        (pickle.dumps({"stoi": {1: "x"}}), UnknownTokenizer, "has no characters with their ids"),
     ):
         path.write_bytes(content)
         with pytest.raises(kind, match=r"^\S*meta.pkl: .*" + words):
@@ -211,10 +212,14 @@ def test_a_bad_or_foreign_tokenizer_is_named(data, kind, message):
         parse_tokenizer(data, "here")
 
 
-def test_a_foreign_tokenizer_leaves_the_weights_usable(tmp_path):
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(bpe(normalizer={"type": "NFC"}), "has a normalizer"), ({"chars": ["a"]}, "has no characters with their ids")],
+)
+def test_a_foreign_tokenizer_leaves_the_weights_usable(tmp_path, data, message):
     save_pretrained(GPTModel(GPTConfig(5, 4, 8, 2, 1)), tmp_path / "a")
-    (tmp_path / "a" / "tokenizer.json").write_text(json.dumps(bpe(normalizer={"type": "NFC"})))
-    with pytest.warns(RuntimeWarning, match="no tokenizer: .*has a normalizer"):
+    (tmp_path / "a" / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.warns(RuntimeWarning, match="no tokenizer: .*" + message):
         model, tokenizer = load_pretrained(tmp_path / "a")
     assert tokenizer is None
     assert "no tokenizer" in str(model.load_report)

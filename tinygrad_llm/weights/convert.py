@@ -10,10 +10,9 @@ import numpy as np
 
 from ..models.gpt import GPTModel
 from ..text import Tokenizer
-from .load import folder_of, is_run, load_pretrained, read_pair
-from .open import META_FILE, open_weights
+from .load import is_run, load_pretrained, read_pair
+from .open import open_weights
 from .save import save_pretrained
-from .tokenizer_files import read_meta
 
 
 def convert(
@@ -35,9 +34,6 @@ def convert(
                     stacklevel=2,
                 )
             wide = any(info.dtype.lower() in ("f64", "float64") for info in source.infos.values())
-            model, tokenizer = read_pair(source, np.float64 if wide else np.float32, n_heads=n_heads)
-            meta = folder_of(source) / META_FILE
-            if tokenizer is None and meta.exists():
-                tokenizer = read_meta(meta)
+            model, tokenizer = read_pair(source, np.float64 if wide else np.float32, n_heads=n_heads, pickles=True)
     save_pretrained(model, folder, tokenizer)
     return model, tokenizer

@@ -22,7 +22,7 @@ from .report import LoadReport
 from .source import TensorSource
 from .strict_json import read_json
 from .tensor_map import fill, match
-from .tokenizer_files import read_tokenizer
+from .tokenizer_files import read_meta, read_tokenizer
 
 
 def load_pretrained(
@@ -59,13 +59,23 @@ def load_with_tokenizer(path: str | os.PathLike[str]) -> tuple[GPTModel, Tokeniz
 
 
 def read_pair(
-    source: TensorSource, dtype: Any, strict_finite: bool = False, n_heads: int | None = None
+    source: TensorSource,
+    dtype: Any,
+    strict_finite: bool = False,
+    n_heads: int | None = None,
+    *,
+    pickles: bool = False,
 ) -> tuple[GPTModel, Tokenizer | None]:
-    """The model in an opened file, and the tokenizer beside it. One of a kind that is not known is said, and left out."""
+    """The model in an opened file, and the tokenizer beside it. One of a kind that is not known is said, and left out.
+
+    nanoGPT's meta.pkl is read only with `pickles`.
+    """
     folder, note = folder_of(source), None
     try:
         eos_id = read_json(folder / CONFIG_FILE).get("eos_token_id") if (folder / CONFIG_FILE).exists() else None
         tokenizer = read_tokenizer(folder, eos_id)
+        if tokenizer is None and pickles and (folder / META_FILE).exists():
+            tokenizer = read_meta(folder / META_FILE)
     except UnknownTokenizer as error:
         tokenizer, note = None, f"no tokenizer: {error}"
     model = read_model(source, dtype, strict_finite, n_heads)

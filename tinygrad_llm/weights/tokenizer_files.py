@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import CheckpointError, TokenizerError
 from ..text import Tokenizer, load_tokenizer
 from ..text.tokenizers import END_OF_TEXT, TOKENIZER_FILE
-from ..text.vocabulary import parse_tokenizer, to_json
+from ..text.vocabulary import UnknownTokenizer, parse_tokenizer, to_json
 from .pickles import LONGEST, read_pickle
 from .strict_json import MAX_BYTES, check_is_file, read_json
 
@@ -26,7 +26,8 @@ def read_tokenizer(folder: Path, eos_id: Any = None) -> Tokenizer | None:
     if not isinstance(eot, str):
         eot = eos_id if type(eos_id) is int else END_OF_TEXT
     if (path := folder / "tokenizer.json").exists():
-        return parse_tokenizer(_read(path), str(path), eot)
+        data = _read(path)
+        return parse_tokenizer(data, str(path), eot) if "model" in data else _characters(data, eot, path)
     for vocab_file, merges_file in _BPE_FILES:
         if (folder / vocab_file).exists() and (folder / merges_file).exists():
             vocab = _read(folder / vocab_file)
@@ -91,8 +92,8 @@ def _special(vocab: dict[str, Any], options: dict[str, Any]) -> list[dict[str, A
 def _characters(vocab: dict[str, Any], eot: str | int | None, path: Path) -> Tokenizer:
     """A vocabulary of characters by itself; longer words in brackets are special tokens."""
     vocab = vocab.get("stoi", vocab)
-    if not isinstance(vocab, dict) or not all(isinstance(word, str) for word in vocab):
-        raise TokenizerError(f"{path}: stoi must map characters to ids")
+    if not isinstance(vocab, dict) or not all(type(word) is str and type(i) is int for word, i in vocab.items()):
+        raise UnknownTokenizer(f"{path}: has no characters with their ids")
     marks = [word for word in vocab if len(word) > 2 and word[0] + word[-1] in ("<>", "[]")]
     unknown = next((word for word in marks if "unk" in word.lower()), None)
     added = [{"id": vocab[mark], "content": mark, "special": True} for mark in marks]
