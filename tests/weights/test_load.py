@@ -27,6 +27,7 @@ from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.weights import convert, load_pretrained, save_pretrained
+from tinygrad_llm.weights.gpt2 import recognise
 from tinygrad_llm.weights.load import load_with_tokenizer
 
 CASES = store.read("transformers")
@@ -284,6 +285,18 @@ def test_a_file_of_ours_says_its_heads_by_itself(tmp_path):
 def test_words_in_a_file_that_say_nothing_are_passed_over(tmp_path, words):
     save_file({n: p.data for n, p in random_model(emb_dim=64).named_parameters()}, tmp_path / "a.safetensors", words)
     assert load_pretrained(tmp_path / "a.safetensors")[0].config.n_heads == 1
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"": (4, 4)}, "it holds '', ... and"),
+        ({f"h.{i}.ln_1.bias": (0,) for i in range(20_001)}, "holds 20,001 tensors"),
+    ],
+)
+def test_what_is_no_gpt2_is_said_at_once(shapes, message):
+    with pytest.raises(StateDictError, match="not a GPT-2: .*" + message):
+        recognise(shapes)
 
 
 def test_an_untied_head_is_kept_and_a_missing_one_said(tmp_path):

@@ -184,7 +184,16 @@ def test_the_text_cannot_lead_out_of_its_folder(tmp_path, named):
     refuse(folder, UnsafeFile, "is not in this folder")
 
 
-@pytest.mark.parametrize("text", [b"", b"model_checkpoint_path: model.ckpt", b'model_checkpoint_path: ""', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"model_checkpoint_path: model.ckpt",
+        b'model_checkpoint_path: ""',
+        b"\xff\xfe",
+        b'model_checkpoint_path: "a\x1b[31m"',
+    ],
+)
 def test_a_text_that_names_nothing(tmp_path, text):
     write_checkpoint(tmp_path, {"w": np.zeros(2, np.float32)})
     (tmp_path / "checkpoint").write_bytes(text)

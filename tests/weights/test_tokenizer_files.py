@@ -203,6 +203,7 @@ def bpe(**changes):
         (bpe(pre_tokenizer={"type": "Metaspace"}), UnknownTokenizer, "of a kind that is not known here"),
         (bpe(byte_fallback=True), UnknownTokenizer, "model.byte_fallback is True"),
         (bpe(added_tokens=[{"id": 7, "content": "x", "special": False}]), UnknownTokenizer, "'x' is not special"),
+        (bpe(vocab={"": 4}), TokenizerError, "id 4 belongs to an empty text"),
         (bpe(added_tokens=[7]), TokenizerError, "added_tokens has 7"),
         (bpe(added_tokens=[{"content": "x", "special": True}]), TokenizerError, "the id of 'x' is None"),
     ],

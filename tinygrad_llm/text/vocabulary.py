@@ -232,7 +232,9 @@ def _check_vocab(vocab: Mapping[str, Any], special: Mapping[str, Any], source: s
     for word, i in [*vocab.items(), *special.items()]:
         if type(i) is not int or not 0 <= i < _MOST_IDS:
             raise TokenizerError(f"{source}: the id of {word!r:.80} is {i!r:.40}: it must be an integer of 0 or more")
-        if word == "" or owners.setdefault(i, word) != word:
+        if word == "":
+            raise TokenizerError(f"{source}: id {i} belongs to an empty text")
+        if owners.setdefault(i, word) != word:
             raise TokenizerError(f"{source}: id {i} belongs to {owners[i]!r:.80} and to {word!r:.80}")
         _check_text(word)
     for word, i in special.items():

@@ -15,6 +15,7 @@ from .source import printable
 from .tensor_map import Entry
 
 NAME = "GPT-2"
+_MOST_TENSORS = 20_000  # the largest one has 48 layers of some 20
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ def recognise(shapes: Mapping[str, tuple[int, ...]], conv1d: bool | None = None)
 
     StateDictError if it knows none, or has one tensor under two names.
     """
+    if len(shapes) > _MOST_TENSORS:
+        raise StateDictError(f"not a GPT-2: it holds {len(shapes):,} tensors")
     layouts = [TRANSFORMERS, OPENAI, BOOK]
     known = {layout.name: set(_templates(layout)) for layout in layouts}
     bare = {layout.name: {own: layout.wrappers.sub("", own, count=1) for own in shapes} for layout in layouts}
@@ -172,8 +175,8 @@ def _template(name: str) -> str:
 
 def _templates(layout: Layout) -> Iterable[str]:
     for row in ROWS:
-        theirs = getattr(row, layout.column)
-        yield from (theirs,) if layout.fused else _expand(theirs)
+        if theirs := getattr(row, layout.column):
+            yield from (theirs,) if layout.fused else _expand(theirs)
     yield from layout.ignored
 
 

@@ -82,7 +82,7 @@ class SafetensorsFile(TensorSource):
         n_bytes = int.from_bytes(self._read_at(0, 8).tobytes(), "little")
         if n_bytes > MAX_BYTES:
             raise CorruptCheckpoint(
-                f"{self.path}: header too large: {n_bytes:,} bytes, at most {MAX_BYTES:,} are allowed"
+                f"{self.path}: header too large: {n_bytes:,} bytes, at most {MAX_BYTES:,} are allowed: another form?"
             )
         if n_bytes > size - 8:
             raise CorruptCheckpoint(f"{self.path}: header of {n_bytes:,} bytes in a file of {size:,}: cut off?")

@@ -173,7 +173,7 @@ def _find_index(path: Path) -> Path:
     except UnicodeDecodeError:
         raise CorruptCheckpoint(f"{path / 'checkpoint'}: not a text") from None
     named = re.search(r'^model_checkpoint_path: "([^"\\\0]+)"', text, re.MULTILINE)
-    if not named:
+    if not named or not named[1].isprintable():
         raise CorruptCheckpoint(f'{path / "checkpoint"}: has no line model_checkpoint_path: "..."')
     newest = Path(named[1])
     if Path(path, newest).resolve().parent != path.resolve():
