@@ -1,8 +1,12 @@
 """The error function, which NumPy lacks, to the last digits of float64."""
 
 import math
+from functools import partial
+from typing import Any
 
 import numpy as np
+
+from ..parallel import blocks, each
 
 # Rational approximations of Cody 1969, "Rational Chebyshev approximations for the error function", Math. Comp. 23.
 # |x| <= 0.46875: erf x = x P(x²)/Q(x²)
@@ -22,19 +26,26 @@ _Q2 = (1.0, 2.56852019228982242, 1.87295284992346725, 5.27905102951428412e-1, 6.
 
 def erf_of(x: np.ndarray) -> np.ndarray:
     """erf of every element, in x's dtype."""
-    z = np.abs(x)
-    near, far = z <= 0.46875, z > 4
-    small = np.where(near, z, 0)
+    y = np.empty_like(x)
+    each(partial(_erf, x, y), blocks(y))
+    return y
+
+
+def _erf(x: np.ndarray, y: np.ndarray, rows: Any) -> None:
+    """The middle formula for all elements, for choosing costs more than computing; the others where they hold."""
+    signed = np.asarray(x[rows])
+    z = np.abs(signed).reshape(-1)
     middle = np.clip(z, 0.46875, 4)
-    large = np.clip(z, 4, 30)  # erfc(30) is 0 in float64
-    inverse = 1 / (large * large)
-    tail = np.where(
-        far,
-        np.exp(-large * large) / large * (1 / math.sqrt(math.pi) - inverse * _ratio(_P2, _Q2, inverse)),
-        np.exp(-middle * middle) * _ratio(_P1, _Q1, middle),
-    )
-    y = np.where(near, small * _ratio(_P0, _Q0, small * small), 1 - tail)
-    return np.where(np.isnan(x), x, np.copysign(y, x))
+    size = 1 - np.exp(-middle * middle) * _ratio(_P1, _Q1, middle)
+    near, far = z <= 0.46875, z > 4
+    small = z[near]
+    size[near] = small * _ratio(_P0, _Q0, small * small)
+    if far.any():
+        large = np.minimum(z[far], 30)  # erfc(30) is 0 in float64
+        inverse = 1 / (large * large)
+        tail = 1 / math.sqrt(math.pi) - inverse * _ratio(_P2, _Q2, inverse)
+        size[far] = 1 - np.exp(-large * large) / large * tail
+    y[rows] = np.copysign(size.reshape(signed.shape), signed)
 
 
 def _ratio(numerator: tuple, denominator: tuple, x: np.ndarray) -> np.ndarray:
@@ -45,5 +56,6 @@ def _polynomial(coefficients: tuple, x: np.ndarray) -> np.ndarray:
     """Horner's rule; np.polyval would turn float32 into float64."""
     total = np.full_like(x, coefficients[0])
     for coefficient in coefficients[1:]:
-        total = total * x + coefficient
+        total *= x
+        total += coefficient
     return total
