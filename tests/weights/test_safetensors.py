@@ -286,7 +286,19 @@ def test_shards_are_read_as_one(sharded):
 
 
 @pytest.mark.parametrize(
-    "place", ["../secret.safetensors", "/etc/passwd", "sub/../1.safetensors", "..", ".", "", "a\\b", "a\0b", "link"]
+    "place",
+    [
+        "../secret.safetensors",
+        "/etc/passwd",
+        "sub/../1.safetensors",
+        "..",
+        ".",
+        "",
+        "a\\b",
+        "a\0b",
+        "a\x1b[31m",
+        "link",
+    ],
 )
 def test_an_index_cannot_lead_out_of_its_folder(sharded, tmp_path, place):
     save_file({"a": np.arange(3.0)}, tmp_path / "secret.safetensors")

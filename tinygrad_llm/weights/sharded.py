@@ -71,7 +71,7 @@ class Sharded(TensorSource):
 
 def _inside(index: Path, file: str) -> Path:
     """The path of a shard, which must be a file of the index's own folder."""
-    path = index.parent / file if file and Path(file).name == file and "\\" not in file and "\0" not in file else None
+    path = index.parent / file if file and Path(file).name == file and "\\" not in file and file.isprintable() else None
     if path is None:
         raise UnsafeFile(
             f"{index}: weight_map leads to {printable(file)}: only names of files in its own folder are followed"
