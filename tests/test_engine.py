@@ -114,7 +114,7 @@ def test_steps_come_in_reverse_order_and_can_be_changed():
     loss = (x.exp() * 3).sum()
     steps = []
     for step in loss.backward_steps():
-        steps.append((step.node.op.name, step.i, step.n, step.output_gradient.item()))
+        steps.append((step.node.op.name, step.i, step.n, step.grad_out.item()))
         if step.node.op.name == "exp":
             step.gradients[0] = step.gradients[0] * 10
     assert steps == [("sum", 0, 3, 1.0), ("multiply", 1, 3, 1.0), ("exp", 2, 3, 3.0)]

@@ -133,8 +133,8 @@ def test_every_step_and_array_of_a_gpt(tmp_path):
             assert shown["layer"]["code"].startswith("return ops.linear(x, self.weight, self.bias)")
         assert (shown["layer"] is None) == (step.name == "cross_entropy#1")
         assert (shown["verdict"], "Finite differences agree" in shown["check"]) == ("ok", True)
-        assert shown["norm"] == pytest.approx(np.linalg.norm(step.output_gradient), rel=1e-4)
-        assert_shows(arrays[shown["g"]], step.output_gradient)
+        assert shown["norm"] == pytest.approx(np.linalg.norm(step.grad_out), rel=1e-4)
+        assert_shows(arrays[shown["g"]], step.grad_out)
         saved = {item["name"]: item for item in shown["saved"]}
         assert list(saved) == list(step.saved)[:8]
         for name, value in list(step.saved.items())[:8]:

@@ -97,7 +97,7 @@ def assert_shows(page, step):
     assert text(page, "#position") == f"step {step.i + 1} of {step.n}"
     assert text(page, "#rows [aria-current] .label") == step.name.rpartition(".")[2]
     assert text(page, "#verdict") == "✓ checked"
-    g = step.output_gradient
+    g = step.grad_out
     assert f"norm |g| {np.linalg.norm(g):.4g}"[:14].rstrip("0") in text(page, "#g").replace("−", "-")
     if g.size > 16 and g.shape[-1] <= 64:
         flat = g.reshape(-1, g.shape[-1])

@@ -40,7 +40,7 @@ def test_a_step_says_what_it_is():
     assert second.formula == "dx = g y,  dy = g x"
     assert "test_stepping.py" in second.site
     assert "test_a_step_says_what_it_is" in second.site
-    np.testing.assert_array_equal(second.output_gradient, [1, 1])
+    np.testing.assert_array_equal(second.grad_out, [1, 1])
     assert list(second.saved) == ["x", "y"]
     np.testing.assert_array_equal(second.saved["y"], [3, 5])
     assert list(second.inputs) == ["a", "b"]
@@ -220,7 +220,7 @@ def test_the_example_checks_every_step_it_shows():
 def test_what_is_not_finite_is_not_called_wrong(f):
     x = np.array([[1.0, -2.0, 0.5], [np.nan, np.inf, -np.inf]])
     for step in f(tg.Tensor(x, True)).backward_steps():
-        if np.isfinite(step.output_gradient).all():
+        if np.isfinite(step.grad_out).all():
             assert step.check().verdict == "ok", str(step.check())
 
 

@@ -67,10 +67,10 @@ class anomaly(Observer):
         )
 
     def after_backward(self, step: Step) -> None:
-        if not np.isfinite(step.output_gradient).all():
+        if not np.isfinite(step.grad_out).all():
             raise NonFiniteError(
                 f"anomaly: the gradient that comes into {step.op} ({step.name}, made at {step.site}) holds "
-                f"{_count(step.output_gradient)}: it was so given to backward(), or by a hook"
+                f"{_count(step.grad_out)}: it was so given to backward(), or by a hook"
             )
         for k, gradient in enumerate(step.gradients):
             if gradient is None or np.isfinite(gradient).all():
@@ -81,7 +81,7 @@ class anomaly(Observer):
             cause = _BACKWARD_CAUSES.get(step.op, _OVERFLOW)
             raise NonFiniteError(
                 f"anomaly: {step.op}_backward ({step.name}, made at {step.site}) gave {_count(gradient)} in "
-                f"d{step.argument(k)}, by {step.formula}; g {_range(step.output_gradient)}; {saved}; "
+                f"d{step.argument(k)}, by {step.formula}; g {_range(step.grad_out)}; {saved}; "
                 f"likely cause: {cause[0]}: {cause[1]}"
             )
 

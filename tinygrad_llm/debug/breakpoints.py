@@ -48,7 +48,7 @@ class break_on(Observer):
         return (
             (self.op is None or fnmatchcase(step.op, self.op))
             and (self.name is None or named(step.name, self.name))
-            and (self.norm_gt is None or norm(step.output_gradient) > self.norm_gt)
+            and (self.norm_gt is None or norm(step.grad_out) > self.norm_gt)
             and (not self.nonfinite or not all_finite(step))
             and (self.when is None or bool(self.when(step)))
         )
@@ -60,7 +60,7 @@ class break_on(Observer):
 
 def stop(step: Step) -> None:
     """The frame in which the debugger opens."""
-    node, grad_out, gradients, saved = step.node, step.output_gradient, step.gradients, step.saved
+    node, grad_out, gradients, saved = step.node, step.grad_out, step.gradients, step.saved
     breakpoint()
     del node, grad_out, gradients, saved  # they were there to be looked at
 
@@ -72,4 +72,4 @@ def named(name: str, pattern: str) -> bool:
 
 def all_finite(step: Step) -> bool:
     """No NaN and no infinity in the gradients of a step, those that come in and those that go out."""
-    return all(d is None or bool(np.isfinite(d).all()) for d in (step.output_gradient, *step.gradients))
+    return all(d is None or bool(np.isfinite(d).all()) for d in (step.grad_out, *step.gradients))

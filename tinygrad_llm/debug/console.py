@@ -80,7 +80,7 @@ class Console(cmd.Cmd):
                     if isinstance(leaf, Tensor):
                         found[leaf.name or f"leaf {leaf.shape}"] = leaf.grad
         elif step := self._current():
-            found = {"g": step.output_gradient, **step.inputs}
+            found = {"g": step.grad_out, **step.inputs}
         else:
             return
         chosen = {name: g for name, g in found.items() if not line or named(name, line)}
@@ -153,7 +153,7 @@ class Console(cmd.Cmd):
             return
         self.say(f"{step.i + 1}/{step.n}  {step.name}")
         self.say(f"  {step.formula}")
-        self.say(f"  g {step.output_gradient.shape}, |g| {norm(step.output_gradient):.4g}")
+        self.say(f"  g {step.grad_out.shape}, |g| {norm(step.grad_out):.4g}")
         for name, gradient in step.inputs.items():
             self.say(f"  -> {name}: " + ("None" if gradient is None else f"{np.shape(gradient)} {summarise(gradient)}"))
 

@@ -94,7 +94,7 @@ class _Recorder(Observer):
         def differentiate(g: np.ndarray) -> None:
             for step in out.backward_steps(g, into={}):
                 if step.node is softmax.node:
-                    self.cache.grads[name] = step.output_gradient
+                    self.cache.grads[name] = step.grad_out
 
         node.hooks = [*(node.hooks or ()), differentiate]
 

@@ -86,7 +86,7 @@ def run_again(node: Node, arrays: list) -> tuple[np.ndarray, tuple]:
 @np.errstate(all="ignore")
 def check_step(step: Step) -> Verdict:
     """Compare the gradients of a step with differences, at the actual inputs and output gradient, in float64."""
-    node, g = step.node, step.output_gradient.astype(np.float64)
+    node, g = step.node, step.grad_out.astype(np.float64)
     if not np.isfinite(g).all():
         raise NonFiniteError(
             f"check of {step.name}: the gradient that comes in is not finite: find where it arose with debug.anomaly()"

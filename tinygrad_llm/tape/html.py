@@ -38,7 +38,7 @@ def tensor_html(tensor: Tensor) -> str:
 
 def step_html(step: Step) -> str:
     """Name and formula, then g, what the forward saved, and the gradients, in numbers and drawn."""
-    rows: list[tuple[str, str, Any]] = [("g", "arrives", step.output_gradient)]
+    rows: list[tuple[str, str, Any]] = [("g", "arrives", step.grad_out)]
     rows += [(name, "saved", value) for name, value in step.saved.items()]
     rows += [(name, "passed on", gradient) for name, gradient in step.inputs.items()]
     return (

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 class Step:
     """One node of a backward pass, before its gradients are passed on to its parents.
 
-    `i` of `n`, from 0; `node`, the recorded call; `output_gradient`, dL/d(output of the node), which the formulas call g;
+    `i` of `n`, from 0; `node`, the recorded call; `grad_out`, dL/d(output of the node), which the formulas call g;
     `gradients`, dL/d(input) for each parent, None where none is wanted: an entry may be replaced.
     """
 
-    __slots__ = ("gradients", "i", "n", "node", "output_gradient", "walk")
+    __slots__ = ("grad_out", "gradients", "i", "n", "node", "walk")
 
-    def __init__(self, i: int, n: int, node: Node, output_gradient: np.ndarray, gradients: list, walk: Walk) -> None:
+    def __init__(self, i: int, n: int, node: Node, grad_out: np.ndarray, gradients: list, walk: Walk) -> None:
         self.i, self.n = i, n
         self.node = node
-        self.output_gradient = output_gradient
+        self.grad_out = grad_out
         self.gradients = gradients
         self.walk = walk
 
@@ -87,7 +87,7 @@ class Step:
 
     def __repr__(self) -> str:
         shapes = ", ".join("None" if d is None else str(np.shape(d)) for d in self.gradients)
-        return f"Step {self.i + 1}/{self.n}: {self.op}, g {self.output_gradient.shape} -> {shapes}, {self.name}, {self.site}"
+        return f"Step {self.i + 1}/{self.n}: {self.op}, g {self.grad_out.shape} -> {shapes}, {self.name}, {self.site}"
 
     def _repr_html_(self) -> str:
         return step_html(self)
