@@ -62,9 +62,8 @@ class Node:
         self.constants = constants
         self.shape, self.dtype = shape, dtype  # of the output
         self.serial = next(_serial)  # parents are always recorded before their children
-        self.code, self.instruction = caller(
-            3
-        )  # no tuple: what is kept for every op, the garbage collector goes through
+        # Not as one tuple: the garbage collector goes through what is kept for every op.
+        self.code, self.instruction = caller(3)
         self.scope = scope.get()
         self.hooks: list[Hook] | None = None  # called with dL/d(output) when it is complete
 

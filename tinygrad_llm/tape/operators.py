@@ -16,9 +16,8 @@ from ..errors import GraphError
 if TYPE_CHECKING:
     from ..engine import Tensor
 
-registry: dict[
-    str, Callable[..., Tensor]
-] = {}  # name -> Op; every Op(...) in ops/ enters itself, Op.registry is this dict
+# name -> Op; every Op(...) in ops/ enters itself, Op.registry is this dict
+registry: dict[str, Callable[..., Tensor]] = {}
 
 # NumPy functions whose arguments after the arrays have a position in NumPy and a keyword here.
 _KEYWORDS: dict[str, tuple[str, ...]] = {

@@ -20,12 +20,8 @@ _NAN, _ZERO, _STEPS = 0, 129, 126
 _SIDE = 128  # cells in a row or a column at most
 _WRITTEN = 16  # arrays of up to this many elements come with their values
 
-NEGATIVE, POSITIVE, NOT_A_NUMBER, INFINITE = (
-    (37, 99, 235),
-    (234, 88, 12),
-    (217, 70, 239),
-    (5, 150, 105),
-)  # red, green, blue
+# red, green, blue
+NEGATIVE, POSITIVE, NOT_A_NUMBER, INFINITE = (37, 99, 235), (234, 88, 12), (217, 70, 239), (5, 150, 105)
 
 
 @np.errstate(all="ignore")

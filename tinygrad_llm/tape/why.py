@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
 Origin = tuple[str, Place]  # how a tensor came to be off the tape, and where
 
-_detached: deque[tuple[weakref.ref, Origin]] = deque(
-    maxlen=256
-)  # what was detached lately; its graph is not kept alive
+# What was detached lately; its graph is not kept alive.
+_detached: deque[tuple[weakref.ref, Origin]] = deque(maxlen=256)
 
 
 def note_detached(source: Any, origin: Origin) -> None:

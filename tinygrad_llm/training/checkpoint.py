@@ -115,9 +115,8 @@ def check_room(run: Path, n_parameters: int, keep: int, report: Callable[[str], 
     """StorageError where the disk has no room for one checkpoint and the final weights; a report if not for all of them."""
     weights, checkpoint = 4 * n_parameters, 12 * n_parameters
     there = room(run)
-    kept = (
-        keep + 2 - (len(list_checkpoints(run)) if os.path.isdir(run) else 0)
-    )  # with the best, and the one that is written
+    # The newest, the best, and the one that is being written.
+    kept = keep + 2 - (len(list_checkpoints(run)) if os.path.isdir(run) else 0)
     if there < checkpoint + weights:
         raise StorageError(
             f"{run}: a checkpoint and the final weights take {checkpoint + weights:,} bytes, {there:,} are free on this disk: "

@@ -51,9 +51,7 @@ class Evaluation:
     choice_chance: float | None  # what guessing gives
     n_choices: int
     sample: str
-    copied: (
-        str | None
-    )  # the longest run of words of the sample that the training text has; None where that text is gone
+    copied: str | None  # the sample's longest run of words from the training text; None where that text is gone
     copied_words: int | None
 
     def to_dict(self) -> dict[str, Any]:

@@ -77,9 +77,8 @@ def longest_copied_run(text: str, source: str) -> list[str]:
     words, source_words = text.split(), source.split()
     numbers = {word: i for i, word in enumerate(dict.fromkeys(source_words))}
     row = np.array([numbers[word] for word in source_words], np.int32)  # (S,)
-    run = np.zeros(
-        len(row) + 1, np.int32
-    )  # run[j + 1]: length of the common run that ends at source word j, 0 before it
+    # run[j + 1]: length of the common run that ends at source word j, 0 before it
+    run = np.zeros(len(row) + 1, np.int32)
     longest, end = 0, 0
     for i, word in enumerate(words):
         run[1:] = np.where(row == numbers.get(word, -1), run[:-1] + 1, 0)

@@ -145,9 +145,8 @@ def _go_on(
                 | {"model": model_config.to_dict(), "training": training}
                 | {"files": files, "data": data, "changes": noted},
             )
-        (folder / MODEL_FILE).unlink(
-            missing_ok=True
-        )  # the weights at the end of a shorter run; the checkpoint has them
+        # What may be there are the weights at the end of a shorter run; the checkpoint has them.
+        (folder / MODEL_FILE).unlink(missing_ok=True)
         return loop.run()
 
 

@@ -73,9 +73,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int | str:
-    return (
-        int(digits) if len(digits) < 30 else digits
-    )  # too long to be a size: left as text, for whoever checks the field
+    # What is too long to be a size is left as text, for whoever checks the field.
+    return int(digits) if len(digits) < 30 else digits
 
 
 def _finite(digits: str) -> float:
