@@ -68,7 +68,7 @@ def attention():
         parameter.name = name
     x = tg.Tensor(np.random.default_rng(0).standard_normal((1, 3, 4)).astype(np.float32), requires_grad=True, name="x")
     print("\n3. Attention, as one op")
-    print("   Breakpoint: b tinygrad_llm.ops.attention.attention_backward")
+    print("   Breakpoint: b tinygrad_llm.ops.scaled_dot_product.attention_backward")
     walk((layer(x) ** 2).sum())
     print("   The same under tg.composed(): softmax is exp, sum and divide, each with its own step")
     print("   Breakpoint: b tinygrad_llm.ops.elementwise.exp_backward")

@@ -156,7 +156,7 @@ def attention(
     scores = _ops["where"](scores, -math.inf, condition=visible)
     p = _ops["softmax"](scores)
     if drop_rate:
-        from .ops.attention import dropout_pattern  # defined after its twin
+        from .ops.scaled_dot_product import dropout_pattern  # defined after its twin
 
         p = p * dropout_pattern(q.data, k.data, n_heads, causal, drop_rate, int(rng.integers(2**63)))
     return (p @ values).transpose(0, 2, 1, 3).reshape(b, t, c)  # (B, T, C)

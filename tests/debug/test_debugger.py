@@ -1,8 +1,11 @@
 """In a debugger: a session of pdb, breakpoints on gradients, and the frames between backward() and the maths."""
 
+import re
 import subprocess
 import sys
 import threading
+from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +13,11 @@ import pytest
 import tinygrad_llm as tg
 from tinygrad_llm import debug, parallel
 from tinygrad_llm.debug import breakpoints
+from tinygrad_llm.engine import Op
 from tinygrad_llm.errors import ConfigError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPT = """
 import tinygrad_llm as tg
 x = tg.Tensor([0.5, -1.0], requires_grad=True, name="x")
@@ -67,6 +72,23 @@ def test_a_pdb_session(tmp_path):
         "exp_backward",
     ]  # nothing of Python's or ours besides
     assert "grad [1.24" in out
+
+
+def found_by_pdb(name):
+    """What `b name` looks up: attributes, from the package on."""
+    return reduce(getattr, name.split(".")[1:], tg)
+
+
+def test_every_backward_can_be_named_in_a_breakpoint():
+    ours = [op.backward for op in Op.registry.values() if op.backward.__module__.startswith("tinygrad_llm.")]
+    assert len(ours) > 45
+    for backward in ours:
+        assert found_by_pdb(f"{backward.__module__}.{backward.__name__}") is backward
+    pages = [page.read_text() for page in (EXAMPLES / "README.md", EXAMPLES / "00_step_through_backprop.py")]
+    for page in pages:
+        breakpoints = re.findall(r"\bb (tinygrad_llm\.[\w.]+)", page)
+        assert breakpoints
+        assert all(callable(found_by_pdb(name)) for name in breakpoints)
 
 
 CONFIG = GPTConfig(vocab_size=23, context_length=8, emb_dim=16, n_heads=2, n_layers=2, drop_rate=0.0)

@@ -13,7 +13,7 @@ from ..engine import no_grad
 from ..errors import ConfigError, DataError
 from ..generation.generate import evaluating
 from ..ops import cross_entropy, softmax
-from ..ops.linear import check_ids
+from ..ops.matrix import check_ids
 from ..tape.picture import encode, number
 from ..text.view import visible
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..models.gpt import GPTModel
 from ..nn.layers import check_size
-from ..ops.linear import check_ids
+from ..ops.matrix import check_ids
 from .generate import Predictor, check_prompts, evaluating
 from .sampling import check_scores, log_softmax
 

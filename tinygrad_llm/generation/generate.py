@@ -16,7 +16,7 @@ from ..engine import no_grad
 from ..errors import ConfigError, ContextLengthError, DataError, TinygradLLMError
 from ..models.gpt import GPTModel
 from ..nn import KVCache, Module
-from ..ops.linear import check_ids
+from ..ops.matrix import check_ids
 from ..rng import Generator, get_generator
 from .sampling import Strategy, log_softmax, sample_next
 

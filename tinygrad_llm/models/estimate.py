@@ -26,7 +26,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..nn.layers import check_size
-from ..ops.attention import _KEPT
+from ..ops.scaled_dot_product import _KEPT
 from .gpt import PRESETS, GPTConfig
 
 

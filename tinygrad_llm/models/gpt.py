@@ -15,8 +15,8 @@ from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, DataError
 from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Module, Sequential, TransformerBlock, checkpoint
 from ..nn.layers import check_size
-from ..ops.dropout import check_rate
-from ..ops.linear import check_ids
+from ..ops.matrix import check_ids
+from ..ops.regularization import check_rate
 from ..rng import Generator, Zeros, get_generator
 
 _MAX_BYTES = 64 * 2**30  # a model larger than this is a slip of the keyboard, not a plan for a laptop

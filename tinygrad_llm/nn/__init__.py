@@ -1,7 +1,7 @@
 """Modules, and the layers made of them."""
 
 from .attention import MultiHeadAttention
-from .checkpoint import checkpoint
+from .checkpointing import checkpoint
 from .kv_cache import KVCache
 from .layers import GELU, Dropout, Embedding, LayerNorm, Linear, RMSNorm
 from .module import Module, Parameter, Sequential

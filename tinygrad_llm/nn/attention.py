@@ -10,7 +10,7 @@ from typing import ClassVar
 from .. import ops
 from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, ShapeError
-from ..ops.dropout import check_rate
+from ..ops.regularization import check_rate
 from ..rng import Generator, get_generator
 from .kv_cache import LayerCache
 from .layers import Linear, check_size

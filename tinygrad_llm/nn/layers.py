@@ -13,7 +13,7 @@ import numpy as np
 from .. import ops
 from ..engine import Tensor
 from ..errors import ConfigError
-from ..ops.dropout import check_rate
+from ..ops.regularization import check_rate
 from ..rng import Generator, get_generator
 from .module import Module, Parameter
 

@@ -1,9 +1,6 @@
 """Every op: a forward and a backward on plain NumPy arrays, side by side, one file a family."""
 
 from .activation import erf, gelu, gelu_erf, relu, sigmoid, silu, tanh
-from .attention import attention
-from .cross_entropy import cross_entropy, linear_cross_entropy
-from .dropout import dropout
 from .elementwise import (
     absolute,
     add,
@@ -22,9 +19,13 @@ from .elementwise import (
     subtract,
     where,
 )
-from .linear import embedding, linear, matmul
+from .loss import cross_entropy, linear_cross_entropy
+from .matrix import embedding, linear, matmul
 from .normalization import layer_norm, rms_norm
+from .probability import log_softmax, softmax
 from .reduction import logsumexp, max, mean, norm, sum, var
+from .regularization import dropout
+from .scaled_dot_product import attention
 from .shape import (
     broadcast_to,
     concatenate,
@@ -38,6 +39,5 @@ from .shape import (
     swapaxes,
     transpose,
 )
-from .softmax import log_softmax, softmax
 
 __all__ = [name for name in dir() if not name.startswith("_")]

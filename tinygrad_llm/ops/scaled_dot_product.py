@@ -17,7 +17,7 @@ from .. import composed
 from ..engine import Op
 from ..errors import ConfigError, ShapeError
 from ..parallel import each
-from .dropout import check_rate, kept, scale_of
+from .regularization import check_rate, kept, scale_of
 
 _QUERIES = (64, 128)  # least and most queries in a block: longer ones waste more on scores that the mask hides
 _SCORES = 2**18  # scores in a block of heads: about what the cache of one core holds
