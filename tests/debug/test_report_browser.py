@@ -235,3 +235,16 @@ def test_a_graph_with_steps_left_out(browser, tmp_path):
     assert text(page, "#position") == "step 801 of 1,000"
     assert "from steps that are left out" in text(page, "#senders")
     assert browser.get_log("browser") == []
+
+
+class LongTokens:
+    def decode_bytes(self, ids):
+        return b"a long token " * 3
+
+
+def test_long_tokens_leave_room_for_the_attention_on_a_narrow_screen(browser, model, tmp_path):
+    ids = np.arange(20)
+    debug.report(loss_of(model), tmp_path / "report.html", model=model, ids=ids, tokenizer=LongTokens())
+    page = show(browser, tmp_path / "report.html", width=390)
+    left = page.execute_script("return document.querySelector('#attention canvas').getBoundingClientRect().left")
+    assert left < 390 / 2
