@@ -89,6 +89,14 @@ def test_anomaly_in_the_backward_and_in_the_weights(model):
             loss_of(model)
 
 
+def test_anomaly_names_a_mask_that_multiplies_with_infinity():
+    x = tg.Tensor([1.0, 2.0], True)
+    with debug.anomaly(), pytest.raises(NonFiniteError, match=r"1 NaN .*an operand is infinite: 0 \* inf .*where\(\)"):
+        x + tg.Tensor([0.0, 1.0]) * -np.inf
+    with debug.anomaly(), pytest.raises(NonFiniteError, match="beyond the range of the dtype"):
+        x * 3e38
+
+
 def test_explain_counts_every_step_and_leaves_the_graph(model):
     loss = loss_of(model)
     rows = debug.explain(loss)

@@ -31,6 +31,10 @@ _BACKWARD_CAUSES = {
     "power": ("the slope of a power below 1 at 0 is infinite", "add a small number to the base"),
     "norm": ("the norm overflows", "scale the input down"),
 }
+_INFINITE = (
+    "an operand is infinite: 0 * inf and inf - inf are NaN",
+    "hide with where(), not by multiplying with -inf, or find where the infinity was made",
+)
 _OVERFLOW = (
     "numbers beyond the range of the dtype, or inf - inf",
     "lower the learning rate or the scale of the inputs",
@@ -58,7 +62,9 @@ class anomaly(Observer):
         names = list(inspect.signature(op.forward).parameters)
         operands = "; ".join(f"{_operand(names, k, x)} {_range(array)}" for k, (x, array) in enumerate(pairs))
         cause = (
-            ("an operand came in with NaN", "look at how it was made") if came_in else _CAUSES.get(op.name, _OVERFLOW)
+            ("an operand came in with NaN", "look at how it was made")
+            if came_in
+            else _CAUSES.get(op.name, _INFINITE if worst else _OVERFLOW)
         )
         where = path_of(scope.get(), op.name)
         raise NonFiniteError(
