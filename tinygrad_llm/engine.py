@@ -83,7 +83,7 @@ class Op:
         self.forward, self.backward, self.composed, self.view = forward, backward, composed, view
         self.takes = {"needs", "reuse"} & inspect.signature(backward).parameters.keys()
         self.draws = "rng" in inspect.signature(forward).parameters
-        self.__doc__ = f"{forward.__doc__}\n\nbackward: {backward.__doc__}"
+        self.__doc__ = f"{inspect.getdoc(forward)}\n\nbackward: {inspect.getdoc(backward)}"
         registry[self.name] = self
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import tinygrad_llm as tg
@@ -27,6 +28,7 @@ def test_a_walk_over_a_line_of_maths():
         loss, "next", "check", "list", "", "next", "grad", "next"
     )
     assert intro.startswith("Loss 16, 2 steps back")
+    assert "  -> add#1: () 4." in first
     assert first.startswith("1/2  multiply#1\n  dx = g y,  dy = g x\n")
     assert check.startswith("ok: multiply#1, 2 derivatives measured")
     assert again == ">    1 multiply#1\n     2 add#1\n"
@@ -62,6 +64,15 @@ def test_until_saved_grad_and_what_is_not_there():
     assert "no command 'jump'" in unknown
     assert "a number of steps" in number
     assert "no step to come" in again
+
+
+def test_what_the_forward_saved_takes_a_line_each():
+    x = tg.Tensor(np.ones((1, 12, 8), np.float32), True)
+    _, shown, saved, _ = session(tg.ops.attention(x, x, x, n_heads=2).sum(), "next 2", "saved", "quit")
+    assert shown.startswith("2/2  attention#1")
+    kept = tg.ops.attention(x, x, x, n_heads=2).node.saved
+    assert saved.count("\n") == len(kept)
+    assert "\nprobabilities: a dict of 1\n" in saved
 
 
 def test_html_writes_the_walk_and_leaves_it_where_it_is(tmp_path, monkeypatch):

@@ -141,6 +141,19 @@ def test_a_gradient_that_was_replaced_is_noticed():
             assert verdict.relative_error == pytest.approx(0.01, rel=0.05)
 
 
+def test_a_gradient_is_replaced_by_the_name_of_its_parent():
+    x, y = tg.Tensor([1.0, 2.0], True, "x"), tg.Tensor([3.0, 4.0], True, "y")
+    for step in (x * y).sum().backward_steps():
+        if step.op == "multiply":
+            step.inputs["x"] = np.array([7, 8], np.float32)
+            step.inputs["y"] *= 2
+            with pytest.raises(KeyError, match="z"):
+                step.inputs["z"] = step.grad_out
+            np.testing.assert_array_equal(step.inputs["x"], [7, 8])
+    np.testing.assert_array_equal(x.grad, [7, 8])
+    np.testing.assert_array_equal(y.grad, [2, 4])
+
+
 def test_stepping_shows_saved_arrays_as_they_were():
     model = make_model(0.0)
     loss = loss_of(model)
@@ -189,6 +202,7 @@ def test_every_op_shows_its_equations():
         if op.forward.__module__.startswith("tinygrad_llm."):
             assert "backward: " in op.__doc__, name
             assert op.backward.__doc__, name
+            assert not any(line.startswith(" " * 4) for line in op.__doc__.splitlines()), name
             assert op.backward.__name__ == f"{name}_backward"
 
 

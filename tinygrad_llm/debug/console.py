@@ -7,11 +7,9 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
-import numpy as np
-
 from ..engine import Tensor
 from ..errors import TinygradLLMError
-from ..tape.display import norm, summarise
+from ..tape.display import in_words, norm
 from ..tape.node import recorded
 from ..tape.step import Step, names_of
 from .breakpoints import named
@@ -85,7 +83,7 @@ class Console(cmd.Cmd):
             return
         chosen = {name: g for name, g in found.items() if not line or named(name, line)}
         for name, g in chosen.items():
-            self.say(f"{name}: " + ("None" if g is None else f"{g.shape} {summarise(g)}"))
+            self.say(f"{name}: {in_words(g)}")
         if not chosen:
             self.say(f"no gradient is named {line!r}: there are {', '.join(found)}")
 
@@ -93,8 +91,7 @@ class Console(cmd.Cmd):
         """saved: what the forward of this op kept for its backward."""
         if step := self._current():
             for name, value in step.saved.items():
-                shown = f"{value.shape} {summarise(value)}" if isinstance(value, np.ndarray) else repr(value)[:100]
-                self.say(f"{name}: {shown}")
+                self.say(f"{name}: {in_words(value)}")
 
     def do_list(self, line: str) -> None:
         """list [NAME]: the steps, or those whose name matches; > marks this one."""
@@ -155,7 +152,7 @@ class Console(cmd.Cmd):
         self.say(f"  {step.formula}")
         self.say(f"  g {step.grad_out.shape}, |g| {norm(step.grad_out):.4g}")
         for name, gradient in step.inputs.items():
-            self.say(f"  -> {name}: " + ("None" if gradient is None else f"{np.shape(gradient)} {summarise(gradient)}"))
+            self.say(f"  -> {name}: {in_words(gradient)}")
 
 
 def _completions(words: list[str], line: str, begin: int) -> list[str]:

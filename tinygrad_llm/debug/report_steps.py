@@ -13,7 +13,7 @@ import numpy as np
 
 from ..engine import Op, Tensor
 from ..errors import NonFiniteError
-from ..tape.display import norm
+from ..tape.display import in_words, norm
 from ..tape.node import Node, recorded
 from ..tape.picture import number, picture
 from ..tape.step import Step, module_of
@@ -85,7 +85,7 @@ class Steps:
         saved = [
             {"name": _cut(key), "array": self._picture(value)}
             if isinstance(value, np.ndarray)
-            else {"name": _cut(key), "text": _in_words(value)}
+            else {"name": _cut(key), "text": in_words(value)}
             for key, value in list(step.saved.items())[:_ARRAYS]
         ]
         wanted = [k for k, parent in enumerate(node.parents) if parent is not None and step.gradients[k] is not None]
@@ -216,13 +216,6 @@ def _size(x: Any) -> int:
 
 def _cut(text: str, most: int = 160) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _in_words(value: Any) -> str:
-    """What the forward saved beside arrays."""
-    if isinstance(value, dict):
-        return f"{len(value)} entries"
-    return _cut(repr(value), 100)
 
 
 def _source_line(site: str) -> tuple[str, int, str, str]:

@@ -1,6 +1,7 @@
 """How a tensor shows itself in a debugger: shape and dtype first, then what it is, then its values in a few numbers."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,14 @@ def summarise(array: np.ndarray) -> str:
     if nans or infs:
         words.append(f"NaN {nans} Inf {infs}" + (f" of {values.size} sampled" if about else ""))
     return " ".join(words)
+
+
+def in_words(value: Any) -> str:
+    """What a forward saved, array or not, on one line."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return f"{value.shape} {summarise(np.asarray(value))}"
+    text = f"a dict of {len(value)}" if isinstance(value, dict) else " ".join(repr(value).split())
+    return text if len(text) <= 100 else text[:99] + "…"
 
 
 def describe(array: np.ndarray, name: str | None, op: str | None, requires_grad: bool) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .display import summarise
+from .display import in_words, summarise
 from .picture import NEGATIVE, POSITIVE, png
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def gradcheck_html(result: GradcheckResult) -> str:
 
 def _row(name: str, role: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, np.ndarray):
-        return escape(name), role, "", escape("None" if value is None else repr(value)[:80]), ""
+        return escape(name), role, "", escape(in_words(value)), ""
     picture = _drawing(value, 96) if value.size > 1 else ""
     return f"<code>{escape(name)}</code>", role, str(value.shape), escape(summarise(value)), picture
 

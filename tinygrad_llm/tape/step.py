@@ -60,14 +60,14 @@ class Step:
         return dict(zip(names, self.node.saved or (), strict=False))
 
     @property
-    def inputs(self) -> dict[str, np.ndarray | None]:
-        """The name of each parent -> dL/d(parent) of this use; only where a gradient is wanted."""
-        named: dict[str, np.ndarray | None] = {}
+    def inputs(self) -> Inputs:
+        """The name of each parent -> dL/d(parent) of this use; only where a gradient is wanted. An entry may be replaced."""
+        named: dict[str, int] = {}
         for k, parent in enumerate(self.node.parents):
             if parent is not None and k < len(self.gradients):
                 name = self.walk.names.get(parent) or getattr(parent, "name", None) or self.argument(k)
-                named[f"{name} as {self.argument(k)}" if name in named else name] = self.gradients[k]
-        return named
+                named[f"{name} as {self.argument(k)}" if name in named else name] = k
+        return Inputs(self.gradients, named)
 
     def argument(self, k: int) -> str:
         """What the forward calls its input k: `x`, `weight`."""
@@ -105,6 +105,18 @@ class Step:
             f"{self.op}_backward: the gradient of input {k} is {dx.shape} {dx.dtype}, the input is {parent.shape} "
             f"{parent.dtype} (made at {self.site}): sum over broadcast axes and keep the dtype"
         )
+
+
+class Inputs(dict[str, "np.ndarray | None"]):
+    """Gradients by the names of the parents; to set one is to replace it in the list of a step."""
+
+    def __init__(self, gradients: list, positions: dict[str, int]) -> None:
+        super().__init__({name: gradients[k] for name, k in positions.items()})
+        self._gradients, self._positions = gradients, positions
+
+    def __setitem__(self, name: str, gradient: np.ndarray | None) -> None:
+        self._gradients[self._positions[name]] = gradient
+        super().__setitem__(name, gradient)
 
 
 class Walk:
