@@ -17,10 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .errors import DTypeError, GraphError, ShapeError
-from .tape.check import freeze
 from .tape.display import describe
-from .tape.html import tensor_html
-from .tape.node import Node, last_uses, recorded
+from .tape.node import Node, freeze, last_uses, recorded
 from .tape.observer import observers
 from .tape.operators import Operators, registry
 from .tape.places import caller
@@ -52,7 +50,7 @@ def no_grad() -> Iterator[None]:
 
 @contextmanager
 def composed() -> Iterator[None]:
-    """Inside, every fused op runs as its twin in composed.py, built from small ops, so that each can be stepped through."""
+    """Inside, every fused op runs as its twin in unfused.py, built from small ops, so that each can be stepped through."""
     token = _composing.set(True)
     try:
         yield
@@ -213,6 +211,8 @@ class Tensor(Operators):
         return describe(self.data, self.name, self.node.op.name if self.node else None, self.requires_grad)
 
     def _repr_html_(self) -> str:
+        from .debug.html import tensor_html  # a notebook asks for it; the tape itself draws nothing
+
         return tensor_html(self)
 
     def item(self) -> float:

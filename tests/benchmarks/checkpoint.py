@@ -16,7 +16,7 @@ import numpy as np
 
 from tinygrad_llm.models.gpt import GPTModel, preset
 from tinygrad_llm.optim import AdamW
-from tinygrad_llm.training.checkpoint import TrainerState, save_checkpoint
+from tinygrad_llm.runs.checkpoint import TrainerState, save_checkpoint
 
 
 def write_plainly(path, arrays):

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 import tinygrad_llm as tg
+from tinygrad_llm.doctor.bench import WORKLOADS
 from tinygrad_llm.generation import generate, stream_tokens
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
-from tinygrad_llm.training.bench import WORKLOADS
 
 
 class Size(NamedTuple):

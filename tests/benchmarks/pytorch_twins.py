@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-LEARNING_RATE, WEIGHT_DECAY = 4e-4, 0.1  # as in tinygrad_llm/training/bench.py
+LEARNING_RATE, WEIGHT_DECAY = 4e-4, 0.1  # as in tinygrad_llm/doctor/bench.py
 
 
 class Size(NamedTuple):

@@ -45,7 +45,7 @@ def test_a_published_folder_writes_and_is_judged(published, tmp_path, capsys):
 
 def test_inspect_shows_names_and_never_reads_numbers(published, tmp_path, capsys, monkeypatch):
     save_file({"wte.weight": np.ones((5, 6), np.float16), "a\x1b[31m\n": np.ones(2)}, tmp_path / "a.safetensors")
-    monkeypatch.setattr("tinygrad_llm.weights.safetensors.SafetensorsFile.read", None)
+    monkeypatch.setattr("tinygrad_llm.formats.safetensors.SafetensorsFile.read", None)
     assert main(["inspect", str(tmp_path / "a.safetensors")]) == 0
     out = capsys.readouterr().out
     assert "'wte.weight'" in out

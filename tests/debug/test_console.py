@@ -141,8 +141,8 @@ def test_the_command(tmp_path):
 
 def test_the_command_on_a_run_and_composed(tmp_path, monkeypatch, capsys):
     from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+    from tinygrad_llm.runs.folder import save_model, start_run
     from tinygrad_llm.text import BPETokenizer
-    from tinygrad_llm.training.run import save_model, start_run
 
     tokenizer = BPETokenizer.train("the cat and the hat and the bat", 262)
     model = GPTModel(GPTConfig(tokenizer.vocab_size, 8, 16, 2, 1), rng=tg.rng.Generator(5))

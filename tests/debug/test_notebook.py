@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import tinygrad_llm as tg
+from tinygrad_llm.debug.picture import INFINITE, NEGATIVE, NOT_A_NUMBER, POSITIVE
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
-from tinygrad_llm.tape.picture import INFINITE, NEGATIVE, NOT_A_NUMBER, POSITIVE
 from tinygrad_llm.testing import gradcheck
 
 NASTY = "</table><script>alert(1)</script> \" ' &"

@@ -68,7 +68,7 @@ def number(x):
 
 
 def values_of(picture):
-    """The cells of a picture, by the formula in tape/picture.py."""
+    """The cells of a picture, by the formula in debug/picture.py."""
     codes = np.frombuffer(base64.b64decode(picture["cells"]), np.uint8).reshape(picture["rows"], picture["cols"])
     steps = codes.astype(float) - 129
     values = np.sign(steps) * (steps / 126) ** 2 * picture["scale"]

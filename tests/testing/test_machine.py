@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from autograd_machine import AutogradMachine, Scalar, gradients, largest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tinygrad_llm import Op, engine
-from tinygrad_llm.testing.machine import AutogradMachine, Scalar, gradients, largest
 
 TestAutograd = AutogradMachine.TestCase
 TestAutograd.settings = settings(max_examples=4 * settings().max_examples, stateful_step_count=30)

@@ -7,8 +7,8 @@ import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm.errors import ConfigError, LossSpike, NonFiniteError, OutOfMemory
+from tinygrad_llm.runs.checkpoint import load_checkpoint, verify_checkpoint
 from tinygrad_llm.training import loop, pretrain, reproduce, resume
-from tinygrad_llm.training.checkpoint import load_checkpoint, verify_checkpoint
 from tinygrad_llm.training.nonfinite import highest_loss
 
 TEXT = "the cat sat on the mat and the rat sat on the hat; " * 6

@@ -10,7 +10,7 @@ import pytest
 from tinygrad_llm import files
 from tinygrad_llm.cli import main
 from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch, CorruptCheckpoint, DataError, StorageError
-from tinygrad_llm.training import checkpoint as checkpoints
+from tinygrad_llm.runs import checkpoint as checkpoints
 from tinygrad_llm.training import load_run, loop, pretrain, resume
 
 TEXT = "the cat sat on the mat and the rat sat on the hat; " * 6

@@ -7,11 +7,11 @@ import warnings
 
 import numpy as np
 import pytest
-from pytorch_writer import write_checkpoint as write_pytorch
+from formats.pytorch_writer import write_checkpoint as write_pytorch
+from formats.safetensors_bytes import entry, file_bytes
+from formats.tensorflow_writer import write_checkpoint
 from reference import store
 from safetensors.numpy import load_file, save_file
-from safetensors_bytes import entry, file_bytes
-from tensorflow_writer import write_checkpoint
 
 import tinygrad_llm as tg
 from tinygrad_llm.errors import (

@@ -12,7 +12,7 @@ HELP = "time a training step, beside its matrix products alone and beside PyTorc
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from ..training.bench import WORKLOADS
+    from ..doctor.bench import WORKLOADS
 
     parser.add_argument(
         "size",
@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..doctor.bench import WORKLOADS, flops, profile_step, time_products, time_steps
     from ..nn.layers import check_size
-    from ..training.bench import WORKLOADS, flops, profile_step, time_products, time_steps
 
     check_size("bench", rounds=args.rounds, **({} if args.steps is None else {"steps": args.steps}))
     work = WORKLOADS[args.size]
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _against_pytorch(args: argparse.Namespace) -> int:
-    from ..training.bench import WORKLOADS, compare
+    from ..doctor.bench import WORKLOADS, compare
 
     book_drop_rate = args.book_drop_rate
     if book_drop_rate is None:

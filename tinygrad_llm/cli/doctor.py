@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..training.doctor import examine
-    from ..training.health import LOOK, OK, WRONG
+    from ..doctor.doctor import examine
+    from ..doctor.health import LOOK, OK, WRONG
 
     def announce(check: str) -> None:
         if not args.json:

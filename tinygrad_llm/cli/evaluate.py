@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..training.evaluate import evaluate_run
+    from ..evaluation.evaluate import evaluate_run
 
     result = evaluate_run(args.folder, *args.text, n_shots=args.shots, sample_tokens=args.sample_tokens, seed=args.seed)
     if args.json:

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..generation import stream_text
     from ..rng import Generator
-    from ..training.run import load_config
+    from ..runs.folder import load_config
     from ..weights.load import is_run, load_with_tokenizer
 
     if args.show_candidates is not None and args.show_candidates < 1:

@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..formats.open import open_weights
+    from ..formats.source import printable
     from ..weights.load import describe
-    from ..weights.open import open_weights
-    from ..weights.source import printable
     from .estimate import _memory
 
     with open_weights(args.path, pickles=True) as source:

@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
+    from ..runs.tensorboard import TensorBoard, has_events
     from ..training import continue_pretraining, pretrain, resume
-    from ..training.tensorboard import TensorBoard, has_events
 
     options = {
         option.name: getattr(args, option.name) for option in fields(PretrainOptions) if hasattr(args, option.name)

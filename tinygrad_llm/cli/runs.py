@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from ..training.records import RunRecord
+    from ..runs.records import RunRecord
 
 HELP = "list runs beside each other: size, steps, losses, and the options that differ"
 SORTS = ("name", "best", "last", "size", "tokens", "time")
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..training.plot import plot_runs
-    from ..training.records import differing_options, find_runs, read_run
+    from ..runs.plots import plot_runs
+    from ..runs.records import differing_options, find_runs, read_run
 
     records, problems = [], []
     for folder in find_runs(args.folders):

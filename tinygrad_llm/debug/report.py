@@ -20,8 +20,8 @@ from ..engine import Tensor
 from ..errors import ConfigError, GraphError, StorageError
 from ..files import replace_file, storing
 from ..nn import Module
-from ..tape.picture import number
 from .explain import size
+from .picture import number
 from .report_steps import Steps
 from .report_text import read_text
 

@@ -15,8 +15,8 @@ from ..engine import Op, Tensor
 from ..errors import NonFiniteError
 from ..tape.display import in_words, norm
 from ..tape.node import Node, recorded
-from ..tape.picture import number, picture
 from ..tape.step import Step, module_of
+from .picture import number, picture
 
 STEPS = 400  # steps on the page; of a longer backward the first half and the last half of these
 _ARRAYS = 8  # saved arrays of a step, and gradients

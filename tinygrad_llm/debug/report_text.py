@@ -14,8 +14,8 @@ from ..errors import ConfigError, DataError
 from ..generation.generate import evaluating
 from ..ops import cross_entropy, softmax
 from ..ops.matrix import check_ids
-from ..tape.picture import encode, number
 from ..text.view import visible
+from .picture import encode, number
 
 _TOKENS = 2048  # whose loss is shown
 _LOOKED_AT = 64  # tokens on the axes of an attention map, and in the logit lens, at most

@@ -12,8 +12,7 @@ import numpy as np
 
 from ..engine import Op, Tensor
 from ..errors import ConfigError
-from ..tape.check import thaw
-from ..tape.node import Node, path_of, scope
+from ..tape.node import Node, path_of, scope, thaw
 from ..tape.observer import Observer
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from ..engine import Tensor
 from ..errors import ConfigError, DTypeError, StateDictError
-from ..tape.html import module_html
 from ..tape.node import scope
 from ..tape.observer import observers
 from .activations import Cache, run_with_cache
@@ -185,6 +184,8 @@ class Module:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
+        from ..debug.html import module_html  # a notebook asks for it
+
         return module_html(self)
 
     def describe(self) -> str:

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from .. import composed
+from .. import unfused
 from ..engine import Op
-from .erf import erf_of
+from .error_function import erf_of
 
 
 def tanh_forward(x):
@@ -34,7 +34,7 @@ def sigmoid_backward(g, y):
     return (g * y * (1 - y),)
 
 
-sigmoid = Op(sigmoid_forward, sigmoid_backward, composed=composed.sigmoid)
+sigmoid = Op(sigmoid_forward, sigmoid_backward, composed=unfused.sigmoid)
 
 
 def relu_forward(x):
@@ -47,7 +47,7 @@ def relu_backward(g, x):
     return (g * (x > 0),)
 
 
-relu = Op(relu_forward, relu_backward, composed=composed.relu)
+relu = Op(relu_forward, relu_backward, composed=unfused.relu)
 
 
 _C = math.sqrt(2 / math.pi)
@@ -81,7 +81,7 @@ def gelu_backward(g, x, s):
     return (dx,)
 
 
-gelu = Op(gelu_forward, gelu_backward, composed=composed.gelu)
+gelu = Op(gelu_forward, gelu_backward, composed=unfused.gelu)
 
 
 def erf_forward(x):
@@ -108,7 +108,7 @@ def gelu_erf_backward(g, x, phi):
     return (g * (phi + x * np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))),)
 
 
-gelu_erf = Op(gelu_erf_forward, gelu_erf_backward, composed=composed.gelu_erf)
+gelu_erf = Op(gelu_erf_forward, gelu_erf_backward, composed=unfused.gelu_erf)
 
 
 def silu_forward(x):
@@ -129,4 +129,4 @@ def silu_backward(g, x, s):
     return (dx,)
 
 
-silu = Op(silu_forward, silu_backward, composed=composed.silu)
+silu = Op(silu_forward, silu_backward, composed=unfused.silu)

@@ -5,7 +5,7 @@ Letters in shape comments: N rows (all leading axes flattened), I inputs, O outp
 
 import numpy as np
 
-from .. import composed
+from .. import unfused
 from ..engine import Op
 from ..errors import DataError, DTypeError, ShapeError
 from ..parallel import product
@@ -58,7 +58,7 @@ def linear_backward(g, x, weight, bias, needs=(True, True, True)):
     return dx, dw, db
 
 
-linear = Op(linear_forward, linear_backward, composed=composed.linear)
+linear = Op(linear_forward, linear_backward, composed=unfused.linear)
 
 
 def check_ids(ids: np.ndarray, n_rows: int, what: str) -> np.ndarray:
@@ -96,4 +96,4 @@ def embedding_backward(g, shape, ids):
     return (dw,)
 
 
-embedding = Op(embedding_forward, embedding_backward, composed=composed.embedding)
+embedding = Op(embedding_forward, embedding_backward, composed=unfused.embedding)

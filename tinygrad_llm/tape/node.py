@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
@@ -136,3 +137,28 @@ def last_uses(nodes: list[Node]) -> dict[Node, list]:
 
 def _by_serial(node: Node) -> int:
     return node.serial
+
+
+def freeze(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the generator of random numbers as it is now, so that a later run draws the same."""
+    rng = options.get("rng")
+    if isinstance(rng, np.random.Generator):
+        return {**options, "rng": (type(rng.bit_generator), rng.bit_generator.state)}  # a copy takes ten times as long
+    return {**options, "rng": copy.deepcopy(rng)}
+
+
+def thaw(node: Node) -> dict[str, Any]:
+    """The options that a node was called with, with a generator that draws the same again."""
+    rng = node.options.get("rng")
+    if isinstance(rng, tuple):
+        bits = rng[0]()
+        bits.state = rng[1]
+        return {**node.options, "rng": np.random.Generator(bits)}
+    return {**node.options, "rng": copy.deepcopy(rng)} if node.op.draws else node.options
+
+
+def run_again(node: Node, arrays: list) -> tuple[np.ndarray, tuple]:
+    """The forward of a node: its output and what it saves."""
+    with np.errstate(all="ignore"):
+        out, saved = node.op.forward(*arrays, **thaw(node))
+    return np.asarray(out), saved

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
-from .check import Verdict, check_step, run_again
-from .html import step_html
+from .node import run_again
 
 if TYPE_CHECKING:
+    from ..debug.check import Verdict
     from .node import Node
 
 
@@ -83,6 +83,8 @@ class Step:
         The inputs come from running the forward again, once for all steps of a pass. NonFiniteError when the gradient that comes
         in has NaN or infinities.
         """
+        from ..debug.check import check_step  # the tape itself measures nothing
+
         return check_step(self)
 
     def __repr__(self) -> str:
@@ -90,6 +92,8 @@ class Step:
         return f"Step {self.i + 1}/{self.n}: {self.op}, g {self.grad_out.shape} -> {shapes}, {self.name}, {self.site}"
 
     def _repr_html_(self) -> str:
+        from ..debug.html import step_html  # a notebook asks for it; the tape itself draws nothing
+
         return step_html(self)
 
     def wrong_count(self) -> ShapeError:

@@ -4,7 +4,7 @@
     gradcheck(lambda x, w: tg.ops.linear(x, w), x, w)
     check_op(OpSpec(my_op, samples=lambda rng: [(rng.standard_normal((3, 4)),)], reference=my_numpy_function))
 
-Nothing here needs hypothesis, except `strategies` and `machine`, which are imported only when asked for:
+Nothing here needs hypothesis, except `strategies`, which is imported only when asked for:
 `from tinygrad_llm.testing import strategies`.
 """
 

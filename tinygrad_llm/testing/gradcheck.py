@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ..debug.differences import METHODS, derivative, slopes
+from ..debug.html import gradcheck_html
 from ..engine import Tensor, no_grad
 from ..errors import ConfigError, DTypeError, GraphError, NonFiniteError, TinygradLLMError
-from ..tape.differences import METHODS, derivative, slopes
-from ..tape.html import gradcheck_html
 
 _FULL = 64  # the full Jacobian up to this many input elements, and outputs
 _ELEMENTS, _DIRECTIONS = 12, 3  # probed otherwise

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..debug.differences import METHODS, derivative
 from ..engine import Tensor, no_grad
 from ..errors import ConfigError, NonFiniteError
-from ..tape.differences import METHODS, derivative
 
 
 def numerical_grad(fn: Callable[[Any], Any], x: Any, method: str = "richardson") -> np.ndarray:

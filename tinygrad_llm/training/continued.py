@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError, TokenizerError
+from ..evaluation.losses import all_windows, mean_loss
 from ..models.gpt import GPTModel
+from ..runs.loggers import Logger
 from ..text import CharTokenizer, GPT2Tokenizer, Tokenizer, read_text, story
 from ..weights.load import load_with_tokenizer
 from .corpus import read_corpus
-from .loggers import Logger
-from .metrics import all_windows, mean_loss
 from .options import PretrainOptions
 from .pretrain import begin
 from .result import Continued, PretrainResult

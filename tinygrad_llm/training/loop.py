@@ -14,22 +14,22 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import NonFiniteError
+from ..evaluation.losses import Batch, all_windows, mean_loss
 from ..files import append, sync_file
 from ..generation import stream_text
 from ..models.gpt import GPTModel
 from ..optim import AdamW, CosineSchedule
 from ..rng import Generator, get_generator
-from .checkpoint import Checkpoint, TrainerState, save_checkpoint, step_of
+from ..runs.checkpoint import Checkpoint, TrainerState, save_checkpoint, step_of
+from ..runs.folder import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, load_config, resume_command, save_model, tokenizer_sum
+from ..runs.loggers import Logger
+from ..runs.plots import plot_losses
+from ..runs.progress import Progress
 from .corpus import Corpus, TrainingWindows
 from .interrupt import InterruptAfterStep
-from .loggers import Logger
-from .metrics import Batch, all_windows, mean_loss
 from .nonfinite import RECENT, highest_loss, leave_evidence
 from .options import PretrainOptions
-from .plot import plot_losses
-from .progress import Progress
 from .result import PretrainResult, judge
-from .run import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, load_config, resume_command, save_model, tokenizer_sum
 from .step import train_step
 
 _SKIPS = 10  # steps without a finite loss or gradient, one after the other, after which skipping them is given up

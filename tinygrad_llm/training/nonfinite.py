@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import NonFiniteError, StorageError, TinygradLLMError
+from ..formats.safetensors import read_arrays
 from ..models.gpt import GPTConfig, GPTModel
 from ..ops import cross_entropy
 from ..optim import AdamW
 from ..rng import Generator, use_generator
-from ..weights.safetensors import read_arrays
-from .checkpoint import load_checkpoint, verify_checkpoint, write_checkpoint
+from ..runs.checkpoint import load_checkpoint, verify_checkpoint, write_checkpoint
 from .step import train_step
 
 if TYPE_CHECKING:

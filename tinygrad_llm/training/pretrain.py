@@ -18,14 +18,14 @@ import numpy as np
 from ..errors import CheckpointError, StateDictError
 from ..models.gpt import GPTConfig, GPTModel
 from ..rng import Generator, use_generator
-from .checkpoint import check_room
+from ..runs.checkpoint import check_room
+from ..runs.folder import new_run
+from ..runs.loggers import Logger
 from .corpus import Corpus, TrainingWindows, read_corpus
-from .loggers import Logger
 from .loop import TrainingLoop
 from .memory import check_memory, explain_memory
 from .options import PretrainOptions
 from .result import PretrainResult
-from .run import new_run
 
 
 def pretrain(

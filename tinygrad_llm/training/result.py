@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.losses import bits_per_byte, longest_copied_run, unigram_cross_entropy, unigram_entropy
 from ..models.gpt import GPTModel
+from ..runs.curve import judge_validation
 from ..text import Tokenizer
 from .corpus import Corpus
-from .curve import judge_validation
-from .metrics import bits_per_byte, longest_copied_run, unigram_cross_entropy, unigram_entropy
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,10 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError, ConfigMismatch, DataError
 from ..files import check_writable, lock, remove_stale, truncate
+from ..formats.safetensors import read_arrays
 from ..models.gpt import GPTConfig, GPTModel
 from ..rng import Generator, use_generator
-from ..text import load_tokenizer
-from ..weights.safetensors import read_arrays
-from .checkpoint import (
+from ..runs.checkpoint import (
     MODEL_FILE,
     Checkpoint,
     check_room,
@@ -30,14 +29,15 @@ from .checkpoint import (
     newest_checkpoint,
     verify_checkpoint,
 )
+from ..runs.folder import CONFIG_FILE, METRICS_FILE, load_config, tokenizer_sum, write_config
+from ..runs.loggers import Logger
+from ..text import load_tokenizer
 from .corpus import Corpus, TrainingWindows, read_corpus
-from .loggers import Logger
 from .loop import TrainingLoop
 from .memory import check_memory, explain_memory
 from .options import PretrainOptions
 from .pretrain import begin
 from .result import PretrainResult
-from .run import CONFIG_FILE, METRICS_FILE, load_config, tokenizer_sum, write_config
 
 _FIXED = ("preset", "tokenizer", "vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "seed")
 

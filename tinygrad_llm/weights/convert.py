@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..formats.open import open_weights
 from ..models.gpt import GPTModel
 from ..text import Tokenizer
 from .load import is_run, load_pretrained, read_pair
-from .open import open_weights
 from .save import save_pretrained
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import ConfigError, StateDictError
+from ..formats.source import printable
 from ..models.gpt import GPTConfig
-from .source import printable
 from .tensor_map import Entry
 
 NAME = "GPT-2"

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError, DTypeError, NonFiniteError, StateDictError
+from ..formats.open import CONFIG_FILE, HPARAMS_FILE, META_FILE, open_weights
+from ..formats.source import TensorSource
+from ..formats.strict_json import read_json
 from ..models.gpt import GPTConfig, GPTModel
 from ..text import Tokenizer
 from ..text.vocabulary import UnknownTokenizer
 from . import gpt2
 from .gpt2_config import from_nanogpt, from_openai, from_run, from_transformers
-from .open import CONFIG_FILE, HPARAMS_FILE, META_FILE, open_weights
 from .report import LoadReport
-from .source import TensorSource
-from .strict_json import read_json
 from .tensor_map import fill, match
 from .tokenizer_files import read_meta, read_tokenizer
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from .. import __name__ as package
 from ..errors import CheckpointError, ConfigError, TokenizerError
 from ..files import new_folder, storing, write_file
+from ..formats.open import CONFIG_FILE, WEIGHTS_FILE
+from ..formats.safetensors import encode_arrays
 from ..models.gpt import GPTModel
 from ..text import Tokenizer
 from ..text.vocabulary import to_json
 from . import gpt2
 from .gpt2_config import to_transformers
-from .open import CONFIG_FILE, WEIGHTS_FILE
-from .safetensors import encode_arrays
 from .tensor_map import collect
 from .tokenizer_files import write_tokenizer
 

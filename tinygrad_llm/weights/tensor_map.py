@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import StateDictError
+from ..formats.source import TensorSource, printable
 from ..nn import Module
 from .report import LoadReport
-from .source import TensorSource, printable
 
 _SHOWN = 8  # problems in a message
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, TokenizerError
+from ..formats.pickles import LONGEST, read_pickle
+from ..formats.strict_json import MAX_BYTES, check_is_file, read_json
 from ..text import Tokenizer, load_tokenizer
 from ..text.tokenizers import END_OF_TEXT, TOKENIZER_FILE
 from ..text.vocabulary import UnknownTokenizer, parse_tokenizer, to_json
-from .pickles import LONGEST, read_pickle
-from .strict_json import MAX_BYTES, check_is_file, read_json
 
 _BPE_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # of transformers, of OpenAI
 

@@ -2,7 +2,7 @@
 // Texts of the data reach the page as text nodes only: a token may hold any markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = id => document.getElementById(id);
-const NAN = 0, ZERO = 129, STEPS = 126; // the codes of tape/picture.py
+const NAN = 0, ZERO = 129, STEPS = 126; // the codes of debug/picture.py
 let now = 0;
 
 function make(tag, attributes = {}, ...children) {

@@ -18,14 +18,14 @@ import numpy as np
 
 from ..engine import composed, no_grad
 from ..errors import NonFiniteError
+from ..evaluation.losses import Batch, mean_loss, unigram_entropy
 from ..models.gpt import GPTConfig, GPTModel
 from ..ops import cross_entropy
 from ..optim import AdamW
 from ..parallel import default_threads
 from ..rng import Generator, use_generator
-from .memory import estimate_memory
-from .metrics import Batch, mean_loss, unigram_entropy
-from .step import train_step
+from ..training.memory import estimate_memory
+from ..training.step import train_step
 
 OK, LOOK, WRONG = "ok", "look", "wrong"
 _REQUIRED = ("numpy", "threadpoolctl", "tiktoken", "tqdm")

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 import tinygrad_llm as tg
 from tinygrad_llm.errors import DataError
-from tinygrad_llm.models.gpt import GPTConfig, GPTModel
-from tinygrad_llm.training.metrics import (
+from tinygrad_llm.evaluation.losses import (
     all_windows,
     bits_per_byte,
     longest_copied_run,
@@ -17,6 +16,7 @@ from tinygrad_llm.training.metrics import (
     unigram_cross_entropy,
     unigram_entropy,
 )
+from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 
 
 @given(n=st.integers(2, 40), context_length=st.integers(1, 12), batch_size=st.integers(1, 5))

@@ -6,7 +6,6 @@ the one op are then run in float64 and compared with differences, and the gradie
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import NonFiniteError
+from ..tape.node import run_again
 from .differences import derivative, slopes
 
 if TYPE_CHECKING:
-    from .node import Node
-    from .step import Step
+    from ..tape.node import Node
+    from ..tape.step import Step
 
 _ALL = 32  # elements of an input up to which each is measured
 _LARGEST, _RANDOM = 4, 8  # measured otherwise, besides one random direction
@@ -56,31 +56,6 @@ class Verdict:
             f"{self.numeric:.9g}, relative error {self.relative_error:.2g} ({self.formula}; {self.site})"
         )
         return f"{text}: {self.remark}" if self.remark else text
-
-
-def freeze(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with the generator of random numbers as it is now, so that a later run draws the same."""
-    rng = options.get("rng")
-    if isinstance(rng, np.random.Generator):
-        return {**options, "rng": (type(rng.bit_generator), rng.bit_generator.state)}  # a copy takes ten times as long
-    return {**options, "rng": copy.deepcopy(rng)}
-
-
-def thaw(node: Node) -> dict[str, Any]:
-    """The options that a node was called with, with a generator that draws the same again."""
-    rng = node.options.get("rng")
-    if isinstance(rng, tuple):
-        bits = rng[0]()
-        bits.state = rng[1]
-        return {**node.options, "rng": np.random.Generator(bits)}
-    return {**node.options, "rng": copy.deepcopy(rng)} if node.op.draws else node.options
-
-
-def run_again(node: Node, arrays: list) -> tuple[np.ndarray, tuple]:
-    """The forward of a node: its output and what it saves."""
-    with np.errstate(all="ignore"):
-        out, saved = node.op.forward(*arrays, **thaw(node))
-    return np.asarray(out), saved
 
 
 @np.errstate(all="ignore")

@@ -25,7 +25,7 @@ from ..files import lock, remove_stale, replace_file, storing
 from ..models.gpt import GPTConfig, GPTModel
 from ..text import Tokenizer, load_tokenizer
 from ..text.tokenizers import TOKENIZER_FILE
-from ..weights.safetensors import encode_arrays, read_arrays
+from ..formats.safetensors import encode_arrays, read_arrays
 from .checkpoint import MODEL_FILE, load_weights
 
 CONFIG_FILE = "config.json"

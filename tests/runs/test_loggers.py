@@ -5,9 +5,9 @@ import pytest
 
 from tinygrad_llm.cli import main
 from tinygrad_llm.errors import StorageError
+from tinygrad_llm.runs.loggers import Logger
+from tinygrad_llm.runs.tensorboard import TensorBoard
 from tinygrad_llm.training import pretrain, resume
-from tinygrad_llm.training.loggers import Logger
-from tinygrad_llm.training.tensorboard import TensorBoard
 
 TINY = {"context_length": 16, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "batch_size": 8, "sample_tokens": 3}
 TINY |= {"stride": 8, "epochs": 2, "eval_every": 4, "save_every": 3, "vocab_size": 280, "seed": 3}

@@ -15,8 +15,8 @@ from safetensors.numpy import save, save_file
 from safetensors_bytes import entry, file_bytes
 
 from tinygrad_llm.errors import CheckpointError, CorruptCheckpoint, TinygradLLMError, UnsafeFile
-from tinygrad_llm.weights.safetensors import SafetensorsFile
-from tinygrad_llm.weights.sharded import Sharded
+from tinygrad_llm.formats.safetensors import SafetensorsFile
+from tinygrad_llm.formats.sharded import Sharded
 
 
 @pytest.fixture

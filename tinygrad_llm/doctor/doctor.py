@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError, CorruptCheckpoint, DataError, TinygradLLMError, TokenizerError
+from ..evaluation.losses import Batch, all_windows, unigram_cross_entropy, unigram_entropy
 from ..models.gpt import GPTModel
 from ..rng import Generator, use_generator
+from ..runs.checkpoint import MODEL_FILE, list_checkpoints, step_of, verify_checkpoint
+from ..runs.curve import Rows, judge_fall, judge_numbers, judge_spikes, judge_start, judge_validation
+from ..runs.folder import CONFIG_FILE, load_config, load_run
+from ..runs.records import read_metrics
 from ..text import load_tokenizer
-from .checkpoint import MODEL_FILE, list_checkpoints, step_of, verify_checkpoint
-from .corpus import Corpus, TrainingWindows, read_corpus
-from .curve import Rows, judge_fall, judge_numbers, judge_spikes, judge_start, judge_validation
+from ..training.corpus import Corpus, TrainingWindows, read_corpus
+from ..training.options import PretrainOptions
 from .health import (
     LOOK,
     OK,
@@ -35,10 +39,6 @@ from .health import (
     check_versions,
     sweep_learning_rates,
 )
-from .metrics import Batch, all_windows, unigram_cross_entropy, unigram_entropy
-from .options import PretrainOptions
-from .records import read_metrics
-from .run import CONFIG_FILE, load_config, load_run
 
 # Without a run: a model that takes seconds, on the bundled story.
 _SMALL = {

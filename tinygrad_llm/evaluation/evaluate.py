@@ -23,12 +23,12 @@ from ..generation import choose, few_shot, stream_text
 from ..generation.generate import evaluating
 from ..models.gpt import GPTModel
 from ..rng import Generator
+from ..runs.folder import load_config
 from ..text import Tokenizer, read_text
+from ..training.corpus import encode_texts, split_texts
+from ..training.result import copied_run
 from ..weights.load import is_run, load_with_tokenizer
-from .corpus import encode_texts, split_texts
-from .metrics import all_windows, bits_per_byte, mean_loss
-from .result import copied_run
-from .run import load_config
+from .losses import all_windows, bits_per_byte, mean_loss
 
 Task = dict[str, Any]
 

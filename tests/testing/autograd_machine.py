@@ -1,6 +1,6 @@
 """Random graphs against a tape so small that it can be seen to be right.
 
-    from tinygrad_llm.testing.machine import AutogradMachine
+    from autograd_machine import AutogradMachine
     TestAutograd = AutogradMachine.TestCase              # in a test file; pytest runs it
 
 `Scalar` is the oracle: one node for each number, Python floats, the chain rule and nothing else. An object array of Scalars
@@ -24,10 +24,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multiple, rule
 
-from .. import ops
-from ..engine import Tensor, no_grad
-from ..errors import GraphError
-from . import strategies
+from tinygrad_llm import Tensor, no_grad, ops
+from tinygrad_llm.errors import GraphError
+from tinygrad_llm.testing import strategies
 
 
 class Scalar:

@@ -15,7 +15,7 @@ from ..errors import CheckpointError, ConfigError, StorageError
 from ..files import lock
 from ..models.gpt import GPTConfig
 from .checkpoint import MODEL_FILE, list_checkpoints, read_state
-from .run import CONFIG_FILE, METRICS_FILE, load_config
+from .folder import CONFIG_FILE, METRICS_FILE, load_config
 
 _ROW = ("step", "tokens", "lr", "train_loss", "val_loss")
 

@@ -17,9 +17,9 @@ from make_files import FOLDER, PYTORCH, numbers
 from pytorch_writer import save, tensor, text, whole
 
 from tinygrad_llm.errors import CheckpointError, CorruptCheckpoint, UnsafeFile
-from tinygrad_llm.weights.pickles import LONGEST, read_pickle
-from tinygrad_llm.weights.pytorch import PyTorchFile
-from tinygrad_llm.weights.source import TensorInfo
+from tinygrad_llm.formats.pickles import LONGEST, read_pickle
+from tinygrad_llm.formats.pytorch import PyTorchFile
+from tinygrad_llm.formats.source import TensorInfo
 
 
 def read_all(path) -> dict[str, np.ndarray]:

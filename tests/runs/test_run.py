@@ -6,9 +6,9 @@ import pytest
 import tinygrad_llm as tg
 from tinygrad_llm.errors import CheckpointError, TokenizerError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.runs.folder import save_model, start_run
 from tinygrad_llm.text import BPETokenizer
 from tinygrad_llm.training import load_run
-from tinygrad_llm.training.run import save_model, start_run
 
 
 def make_run(folder, tie_weights=False):

@@ -27,7 +27,7 @@ from ..models.estimate import ModelSizes, estimate
 from ..models.gpt import GPTConfig, GPTModel
 from ..optim import AdamW
 from ..rng import Generator
-from .step import shard_batch, train_step
+from ..training.step import shard_batch, train_step
 
 # The twins train with the same numbers (tests/benchmarks/pytorch_twins.py).
 LEARNING_RATE, WEIGHT_DECAY = 4e-4, 0.1

@@ -16,8 +16,8 @@ from make_files import FOLDER, TENSORFLOW, numbers
 from tensorflow_writer import block, entry, field, header, masked, table, varint, write_checkpoint
 
 from tinygrad_llm.errors import CheckpointError, CorruptCheckpoint, UnsafeFile
-from tinygrad_llm.weights.crc32c import crc32c
-from tinygrad_llm.weights.tensorflow import TensorFlowCheckpoint
+from tinygrad_llm.formats.crc32c import crc32c
+from tinygrad_llm.formats.tensorflow import TensorFlowCheckpoint
 
 WRITTEN = FOLDER / "tensorflow"
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"

@@ -5,7 +5,7 @@ import math
 import pytest
 from event_files import read_folder
 
-from tinygrad_llm.training.tensorboard import (
+from tinygrad_llm.runs.tensorboard import (
     TensorBoard,
     crc32c,
     event,

@@ -7,11 +7,11 @@ import pytest
 import tinygrad_llm as tg
 from tinygrad_llm.cli import main
 from tinygrad_llm.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from tinygrad_llm.evaluation.evaluate import choices_right, evaluate_run, last_words, load_tasks
+from tinygrad_llm.evaluation.losses import longest_copied_run
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.runs.folder import save_model, start_run
 from tinygrad_llm.text import BPETokenizer, CharTokenizer
-from tinygrad_llm.training.evaluate import choices_right, evaluate_run, last_words, load_tasks
-from tinygrad_llm.training.metrics import longest_copied_run
-from tinygrad_llm.training.run import save_model, start_run
 
 TEXT = "The cat sat on the mat. The dog ran to the log. Who has seen the hen? " * 20
 

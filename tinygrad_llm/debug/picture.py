@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .display import norm
+from ..tape.display import norm
 
 _NAN, _ZERO, _STEPS = 0, 129, 126
 _SIDE = 128  # cells in a row or a column at most

@@ -15,10 +15,11 @@ from safetensors.numpy import load_file
 import tinygrad_llm as tg
 from tinygrad_llm import files
 from tinygrad_llm.errors import CheckpointError, CorruptCheckpoint, DTypeError, StorageError
+from tinygrad_llm.formats.safetensors import encode_arrays, read_arrays
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.optim import AdamW
-from tinygrad_llm.training import checkpoint
-from tinygrad_llm.training.checkpoint import (
+from tinygrad_llm.runs import checkpoint
+from tinygrad_llm.runs.checkpoint import (
     TrainerState,
     check_room,
     list_checkpoints,
@@ -27,7 +28,6 @@ from tinygrad_llm.training.checkpoint import (
     save_checkpoint,
     verify_checkpoint,
 )
-from tinygrad_llm.weights.safetensors import encode_arrays, read_arrays
 
 
 def contents(seed):

@@ -1,6 +1,6 @@
 """What a notebook shows: tensors, modules, steps and checks as a few lines of HTML, with every text escaped.
 
-Arrays come as pictures (tape/picture.py), of a sample where they are large, so that any size is cheap.
+Arrays come as pictures (debug/picture.py), of a sample where they are large, so that any size is cheap.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .display import in_words, summarise
+from ..tape.display import in_words, summarise
 from .picture import NEGATIVE, POSITIVE, png
 
 if TYPE_CHECKING:
     from ..engine import Tensor
     from ..nn import Module
+    from ..tape.step import Step
     from ..testing.gradcheck import GradcheckResult
-    from .step import Step
 
 _WRITTEN = 8  # rows and columns of numbers at most; larger arrays are drawn
 _DRAWN = 64  # rows and columns of a drawn sample at most

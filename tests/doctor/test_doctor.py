@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 
 from tinygrad_llm import ops
-from tinygrad_llm.engine import Op
-from tinygrad_llm.models.gpt import GPTConfig, GPTModel
-from tinygrad_llm.optim import AdamW
-from tinygrad_llm.text import SlidingWindowDataset
-from tinygrad_llm.training import doctor, health, pretrain
-from tinygrad_llm.training.curve import judge_fall, judge_numbers, judge_spikes, judge_start, judge_validation
-from tinygrad_llm.training.health import (
+from tinygrad_llm.doctor import doctor, health
+from tinygrad_llm.doctor.health import (
     Finding,
     Sweep,
     check_batches,
@@ -23,6 +18,12 @@ from tinygrad_llm.training.health import (
     check_learning_rate,
     check_speed,
 )
+from tinygrad_llm.engine import Op
+from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.optim import AdamW
+from tinygrad_llm.runs.curve import judge_fall, judge_numbers, judge_spikes, judge_start, judge_validation
+from tinygrad_llm.text import SlidingWindowDataset
+from tinygrad_llm.training import pretrain
 
 TINY = {"context_length": 16, "emb_dim": 16, "n_heads": 2, "n_layers": 1, "batch_size": 8, "sample_tokens": 3}
 TINY |= {"stride": 16, "epochs": 3, "eval_every": 20, "save_every": 40, "vocab_size": 300, "lr": 1e-2}

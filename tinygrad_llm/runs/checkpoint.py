@@ -26,7 +26,7 @@ import numpy as np
 
 from ..errors import CheckpointError, CorruptCheckpoint, StorageError
 from ..files import new_folder, remove_folder, replace_file, room, write_file
-from ..weights.safetensors import encode_arrays, read_arrays
+from ..formats.safetensors import encode_arrays, read_arrays
 
 FORMAT = 1
 LATEST_FILE = "latest"

@@ -2,7 +2,7 @@
 
 import struct
 
-from tinygrad_llm.training.tensorboard import record
+from tinygrad_llm.runs.tensorboard import record
 
 
 def read_fields(content):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from .health import LOOK, OK, WRONG, Finding, judge_initial_loss
+from ..doctor.health import LOOK, OK, WRONG, Finding, judge_initial_loss
 
 Rows = Sequence[Mapping[str, float]]
 

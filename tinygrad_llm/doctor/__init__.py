@@ -1,0 +1,1 @@
+"""Is all well? The installation, a model, a run (`tinygrad-llm doctor`), and how fast a training step is (`bench`)."""
