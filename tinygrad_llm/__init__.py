@@ -10,7 +10,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from . import nn, ops
+from . import nn, ops, unfused
 from .engine import Op, Tensor, composed, no_grad
 from .rng import manual_seed
 

@@ -62,9 +62,8 @@ class Op:
     """A differentiable function: `forward(*arrays, **options) -> (out, saved)`, `backward(g, *saved) -> one gradient each`.
 
     Positional arguments are the differentiable arrays, keywords everything else. `view=True` declares that the output may share
-    memory with the input, or a gradient with g. `composed` is the same function built from small ops. A backward that takes
-    `needs=` is told which inputs want a gradient and may return None for the others; one that takes `reuse=` is told whether it
-    may write its result into the saved arrays.
+    memory with the input, or a gradient with g. A backward that takes `needs=` is told which inputs want a gradient and may
+    return None for the others; one that takes `reuse=` is told whether it may write its result into the saved arrays.
     """
 
     registry: ClassVar[dict[str, Callable[..., Tensor]]] = registry
@@ -74,11 +73,11 @@ class Op:
         forward: Callable[..., tuple[np.ndarray, tuple]],
         backward: Callable[..., tuple[np.ndarray | None, ...]],
         *,
-        composed: Callable[..., Tensor] | None = None,
         view: bool = False,
     ) -> None:
         self.name = forward.__name__.removesuffix("_forward")
-        self.forward, self.backward, self.composed, self.view = forward, backward, composed, view
+        self.forward, self.backward, self.view = forward, backward, view
+        self.composed: Callable[..., Tensor] | None = None
         self.takes = {"needs", "reuse"} & inspect.signature(backward).parameters.keys()
         self.draws = "rng" in inspect.signature(forward).parameters
         self.__doc__ = f"{inspect.getdoc(forward)}\n\nbackward: {inspect.getdoc(backward)}"
@@ -87,70 +86,79 @@ class Op:
     def __repr__(self) -> str:
         return f"Op({self.name})"
 
+    def twin(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """A decorator: `function` is this op once more, from small ops, which is what runs under `composed()`."""
+        self.composed = function
+        return function
+
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:
+        """The forward on plain arrays; recorded on the tape where an input wants a gradient."""
         if self.composed is not None and _composing.get():
             return self.composed(*inputs, **options)
-        dtype: np.dtype | None = None
-        arrays: list[Any] = []
-        parents: list[Node | Tensor | None] = []
-        wanted = adapt = constant = outside = False
-        for x in inputs:
-            if isinstance(x, Tensor):
-                array, parent = x.data, x.node  # type: Any, Node | Tensor | None
-                if parent is None:
-                    outside = True
-                    if x.requires_grad:
-                        wanted, parent = True, x
-                    else:
-                        constant = True
-                else:
-                    wanted, outside = True, outside or array.base is not None
-                if array.dtype is not dtype:
-                    if dtype is None and array.dtype.kind in "fc":
-                        dtype = array.dtype
-                    else:
-                        adapt, dtype = True, self._join(dtype, array.dtype)
-            else:
-                array, parent = x, None
-                adapt = constant = outside = True
-            arrays.append(array)
-            parents.append(parent)
-        if adapt:
-            arrays = [None if array is None else _as_array(array, dtype) for array in arrays]
-        if options:
-            for key, value in options.items():
-                if isinstance(value, Tensor):
-                    options[key] = np.asarray(value)  # refused where it would lose a gradient
-            outside = True
-        record = wanted and _recording.get()
+        arrays, parents, dtype, exposed = self._take(inputs)
+        for key, value in options.items():
+            if isinstance(value, Tensor):
+                options[key] = np.asarray(value)  # refused where it would lose a gradient
+        record = parents is not None and _recording.get()
         kept = freeze(options) if record and self.draws else options
         watching = observers.get()
-        if watching:
-            for observer in watching:
-                observer.before_forward(self)
+        for observer in watching:
+            observer.before_forward(self)
         out, saved = _quiet.copy().run(self.forward, *arrays, **options)
         if type(out) is not _ndarray:
             out = np.asarray(out)
         node = None
         if record:
             if out.dtype is not dtype and out.dtype != dtype:
-                raise DTypeError(
-                    f"{self.name}: forward turned {dtype} into {out.dtype}: use Python floats and math.sqrt for constants, "
-                    "a NumPy float64 scalar widens the whole graph"
-                )
+                raise self._widened(dtype, out.dtype)
             if not self.view or out.base is None:
                 out.setflags(False)  # type: ignore[call-arg]  # write; by name it takes three times as long
-            marks = mark(saved, [*arrays, *options.values()]) if outside and saved else ()
-            constants = [a if p is None else None for a, p in zip(arrays, parents, strict=True)] if constant else None
-            node = Node(self, parents, saved, marks, kept, constants, out.shape, out.dtype)
-        if watching:
-            for observer in watching:
-                observer.after_forward(self, inputs, arrays, options, out, node)
+            marks = mark(saved, [*arrays, *options.values()]) if saved and (exposed or options) else ()
+            node = Node(self, parents, arrays, kept, out, saved, marks)
+        for observer in watching:
+            observer.after_forward(self, inputs, arrays, options, out, node)
         result = Tensor.__new__(Tensor)  # skips the checks of Tensor(...)
         result.data, result.node, result.requires_grad = out, node, record
         result.grad = result.name = None
         result.origin = None if record else _paused.get()
         return result
+
+    def _take(self, inputs: tuple) -> tuple[list, Any, np.dtype | None, bool]:
+        """Arrays of one float dtype; their places on the tape, None if none of them wants a gradient; that dtype; and whether
+        somebody else may write to one of the arrays.
+        """
+        dtype: np.dtype | None = None
+        arrays: list[Any] = []
+        parents: list[Node | Tensor | None] = []
+        wanted = adapt = exposed = False
+        for x in inputs:
+            array, parent = x, None  # type: Any, Node | Tensor | None
+            if isinstance(x, Tensor):
+                array, parent = x.data, x.node
+                if parent is None or array.base is not None:
+                    exposed = True
+                    if parent is None and x.requires_grad:
+                        parent = x
+                if array.dtype is not dtype:
+                    if dtype is None and array.dtype.kind in "fc":
+                        dtype = array.dtype
+                    else:
+                        adapt, dtype = True, self._join(dtype, array.dtype)
+            else:
+                adapt = exposed = True
+            if parent is not None:
+                wanted = True
+            arrays.append(array)
+            parents.append(parent)
+        if adapt:
+            arrays = [None if array is None else _as_array(array, dtype) for array in arrays]
+        return arrays, parents if wanted else None, dtype, exposed
+
+    def _widened(self, dtype: np.dtype | None, out: np.dtype) -> DTypeError:
+        return DTypeError(
+            f"{self.name}: forward turned {dtype} into {out}: use Python floats and math.sqrt for constants, "
+            "a NumPy float64 scalar widens the whole graph"
+        )
 
     def _join(self, found: np.dtype | None, dtype: np.dtype) -> np.dtype | None:
         """The one float dtype of the tensors in a call, which arrays and scalars adapt to; complex in a complex step."""
@@ -269,57 +277,30 @@ class Tensor(Operators):
         With `reuse`, an op may write its result into the arrays it saved, which a Step would then show overwritten.
         """
         root = self.node or self
-        gradients: dict[Any, np.ndarray] = {root: self._seed(gradient)}
-        borrowed = {root}  # whose gradient may still be somebody else's array
         nodes = recorded(root)
+        gradients: dict[Any, np.ndarray] = {root: self._seed(gradient)}
         complete = {} if into is None else last_uses(nodes)  # an exception must leave every .grad as it was
         walk, watching = Walk(nodes), observers.get()
         for i, node in enumerate(reversed(nodes)):
-            g = gradients.pop(node, None)
-            if g is None:
+            if node not in gradients:
                 continue  # no gradient came back this far
-            if node.hooks is not None:
-                g = node.through_hooks(g)
-            if watching:
-                for observer in watching:
-                    observer.before_backward(node)
-            op = node.op
-            options: dict[str, Any] = {}
-            if op.takes:
-                if "needs" in op.takes:
-                    options["needs"] = tuple(parent is not None for parent in node.parents)
-                if "reuse" in op.takes:
-                    options["reuse"] = reuse
-            computed = _quiet.copy().run(op.backward, g, *node.spend(), **options)
-            if options and options.get("reuse"):
-                node.saved = None  # written over: a walk that is abandoned here cannot be begun again
-            step = Step(i, len(nodes), node, g, list(computed), walk)
-            if watching:
-                for observer in watching:
-                    observer.after_backward(step)
+            g = node.through_hooks(gradients.pop(node))
+            for observer in watching:
+                observer.before_backward(node)
+            computed = _quiet.copy().run(node.op.backward, g, *node.spend(reuse), **node.asked(reuse))
+            step = Step(i, len(nodes), node, g, computed, walk)
+            for observer in watching:
+                observer.after_backward(step)
             yield step
-            if len(step.gradients) != len(node.parents):
-                raise step.wrong_count()
-            for k, parent in enumerate(node.parents):
-                dx = step.gradients[k]
-                if parent is None or dx is None:
-                    continue
-                if dx.shape != parent.shape or dx.dtype != parent.dtype:
-                    raise step.wrong_gradient(k)
-                if parent in gradients:
-                    gradients[parent] = np.asarray(gradients[parent] + dx)
-                    borrowed.discard(parent)
-                else:
-                    gradients[parent] = np.asarray(dx)
-                    if op.view or dx is not computed[k]:
-                        borrowed.add(parent)
+            for parent, dx in step.passed_on():
+                gradients[parent] = np.asarray(gradients[parent] + dx if parent in gradients else dx)
             if not retain_graph:
                 node.saved = None
             for leaf in complete.get(node, ()):
                 if leaf in gradients:
-                    _deliver(leaf, gradients.pop(leaf), leaf in borrowed, into)
+                    _deliver(leaf, gradients.pop(leaf), into)
         for leaf, dx in gradients.items():
-            _deliver(leaf, dx, leaf in borrowed, into)
+            _deliver(leaf, dx, into)
 
     def _seed(self, gradient: Any) -> np.ndarray:
         if not self.requires_grad:
@@ -337,12 +318,11 @@ class Tensor(Operators):
         gradient = _as_array(gradient, self.data.dtype)
         if gradient.shape != self.shape:
             raise ShapeError(f"backward: gradient is {gradient.shape}, the tensor is {self.shape}: they must be equal")
-        return gradient
+        return gradient.copy() if self.node is None else gradient  # a leaf keeps what it is given
 
 
-def _deliver(leaf: Tensor, dx: np.ndarray, borrowed: bool, into: dict[Tensor, np.ndarray] | None) -> None:
-    """Hand the complete gradient of a leaf over, as an array that is nobody else's."""
-    dx = dx.copy() if borrowed else dx
+def _deliver(leaf: Tensor, dx: np.ndarray, into: dict[Tensor, np.ndarray] | None) -> None:
+    """Hand the complete gradient of a leaf over."""
     if into is not None:
         into[leaf] = into[leaf] + dx if leaf in into else dx
     elif leaf.grad is None:

@@ -11,41 +11,48 @@ from typing import Any
 
 import numpy as np
 
-from .engine import Op, Tensor
+from . import ops
+from .engine import Tensor
+from .ops.scaled_dot_product import dropout_pattern
 
-_ops = Op.registry  # by name, because the fused ops are defined after their twins
 
-
+@ops.sigmoid.twin
 def sigmoid(x: Tensor) -> Tensor:
-    return 1 / (1 + _ops["exp"](_ops["negative"](x)))
+    return 1 / (1 + ops.exp(ops.negative(x)))
 
 
+@ops.relu.twin
 def relu(x: Tensor) -> Tensor:
     x = _tensor(x)
-    return _ops["where"](x, 0.0, condition=x > 0)
+    return ops.where(x, 0.0, condition=x > 0)
 
 
+@ops.gelu.twin
 def gelu(x: Tensor) -> Tensor:
     x = _tensor(x)
     u = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
     return 0.5 * x * (1 + u.tanh())
 
 
+@ops.gelu_erf.twin
 def gelu_erf(x: Tensor) -> Tensor:
     x = _tensor(x)
-    return 0.5 * x * (1 + _ops["erf"](x * math.sqrt(0.5)))
+    return 0.5 * x * (1 + ops.erf(x * math.sqrt(0.5)))
 
 
+@ops.silu.twin
 def silu(x: Tensor) -> Tensor:
-    return x * _ops["sigmoid"](x)
+    return x * ops.sigmoid(x)
 
 
+@ops.mean.twin
 def mean(x: Tensor, *, axis: Any = None, keepdims: bool = False) -> Tensor:
     x = _tensor(x)
     total = x.sum(axis=axis, keepdims=keepdims)
     return total * (total.size / max(1, x.size))
 
 
+@ops.var.twin
 def var(x: Tensor, *, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     x = _tensor(x)
     centered = x - x.mean(axis=axis, keepdims=True)
@@ -53,11 +60,12 @@ def var(x: Tensor, *, axis: Any = None, keepdims: bool = False, ddof: int = 0) -
     return squares / (x.size / max(1, squares.size) - ddof)
 
 
+@ops.norm.twin
 def norm(x: Tensor, *, axis: Any = None, keepdims: bool = False) -> Tensor:
     x = _tensor(x)
     squares = (x * x).sum(axis=axis, keepdims=keepdims)
     zero = squares == 0  # where the root has no slope: a constant there, whose gradient is 0
-    return _ops["where"](0.0, _ops["where"](1.0, squares, condition=zero).sqrt(), condition=zero)
+    return ops.where(0.0, ops.where(1.0, squares, condition=zero).sqrt(), condition=zero)
 
 
 def _shift(x: Tensor, axis: Any) -> np.ndarray:
@@ -66,6 +74,7 @@ def _shift(x: Tensor, axis: Any) -> np.ndarray:
     return np.where(m == -math.inf, 0, m)
 
 
+@ops.logsumexp.twin
 def logsumexp(x: Tensor, *, axis: Any = None, keepdims: bool = False) -> Tensor:
     x = _tensor(x)
     m = _shift(x, axis)
@@ -73,49 +82,56 @@ def logsumexp(x: Tensor, *, axis: Any = None, keepdims: bool = False) -> Tensor:
     return y if keepdims else y.squeeze(axis)
 
 
+@ops.softmax.twin
 def softmax(x: Tensor, *, axis: int = -1) -> Tensor:
     x = _tensor(x)
     e = (x - _shift(x, axis)).exp()
     total = e.sum(axis=axis, keepdims=True)
-    return e / _ops["where"](1.0, total, condition=total == 0)
+    return e / ops.where(1.0, total, condition=total == 0)
 
 
+@ops.log_softmax.twin
 def log_softmax(x: Tensor, *, axis: int = -1) -> Tensor:
     x = _tensor(x)
     y = x - _shift(x, axis)
     total = y.exp().sum(axis=axis, keepdims=True)
-    return y - _ops["where"](1.0, total, condition=total == 0).log()
+    return y - ops.where(1.0, total, condition=total == 0).log()
 
 
+@ops.cross_entropy.twin
 def cross_entropy(
     logits: Tensor, *, targets: Any, ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
     logits = _tensor(logits)
     targets = np.asarray(targets)
     counted = targets != ignore_index
-    log_p = _ops["log_softmax"](logits)  # (..., V)
+    log_p = ops.log_softmax(logits)  # (..., V)
     places = (*np.indices(targets.shape), np.where(counted, targets, 0))
     picked = log_p[places]  # (...)
     losses = -((1 - label_smoothing) * picked + label_smoothing * log_p.mean(axis=-1))
-    losses = _ops["where"](losses, 0.0, condition=counted)
+    losses = ops.where(losses, 0.0, condition=counted)
     if reduction == "none":
         return losses
     return losses.sum() / (max(1, int(counted.sum())) if reduction == "mean" else 1)
 
 
+@ops.linear_cross_entropy.twin
 def linear_cross_entropy(x: Tensor, weight: Tensor, *, rows: int = 256, **options: Any) -> Tensor:
-    return _ops["cross_entropy"](_ops["linear"](x, weight), **options)
+    return ops.cross_entropy(ops.linear(x, weight), **options)
 
 
+@ops.linear.twin
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    y = _ops["matmul"](x, _ops["transpose"](weight))
+    y = ops.matmul(x, ops.transpose(weight))
     return y if bias is None else y + bias
 
 
+@ops.embedding.twin
 def embedding(weight: Tensor, *, ids: Any) -> Tensor:
-    return _ops["getitem"](weight, index=np.asarray(ids))
+    return ops.getitem(weight, index=np.asarray(ids))
 
 
+@ops.layer_norm.twin
 def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, *, eps: float = 1e-5) -> Tensor:
     x = _tensor(x)
     centered = x - x.mean(axis=-1, keepdims=True)
@@ -123,11 +139,13 @@ def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, *, eps: float = 1e-5) ->
     return scale * (centered / (variance + eps).sqrt()) + shift
 
 
+@ops.rms_norm.twin
 def rms_norm(x: Tensor, scale: Tensor, *, eps: float = 1e-5) -> Tensor:
     x = _tensor(x)
     return scale * (x / ((x * x).mean(axis=-1, keepdims=True) + eps).sqrt())
 
 
+@ops.attention.twin
 def attention(
     q: Tensor,
     k: Tensor,
@@ -153,11 +171,9 @@ def attention(
     visible = np.ones(scores.shape[-2:], bool) if mask is None else np.asarray(mask)
     if causal:
         visible = visible & np.tri(t, k.shape[1], k.shape[1] - t, dtype=bool)
-    scores = _ops["where"](scores, -math.inf, condition=visible)
-    p = _ops["softmax"](scores)
+    scores = ops.where(scores, -math.inf, condition=visible)
+    p = ops.softmax(scores)
     if drop_rate:
-        from .ops.scaled_dot_product import dropout_pattern  # defined after its twin
-
         p = p * dropout_pattern(q.data, k.data, n_heads, causal, drop_rate, int(rng.integers(2**63)))
     return (p @ values).transpose(0, 2, 1, 3).reshape(b, t, c)  # (B, T, C)
 

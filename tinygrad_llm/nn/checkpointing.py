@@ -26,12 +26,13 @@ def checkpoint_backward(g, x, module, seed):
     return (gradients.get(x), *(gradients.get(parameter) for parameter in module.parameters()))
 
 
+_checkpoint = Op(checkpoint_forward, checkpoint_backward)
+
+
+@_checkpoint.twin
 def _plainly(x: Tensor, *parameters: Tensor, module: Module, seed: int) -> Tensor:
     with use_generator(Generator(seed)):
         return module(x)
-
-
-_checkpoint = Op(checkpoint_forward, checkpoint_backward, composed=_plainly)
 
 
 def checkpoint(module: Module, x: Any) -> Tensor:

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 
-from .. import unfused
 from ..engine import Op
 from .error_function import erf_of
 
@@ -34,7 +33,7 @@ def sigmoid_backward(g, y):
     return (g * y * (1 - y),)
 
 
-sigmoid = Op(sigmoid_forward, sigmoid_backward, composed=unfused.sigmoid)
+sigmoid = Op(sigmoid_forward, sigmoid_backward)
 
 
 def relu_forward(x):
@@ -47,7 +46,7 @@ def relu_backward(g, x):
     return (g * (x > 0),)
 
 
-relu = Op(relu_forward, relu_backward, composed=unfused.relu)
+relu = Op(relu_forward, relu_backward)
 
 
 _C = math.sqrt(2 / math.pi)
@@ -81,7 +80,7 @@ def gelu_backward(g, x, s):
     return (dx,)
 
 
-gelu = Op(gelu_forward, gelu_backward, composed=unfused.gelu)
+gelu = Op(gelu_forward, gelu_backward)
 
 
 def erf_forward(x):
@@ -108,7 +107,7 @@ def gelu_erf_backward(g, x, phi):
     return (g * (phi + x * np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))),)
 
 
-gelu_erf = Op(gelu_erf_forward, gelu_erf_backward, composed=unfused.gelu_erf)
+gelu_erf = Op(gelu_erf_forward, gelu_erf_backward)
 
 
 def silu_forward(x):
@@ -129,4 +128,4 @@ def silu_backward(g, x, s):
     return (dx,)
 
 
-silu = Op(silu_forward, silu_backward, composed=unfused.silu)
+silu = Op(silu_forward, silu_backward)

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 
-from .. import unfused
 from ..engine import Op
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
 from ..parallel import blocks, each, product
@@ -62,7 +61,7 @@ def cross_entropy_backward(g, e, total, targets, counted, label_smoothing, reduc
     return (dx.reshape(shape),)
 
 
-cross_entropy = Op(cross_entropy_forward, cross_entropy_backward, composed=unfused.cross_entropy)
+cross_entropy = Op(cross_entropy_forward, cross_entropy_backward)
 
 
 def linear_cross_entropy_forward(
@@ -103,9 +102,7 @@ def linear_cross_entropy_backward(g, x, weight, targets, counted, label_smoothin
     return dx.reshape(x.shape), dw
 
 
-linear_cross_entropy = Op(
-    linear_cross_entropy_forward, linear_cross_entropy_backward, composed=unfused.linear_cross_entropy
-)
+linear_cross_entropy = Op(linear_cross_entropy_forward, linear_cross_entropy_backward)
 
 
 def _exponentials(x, weight, targets, label_smoothing):

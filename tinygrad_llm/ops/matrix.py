@@ -5,7 +5,6 @@ Letters in shape comments: N rows (all leading axes flattened), I inputs, O outp
 
 import numpy as np
 
-from .. import unfused
 from ..engine import Op
 from ..errors import DataError, DTypeError, ShapeError
 from ..parallel import product
@@ -58,7 +57,7 @@ def linear_backward(g, x, weight, bias, needs=(True, True, True)):
     return dx, dw, db
 
 
-linear = Op(linear_forward, linear_backward, composed=unfused.linear)
+linear = Op(linear_forward, linear_backward)
 
 
 def check_ids(ids: np.ndarray, n_rows: int, what: str) -> np.ndarray:
@@ -96,4 +95,4 @@ def embedding_backward(g, shape, ids):
     return (dw,)
 
 
-embedding = Op(embedding_forward, embedding_backward, composed=unfused.embedding)
+embedding = Op(embedding_forward, embedding_backward)

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import unfused
 from ..engine import Op
 from ..errors import ConfigError, ShapeError
 from ..parallel import each
@@ -100,7 +99,7 @@ def _attend_backward(g, delta, queries, keys, values, hidden, lse, probabilities
         dk[h, :end] += ds @ queries[h, i]
 
 
-attention = Op(attention_forward, attention_backward, composed=unfused.attention)
+attention = Op(attention_forward, attention_backward)
 
 
 class Hidden(NamedTuple):

@@ -48,25 +48,38 @@ class Node:
         self,
         op: Op,
         parents: list,
-        saved: tuple | None,
-        marks: Sequence[tuple[int, int]],
+        arrays: list,
         options: dict,
-        constants: list | None,
-        shape: tuple[int, ...],
-        dtype: np.dtype,
+        out: np.ndarray,
+        saved: tuple,
+        marks: Sequence[tuple[int, int]],
     ) -> None:
         self.op = op
         self.parents = parents  # a Node, a leaf Tensor, or None where no gradient is wanted
-        self.saved = saved
+        self.saved: tuple | None = saved
         self.marks = marks  # of what was saved and can be written to (watch.py)
         self.options = options or _NO_OPTIONS  # with parents and constants, what it takes to run the forward again
-        self.constants = constants
-        self.shape, self.dtype = shape, dtype  # of the output
+        self.constants: list | None = None
+        for parent in parents:
+            if parent is None:
+                self.constants = [a if p is None else None for a, p in zip(arrays, parents, strict=True)]
+                break
+        self.shape, self.dtype = out.shape, out.dtype
         self.serial = next(_serial)  # parents are always recorded before their children
         # Not as one tuple: the garbage collector goes through what is kept for every op.
         self.code, self.instruction = caller(3)
         self.scope = scope.get()
         self.hooks: list[Hook] | None = None  # called with dL/d(output) when it is complete
+
+    def asked(self, reuse: bool) -> dict[str, Any]:
+        """What the backward wants to be told, besides g and the saved arrays (Op.takes)."""
+        takes = self.op.takes
+        if not takes:
+            return _NO_OPTIONS
+        options: dict[str, Any] = {"reuse": reuse} if "reuse" in takes else {}
+        if "needs" in takes:
+            options["needs"] = tuple([parent is not None for parent in self.parents])
+        return options
 
     @property
     def site(self) -> str:
@@ -81,8 +94,8 @@ class Node:
     def __repr__(self) -> str:
         return f"Node({self.op.name} -> {self.shape} {self.dtype}, {self.site})"
 
-    def spend(self) -> tuple:
-        """The saved arrays, proven unchanged since the forward."""
+    def spend(self, reuse: bool = False) -> tuple:
+        """The saved arrays, proven unchanged since the forward; given away where the backward may write into them."""
         if self.saved is None:
             raise GraphError(
                 f"backward has already gone through {self.op.name} (made at {self.site}) and freed what it saved: "
@@ -95,7 +108,10 @@ class Node:
                     f"{self.op.name} (made at {self.site}) saved the array {name} {self.saved[i].shape} for its backward, and it "
                     "was written to since: call backward() first, or write to a copy"
                 )
-        return self.saved
+        saved = self.saved
+        if reuse and "reuse" in self.op.takes:
+            self.saved = None  # a walk that is abandoned here cannot be begun again
+        return saved
 
     def through_hooks(self, g: np.ndarray) -> np.ndarray:
         """dL/d(output) after the hooks have seen it, and perhaps changed it."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
-from .node import run_again
+from .node import Node, run_again
 
 if TYPE_CHECKING:
     from ..debug.check import Verdict
-    from .node import Node
+    from ..engine import Tensor
 
 
 class Step:
@@ -24,13 +24,13 @@ class Step:
     `gradients`, dL/d(input) for each parent, None where none is wanted: an entry may be replaced.
     """
 
-    __slots__ = ("grad_out", "gradients", "i", "n", "node", "walk")
+    __slots__ = ("computed", "grad_out", "gradients", "i", "n", "node", "walk")
 
-    def __init__(self, i: int, n: int, node: Node, grad_out: np.ndarray, gradients: list, walk: Walk) -> None:
+    def __init__(self, i: int, n: int, node: Node, grad_out: np.ndarray, computed: tuple, walk: Walk) -> None:
         self.i, self.n = i, n
         self.node = node
         self.grad_out = grad_out
-        self.gradients = gradients
+        self.computed, self.gradients = computed, list(computed)
         self.walk = walk
 
     @property
@@ -76,6 +76,20 @@ class Step:
             if parameter.kind is parameter.VAR_POSITIONAL and i <= k:
                 return f"{parameter.name}[{k - i}]"
         return parameters[k].name
+
+    def passed_on(self) -> Iterator[tuple[Node | Tensor, np.ndarray]]:
+        """Each parent that wants a gradient, and its part of it. ShapeError or DTypeError where one cannot be."""
+        node = self.node
+        if len(self.gradients) != len(node.parents):
+            raise self.wrong_count()
+        for k, (parent, dx) in enumerate(zip(node.parents, self.gradients, strict=True)):
+            if parent is None or dx is None:
+                continue
+            if dx.shape != parent.shape or dx.dtype != parent.dtype:
+                raise self.wrong_gradient(k)
+            if (node.op.view or dx is not self.computed[k]) and not isinstance(parent, Node):
+                dx = np.array(dx)  # may be somebody else's array, and a leaf keeps what it is given
+            yield parent, dx
 
     def check(self) -> Verdict:
         """Are these gradients right? Against differences of this one op at its actual values, in float64.
