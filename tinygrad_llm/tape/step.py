@@ -82,12 +82,13 @@ class Step:
         node = self.node
         if len(self.gradients) != len(node.parents):
             raise self.wrong_count()
-        for k, (parent, dx) in enumerate(zip(node.parents, self.gradients, strict=True)):
+        for k, parent in enumerate(node.parents):
+            dx = self.gradients[k]
             if parent is None or dx is None:
                 continue
             if dx.shape != parent.shape or dx.dtype != parent.dtype:
                 raise self.wrong_gradient(k)
-            if (node.op.view or dx is not self.computed[k]) and not isinstance(parent, Node):
+            if type(parent) is not Node and (node.op.view or dx is not self.computed[k]):
                 dx = np.array(dx)  # may be somebody else's array, and a leaf keeps what it is given
             yield parent, dx
 
