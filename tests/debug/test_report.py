@@ -462,7 +462,7 @@ def test_a_link_is_followed_and_a_file_replaced(tmp_path):
     [
         ({"model": make_model()}, ConfigError, "go together"),
         ({"ids": [1, 2]}, ConfigError, "go together"),
-        ({"model": tg.nn.Linear(2, 2), "ids": [1, 2]}, ConfigError, "Linear has no config"),
+        ({"model": tg.nn.Linear(2, 2), "ids": [1, 2]}, ConfigError, "model is a Linear"),
         ({"model": make_model(), "ids": [1]}, DataError, "two tokens or more"),
         ({"model": make_model(), "ids": []}, DataError, "two tokens or more"),
         ({"model": make_model(), "ids": [[1, 2], [3]]}, DataError, "ragged"),

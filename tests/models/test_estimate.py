@@ -12,7 +12,7 @@ from tinygrad_llm.cli import main
 from tinygrad_llm.errors import ConfigError
 from tinygrad_llm.models import PRESETS, GPTConfig, GPTModel, preset
 from tinygrad_llm.models.estimate import SIZES, ModelSizes, estimate
-from tinygrad_llm.nn.kv_cache import KVCache
+from tinygrad_llm.nn.state import KVCache
 
 GPT3 = estimate(SIZES["gpt3-175B"])
 

@@ -53,7 +53,7 @@ def test_a_bad_drop_rate_is_named(bad):
     [
         ({"qkv_bias": 1}, "qkv_bias is 1: it must be True or False"),
         ({"tie_weights": "no"}, "tie_weights is 'no': it must be True or False"),
-        ({"init": "xavier"}, "init is 'xavier': use 'pytorch', 'gpt2' or 'zeros'"),
+        ({"init": "xavier"}, "init is 'xavier': use 'pytorch' or 'gpt2'"),
         ({"init": None}, "init is None: use"),
         ({"activation": "relu"}, "activation is 'relu': use 'gelu' or 'gelu_erf'"),
         ({"activation": True}, "activation is True"),
@@ -194,9 +194,11 @@ def test_initial_values_of_gpt2(tie_weights):
     assert largest > 3 * 0.02  # normal, neither uniform nor truncated at two
 
 
-def test_init_zeros_draws_nothing():
+@pytest.mark.parametrize("init", ["pytorch", "gpt2"])
+def test_zeros_come_from_the_generator_and_not_from_the_configuration(init):
     before = tg.manual_seed(9).get_state()
-    model = GPTModel(small(init="zeros"))
+    model = GPTModel(small(init=init), rng=tg.rng.Zeros())
+    assert model.config.init == init
     assert tg.rng.get_generator().get_state() == before
     for name, p in model.named_parameters():
         assert (p.data == (1 if name.endswith("scale") else 0)).all(), name

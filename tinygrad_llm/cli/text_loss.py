@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..engine import Tensor
-    from ..models.gpt import GPTModel
+    from ..models import LanguageModel
     from ..text import Tokenizer
 
 _PROMPT = "Every effort moves you"
@@ -21,7 +21,7 @@ class TextLoss(NamedTuple):
     """The mean cross-entropy of all tokens of a text but the first, and what it was made with."""
 
     loss: Tensor
-    model: GPTModel
+    model: LanguageModel
     ids: np.ndarray  # (T + 1,)
     tokenizer: Tokenizer
 
@@ -53,7 +53,7 @@ def open_text(args: argparse.Namespace) -> TextLoss:
         raise DataError(
             f"--prompt {text!r} is {len(ids)} token(s): it must be two or more, so that one follows another"
         )
-    if len(ids) > (most := model.config.context_length + 1):
+    if len(ids) > (most := (model.config.context_length or sys.maxsize - 1) + 1):
         print(f"The text has {len(ids)} tokens: the first {most} are taken, which fill the context.", file=sys.stderr)
         ids = ids[:most]
     with composed() if args.composed else nullcontext():
@@ -61,8 +61,8 @@ def open_text(args: argparse.Namespace) -> TextLoss:
     return TextLoss(loss, model, ids, tokenizer)
 
 
-def _open_model(folder: str | None) -> tuple[GPTModel, Tokenizer]:
-    from ..models.gpt import GPTConfig, GPTModel
+def _open_model(folder: str | None) -> tuple[LanguageModel, Tokenizer]:
+    from ..models import make_model
     from ..rng import Generator
     from ..text import BPETokenizer
     from ..weights.load import load_with_tokenizer
@@ -70,4 +70,6 @@ def _open_model(folder: str | None) -> tuple[GPTModel, Tokenizer]:
     if folder is not None:
         return load_with_tokenizer(folder)
     tokenizer = BPETokenizer([])  # no merges: every byte is a token
-    return GPTModel(GPTConfig(tokenizer.vocab_size, 32, 16, 2, 2, drop_rate=0.0), rng=Generator(0)).eval(), tokenizer
+    sizes = {"context_length": 32, "emb_dim": 16, "n_heads": 2, "n_layers": 2, "drop_rate": 0.0}
+    model = make_model("gpt", {"vocab_size": tokenizer.vocab_size, **sizes}, Generator(0))
+    return model.eval(), tokenizer

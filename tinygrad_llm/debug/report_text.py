@@ -11,7 +11,8 @@ import numpy as np
 
 from ..engine import no_grad
 from ..errors import ConfigError, DataError
-from ..generation.generate import evaluating
+from ..models import LanguageModel
+from ..nn.module import evaluating
 from ..ops import cross_entropy, softmax
 from ..ops.matrix import check_ids
 from ..text.view import visible
@@ -25,9 +26,8 @@ _CANDIDATES = 3  # of the lens, at each place
 
 def read_text(model: Any, ids: Any, tokenizer: Any) -> dict[str, Any]:
     """Run the model over ids, (T + 1,) or a batch of which the first row is taken, in evaluation mode, off the tape."""
-    for part in ("config", "trf_blocks", "final_norm", "out_head"):
-        if not hasattr(model, part):
-            raise ConfigError(f"report: {type(model).__name__} has no {part}: pass a model like GPTModel, or none")
+    if not isinstance(model, LanguageModel):
+        raise ConfigError(f"report: model is a {type(model).__name__}: pass a LanguageModel, or none")
     checked = check_ids(ids, model.config.vocab_size, "report")
     row = checked[0] if checked.ndim == 2 and len(checked) else checked
     if row.ndim != 1 or len(row) < 2:
@@ -40,7 +40,7 @@ def _read(model: Any, ids: np.ndarray, tokenizer: Any) -> dict[str, Any]:
     with evaluating(model), no_grad():
         inputs, targets = ids[None, :-1], ids[None, 1:]  # (1, T)
         losses = cross_entropy(model(inputs), targets=targets, reduction="none").data[0]  # (T,)
-        maps = len(model.trf_blocks) * model.config.n_heads
+        maps = len(model.trf_blocks) * getattr(model.config, "n_heads", 1)
         looked_at = max(1, min(inputs.shape[1], _LOOKED_AT, math.isqrt(_CELLS // maps)))
         outputs: list[np.ndarray] = []
         hooks = [block.on_forward(lambda _, __, out: outputs.append(out.data)) for block in model.trf_blocks]
@@ -49,7 +49,7 @@ def _read(model: Any, ids: np.ndarray, tokenizer: Any) -> dict[str, Any]:
         finally:
             for hook in hooks:
                 hook.remove()
-        lens = [softmax(model.out_head(model.final_norm(out)), axis=-1).data[0] for out in outputs]  # (T, V) each
+        lens = [softmax(model.head(out), axis=-1).data[0] for out in outputs]  # (T, V) each
     used = {int(i) for i in ids[: _TOKENS + 1]}
     rows = []
     for probabilities in lens:

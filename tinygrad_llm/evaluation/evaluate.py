@@ -20,8 +20,8 @@ import numpy as np
 from ..engine import no_grad
 from ..errors import CheckpointError, ConfigError, ContextLengthError, DataError, TokenizerError
 from ..generation import choose, few_shot, stream_text
-from ..generation.generate import evaluating
-from ..models.gpt import GPTModel
+from ..models import LanguageModel
+from ..nn.module import evaluating
 from ..rng import Generator
 from ..runs.folder import load_config
 from ..text import Tokenizer, read_text
@@ -117,7 +117,7 @@ def evaluate_run(
     )
 
 
-def last_words(model: GPTModel, tokenizer: Tokenizer, text: str, most: int) -> list[bool]:
+def last_words(model: LanguageModel, tokenizer: Tokenizer, text: str, most: int) -> list[bool]:
     """For sentences from all over the text, at most `most`: does the model, reading all before it, write the last word?
 
     The idea of LAMBADA (Paperno et al. 2016), with greedy decoding: each token of the word must be the likeliest.
@@ -161,7 +161,7 @@ def load_tasks(path: str | os.PathLike[str] | None = None) -> list[Task]:
 
 
 def choices_right(
-    model: GPTModel, tokenizer: Tokenizer, tasks: Sequence[Task], n_shots: int = 0
+    model: LanguageModel, tokenizer: Tokenizer, tasks: Sequence[Task], n_shots: int = 0
 ) -> tuple[list[bool], list[float]]:
     """For every item: is the likeliest choice the answer, and how likely would a guess be right? Log-probabilities are divided by
     bytes. Examples are the other items of the task, from the first. Items that the tokenizer cannot encode
@@ -182,7 +182,7 @@ def choices_right(
     return right, chances
 
 
-def write_sample(model: GPTModel, tokenizer: Tokenizer, options: dict[str, Any], n_tokens: int, seed: int) -> str:
+def write_sample(model: LanguageModel, tokenizer: Tokenizer, options: dict[str, Any], n_tokens: int, seed: int) -> str:
     """What the model writes after the run's prompt, without it."""
     prompt = options.get("prompt")
     if not prompt:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import ConfigError
-from ..models.gpt import GPTModel
+from ..models import LanguageModel
 from ..nn.layers import check_size
+from ..nn.module import evaluating
 from ..ops.matrix import check_ids
-from .generate import Predictor, check_prompts, evaluating
+from .generate import Predictor, check_prompts
 from .sampling import check_scores, log_softmax
 
 
@@ -29,7 +30,7 @@ class Hypothesis(NamedTuple):
 
 
 def beam_search(
-    model: GPTModel,
+    model: LanguageModel,
     ids: Any,
     max_new_tokens: int,
     n_beams: int,

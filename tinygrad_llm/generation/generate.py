@@ -5,8 +5,8 @@ Letters in shape comments: B rows of the batch, T tokens of the longest prompt, 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,16 @@ import numpy as np
 
 from ..engine import no_grad
 from ..errors import ConfigError, ContextLengthError, DataError, TinygradLLMError
-from ..models.gpt import GPTModel
-from ..nn import KVCache, Module
+from ..models import LanguageModel
+from ..nn.module import evaluating
+from ..nn.state import State
 from ..ops.matrix import check_ids
 from ..rng import Generator, get_generator
 from .sampling import Strategy, log_softmax, sample_next
 
 
 def generate(
-    model: GPTModel,
+    model: LanguageModel,
     ids: Any,
     max_new_tokens: int,
     temperature: float = 0.0,
@@ -40,7 +41,7 @@ def generate(
     or began shorter, are filled up with -1 at the end. Greedy at temperature 0, else drawn with random numbers from `rng` or
     the current generator; `options` are the other fields of `Strategy` (top_p, min_p, repetition_penalty, ...).
 
-    The model sees the last `context_length` tokens. Until the context is full a KV cache spares it reading them again; after that
+    The model sees the last `context_length` tokens. Until the context is full, a state spares it reading them again; after that
     each token of the window has a new position with every step, and the window is read anew, with or without `use_cache`. With
     overflow="error" a text that might become longer than the context is refused at once. Weights and mode are left as they were.
     """
@@ -94,7 +95,7 @@ class Step:
 
 
 def stream_tokens(
-    model: GPTModel,
+    model: LanguageModel,
     ids: Any,
     max_new_tokens: int,
     temperature: float = 0.0,
@@ -144,56 +145,62 @@ def _stream(
 
 
 class Predictor:
-    """The logits (B, V) of the token after each text, with a cache: each call has the texts of the one before, a token longer."""
+    """The logits (B, V) of the token after each text, with a state: each call has the texts of the one before, a token longer."""
 
-    def __init__(self, model: GPTModel, use_cache: bool = True) -> None:
+    def __init__(self, model: LanguageModel, use_cache: bool = True) -> None:
         self.model, self.use_cache = model, use_cache
-        self.cache: KVCache | None = None
+        self.state: State | None = None
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> np.ndarray:
-        context_length = self.model.config.context_length
-        longest = max(map(len, texts))
+        limit = self.model.config.context_length or sys.maxsize
         with evaluating(self.model), no_grad():
-            if not self.use_cache or longest > context_length:
-                return self._read_anew([text[-context_length:] for text in texts])
-            if self.cache is not None and self.cache.length == self.cache.capacity:
-                self.cache = None  # the longest text has ended: those that go on fit in with less padding
-            if self.cache is None:
-                padding = [longest - len(text) for text in texts]
-                self.cache = self.model.make_cache(len(texts), padding=padding)
-                ids = np.array([[0] * n + list(text) for n, text in zip(padding, texts, strict=True)])  # (B, T)
-            else:
-                ids = np.array([[text[-1]] for text in texts])  # (B, 1)
-            return self.model(ids, cache=self.cache, last_only=True).data[:, 0]
+            if not self.use_cache or max(map(len, texts)) > limit:
+                self.state = None
+                return self._read([text[-limit:] for text in texts], keep=False)
+            if self.state is None:
+                return self._read(texts, keep=True)
+            ids = np.array([[text[-1]] for text in texts])  # (B, 1)
+            return self.model(ids, state=self.state, last_only=True).data[:, 0]
 
-    def _read_anew(self, windows: list[Sequence[int]]) -> np.ndarray:
-        """All windows of one length in one pass, and no padding."""
-        logits = np.empty((len(windows), self.model.config.vocab_size), self.model.out_head.weight.dtype)
-        for length in {len(window) for window in windows}:
-            same = [i for i, window in enumerate(windows) if len(window) == length]
-            ids = np.array([windows[i] for i in same])  # (b, T)
-            logits[same] = self.model(ids, last_only=True).data[:, 0]
-        return logits
+    def _read(self, texts: Sequence[Sequence[int]], keep: bool) -> np.ndarray:
+        """All texts of one length in one pass, so that there is no padding; with `keep`, into the state."""
+        order: list[int] = []
+        parts: list[np.ndarray] = []
+        for length in sorted(set(map(len, texts))):
+            rows = [i for i, text in enumerate(texts) if len(text) == length]
+            state = self.model.make_state(len(rows)) if keep else None
+            ids = np.array([texts[i] for i in rows])  # (b, T)
+            parts.append(self.model(ids, state=state, last_only=True).data[:, 0])  # (b, V)
+            order += rows
+            if self.state is None:
+                self.state = state
+            else:
+                self.state.append(state)
+        back = np.argsort(order)
+        if len(parts) > 1:
+            self.select(back.tolist())
+        return np.concatenate(parts)[back]
 
     def select(self, rows: Sequence[int]) -> None:
         """The next call has these of the texts, in this order."""
-        if self.cache is not None:
-            self.cache.select(rows)
+        if self.state is not None:
+            self.state.select(rows)
 
 
-def token_logprobs(model: GPTModel, ids: Any) -> np.ndarray:
+def token_logprobs(model: LanguageModel, ids: Any) -> np.ndarray:
     """The log-probability of every token but the first, given those before it: ids (T,) -> (T - 1,), float64, in nats."""
     ids = check_ids(ids, model.config.vocab_size, "token_logprobs")
-    if ids.ndim != 1 or not 2 <= len(ids) <= model.config.context_length + 1:
+    limit = model.config.context_length or sys.maxsize - 1
+    if ids.ndim != 1 or not 2 <= len(ids) <= limit + 1:
         raise ContextLengthError(
-            f"token_logprobs: ids are {ids.shape}: they must be one row of 2 to {model.config.context_length + 1} tokens"
+            f"token_logprobs: ids are {ids.shape}: they must be one row of 2 to {limit + 1} tokens"
         )
     with evaluating(model), no_grad():
         logits = model(ids[None, :-1]).data[0]  # (T - 1, V)
     return log_softmax(logits)[np.arange(len(ids) - 1), ids[1:]]
 
 
-def check_prompts(model: GPTModel, ids: Any, max_new_tokens: int, overflow: str) -> list[list[int]]:
+def check_prompts(model: LanguageModel, ids: Any, max_new_tokens: int, overflow: str) -> list[list[int]]:
     """The prompts as lists of Python integers, or an error that says which is wrong."""
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, (int, np.integer)) or max_new_tokens < 0:
         raise ConfigError(f"max_new_tokens is {max_new_tokens!r}: it must be an integer, 0 or more")
@@ -212,23 +219,10 @@ def check_prompts(model: GPTModel, ids: Any, max_new_tokens: int, overflow: str)
         )
     rows = [row.tolist() for row in arrays]
     longest = max(map(len, rows))
-    context_length = model.config.context_length
+    context_length = model.config.context_length or sys.maxsize
     if overflow == "error" and longest + max_new_tokens > context_length:
         raise ContextLengthError(
             f"generate: {longest} tokens and {max_new_tokens} new ones, the context length is {context_length}: "
             "write fewer, or pass overflow='crop' to go on with the last of them"
         )
     return rows
-
-
-@contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Inside, the model is in evaluation mode: without dropout."""
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import ConfigError, ContextLengthError, DataError
-from ..models.gpt import GPTModel
+from ..models import LanguageModel
 from ..text import Tokenizer
 from .generate import token_logprobs
 
@@ -49,7 +49,7 @@ def few_shot(
 
 
 def continuation_logprobs(
-    model: GPTModel, tokenizer: Tokenizer, prompt: str, continuations: Sequence[str]
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str, continuations: Sequence[str]
 ) -> list[np.ndarray]:
     """The log-probabilities of the tokens of each continuation after `prompt`, in nats.
 
@@ -72,7 +72,9 @@ def continuation_logprobs(
     return logprobs
 
 
-def choose(model: GPTModel, tokenizer: Tokenizer, prompt: str, choices: Sequence[str], per_byte: bool = False) -> int:
+def choose(
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str, choices: Sequence[str], per_byte: bool = False
+) -> int:
     """Which of the choices the model finds likeliest after `prompt`; the first among equals.
 
     The log-probabilities of a choice's tokens are added up; with `per_byte` the sum is divided by its length in bytes, so that

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import ConfigError, DataError
-from ..models.gpt import GPTModel
+from ..models import LanguageModel
 from ..text import Tokenizer
 from .generate import Step, stream_tokens
 
 
 def stream_text(
-    model: GPTModel,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     prompt: str,
     max_new_tokens: int,

@@ -1,5 +1,69 @@
-"""One file per architecture."""
+"""Language models: base is what they have in common, then a file each, which reads from top to bottom."""
 
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from ..errors import ConfigError
+from ..rng import Generator
+from .base import LanguageModel
 from .gpt import PRESETS, GPTConfig, GPTModel, preset
 
-__all__ = ["PRESETS", "GPTConfig", "GPTModel", "preset"]
+__all__ = [
+    "PRESETS",
+    "GPTConfig",
+    "GPTModel",
+    "LanguageModel",
+    "architectures",
+    "make_config",
+    "make_model",
+    "preset",
+]
+
+
+def architectures() -> list[str]:
+    """The names that `make_model` knows: the files of this folder that hold a model of that name."""
+    return [name for _, name, _ in iter_modules(__path__) if _find(name) is not None]
+
+
+def make_config(architecture: str, config: Mapping[str, Any]) -> Any:
+    """The configuration of a model from plain values, such as a config.json's. ConfigError names what cannot be."""
+    model = _find(architecture) if isinstance(architecture, str) else None
+    if model is None:
+        raise ConfigError(f"architecture is {architecture!r}: use one of {', '.join(architectures())}")
+    names = [field.name for field in fields(model.config_class)]
+    for key in config:
+        if key not in names:
+            close = get_close_matches(str(key), names, 1)
+            hint = f": did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"{architecture} has no option {key!r:.60}{hint}")
+    return model.config_class(**config)
+
+
+def make_model(architecture: str, config: Any, rng: Generator | None = None) -> LanguageModel:
+    """A model with fresh weights, drawn from `rng` or the current generator. `config` is its configuration, or plain values.
+
+    ConfigError for an architecture, an option or a size that cannot be, before anything is allocated.
+    """
+    config = make_config(architecture, config) if isinstance(config, Mapping) else config
+    model = _find(architecture)
+    if model is None or not isinstance(config, model.config_class):
+        raise ConfigError(f"make_model: {type(config).__name__} is not the configuration of a {architecture!r}")
+    return model(config, rng=rng)
+
+
+def _find(architecture: str) -> type[LanguageModel] | None:
+    """The model of a file of this folder."""
+    if architecture not in {name for _, name, _ in iter_modules(__path__)}:
+        return None
+    for value in vars(import_module(f"{__name__}.{architecture}")).values():
+        if (
+            isinstance(value, type)
+            and issubclass(value, LanguageModel)
+            and vars(value).get("architecture") == architecture
+        ):
+            return value
+    return None

@@ -27,7 +27,8 @@ from typing import Any
 from ..errors import ConfigError
 from ..nn.layers import check_size
 from ..ops.scaled_dot_product import _KEPT
-from .gpt import PRESETS, GPTConfig
+from . import PRESETS
+from .base import Config
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class ModelSizes:
             raise ConfigError("estimate: global_every without a window: every layer sees all tokens already")
 
     @classmethod
-    def of(cls, config: GPTConfig) -> ModelSizes:
+    def of(cls, config: Config) -> ModelSizes:
         """The sizes of a model that can be made."""
         return cls(**{name: value for name, value in config.to_dict().items() if name in cls.__dataclass_fields__})
 

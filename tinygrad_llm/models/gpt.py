@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..engine import Tensor
-from ..errors import ConfigError, ContextLengthError, DataError
-from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Module, Sequential, TransformerBlock, checkpoint
+from ..errors import ConfigError
+from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Sequential, TransformerBlock, checkpoint
 from ..nn.layers import check_size
-from ..ops.matrix import check_ids
 from ..ops.regularization import check_rate
 from ..rng import Generator, Zeros, get_generator
+from .base import LanguageModel
 
 _MAX_BYTES = 64 * 2**30  # a model larger than this is a slip of the keyboard, not a plan for a laptop
 
@@ -28,9 +28,11 @@ class GPTConfig:
 
     `init`: "pytorch" draws each layer as PyTorch does, in the order of construction; "gpt2" draws N(0, 0.02), positions
     N(0, 0.01) and the layers that add to the residual stream N(0, 0.02/√(2 n_layers)) (OpenAI's model.py; Radford et al. 2019
-    §2.3); "zeros" draws nothing, for weights that are loaded next. `tie_weights`: the head shares the token embedding.
+    §2.3). `tie_weights`: the head shares the token embedding.
     `activation`: "gelu" is its tanh form, "gelu_erf" the exact one. `hidden_dim`: of the feed-forward layers, if not 4 emb_dim.
     """
+
+    architecture: ClassVar[str] = "gpt"
 
     vocab_size: int = 50257
     context_length: int = 1024
@@ -57,8 +59,10 @@ class GPTConfig:
         for name in ("qkv_bias", "tie_weights"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"GPTConfig: {name} is {getattr(self, name)!r}: it must be True or False")
-        if self.init not in ("pytorch", "gpt2", "zeros"):
-            raise ConfigError(f"GPTConfig: init is {self.init!r}: use 'pytorch', 'gpt2' or 'zeros'")
+        if self.init == "zeros":  # so say older runs of weights that were loaded
+            object.__setattr__(self, "init", "gpt2")
+        if self.init not in ("pytorch", "gpt2"):
+            raise ConfigError(f"GPTConfig: init is {self.init!r}: use 'pytorch' or 'gpt2'")
         if self.activation not in ("gelu", "gelu_erf"):
             raise ConfigError(f"GPTConfig: activation is {self.activation!r}: use 'gelu' or 'gelu_erf'")
         eps = self.norm_eps
@@ -94,16 +98,11 @@ PRESETS: dict[str, GPTConfig] = {
 }
 
 
-class GPTModel(Module):
-    """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token.
+class GPTModel(LanguageModel):
+    """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token."""
 
-    With `model.checkpoint_blocks = True`, only the input of each block is kept, and the backward runs the block again: the same
-    gradients for less memory (nn.checkpoint).
-    """
-
-    checkpoint_blocks: bool = False
-
-    load_report: Any = None  # of weights.load_pretrained, for a model that it made
+    architecture = "gpt"
+    config_class = GPTConfig
 
     def __init__(self, config: GPTConfig, *, rng: Generator | None = None) -> None:
         if not isinstance(config, GPTConfig):
@@ -140,36 +139,24 @@ class GPTModel(Module):
         for name, parameter in self.named_parameters():
             parameter.name = name
 
-    def forward(self, ids: Any, *, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
-        """With a `cache`, ids are the tokens that follow those in it; with `last_only`, logits (B, 1, V) of the last token."""
-        ids = check_ids(ids, self.config.vocab_size, "GPTModel")
-        if ids.ndim != 2 or ids.size == 0:
-            raise DataError(f"GPTModel: ids have shape {ids.shape}: they must be (batch, tokens), neither of them 0")
-        if ids.shape[1] > self.config.context_length:
-            raise ContextLengthError(
-                f"GPTModel: {ids.shape[1]} tokens, the context length is {self.config.context_length}: "
-                "pass the last of them, or make the model with a longer context"
-            )
-        positions = np.arange(ids.shape[1]) if cache is None else cache.positions(*ids.shape)  # (T,)
+    def features(self, ids: Any, *, state: KVCache | None = None) -> Tensor:
+        ids = self.check_ids(ids)
+        positions = np.arange(ids.shape[1]) if state is None else state.positions(*ids.shape)  # (T,) or (B, T)
         x = self.tok_emb(ids) + self.pos_emb(positions)  # (B, T, C)
         x = self.drop_emb(x)
         for i, block in enumerate(self.trf_blocks):
-            if self.checkpoint_blocks and cache is None:
+            if self.checkpoint_blocks and state is None:
                 x = checkpoint(block, x)  # (B, T, C)
             else:
-                x = block(x, cache and cache.layers[i])  # (B, T, C)
-        if cache is not None:
-            cache.length += ids.shape[1]
-        x = self.final_norm(x[:, -1:] if last_only else x)
-        return self.out_head(x)  # (B, T, V)
+                x = block(x, state and state.layers[i])  # (B, T, C)
+        if state is not None:
+            state.lengths += ids.shape[1]
+        return x
 
-    def make_cache(self, batch_size: int = 1, capacity: int | None = None, padding: Any = None) -> KVCache:
-        """An empty cache for `batch_size` rows of up to `capacity` tokens, at most and by default the context length."""
-        n_tokens = min(capacity or self.config.context_length, self.config.context_length)
-        weights = list(self.parameters())
-        return KVCache(
-            self.config.n_layers, batch_size, n_tokens, self.config.emb_dim, weights[0].dtype, padding, weights
-        )
+    def make_state(self, batch_size: int = 1, capacity: int | None = None) -> KVCache:
+        config = self.config
+        capacity = min(capacity or config.context_length, config.context_length)
+        return KVCache(config.n_layers, batch_size, capacity, config.emb_dim, self.tok_emb.weight.dtype)
 
     def _draw_gpt2(self, rng: Generator) -> None:
         residual = 0.02 / math.sqrt(2 * self.config.n_layers)
@@ -177,10 +164,7 @@ class GPTModel(Module):
             if parameter.ndim == 2:
                 onto_residual = name.endswith(("att.out_proj.weight", "ff.layers.2.weight"))
                 std = residual if onto_residual else 0.01 if name == "pos_emb.weight" else 0.02
-                parameter.data[...] = rng.normal(0.0, std, parameter.shape)
-
-    def describe(self) -> str:
-        return f"{self.n_parameters():,} parameters"
+                parameter.data = rng.normal(0.0, std, parameter.shape)
 
 
 def preset(name: str, **changes: Any) -> GPTConfig:

@@ -2,9 +2,9 @@
 
 from .attention import MultiHeadAttention
 from .checkpointing import checkpoint
-from .kv_cache import KVCache
 from .layers import GELU, Dropout, Embedding, LayerNorm, Linear, RMSNorm
 from .module import Module, Parameter, Sequential
+from .state import KVCache
 from .transformer import FeedForward, TransformerBlock
 
 __all__ = [

@@ -12,9 +12,9 @@ from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, ShapeError
 from ..ops.regularization import check_rate
 from ..rng import Generator, get_generator
-from .kv_cache import LayerCache
 from .layers import Linear, check_size
 from .module import Module
+from .state import LayerCache
 
 
 class MultiHeadAttention(Module):

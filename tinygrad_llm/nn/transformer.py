@@ -5,9 +5,9 @@ from __future__ import annotations
 from ..engine import Tensor
 from ..rng import Generator
 from .attention import MultiHeadAttention
-from .kv_cache import LayerCache
 from .layers import GELU, Dropout, LayerNorm, Linear
 from .module import Module, Sequential
+from .state import LayerCache
 
 
 class FeedForward(Module):

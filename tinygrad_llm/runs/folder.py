@@ -1,6 +1,6 @@
 """The folder of a run: what is in it, how it is begun, written and read.
 
-config.json          the model's sizes, every option of the run, its files, and what was changed when it was resumed
+config.json          format, architecture, the model's sizes, the task, every option of the run, its files, and what was changed when it was resumed
 tokenizer.txt        written by the tokenizer itself
 metrics.jsonl        one line for each evaluation
 samples.txt          what the model wrote after each epoch
@@ -22,13 +22,16 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError, StateDictError
 from ..files import lock, remove_stale, replace_file, storing
-from ..models.gpt import GPTConfig, GPTModel
+from ..models import LanguageModel, make_model
+from ..nn import Module
+from ..rng import Zeros
 from ..text import Tokenizer, load_tokenizer
 from ..text.tokenizers import TOKENIZER_FILE
 from ..formats.safetensors import encode_arrays, read_arrays
 from .checkpoint import MODEL_FILE, load_weights
 
 CONFIG_FILE = "config.json"
+FORMAT = 2  # of config.json: with the names of architecture and task
 METRICS_FILE, SAMPLES_FILE, PLOT_FILE = "metrics.jsonl", "samples.txt", "loss.png"
 
 
@@ -73,13 +76,13 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     replace_file(folder / CONFIG_FILE, [(json.dumps(config, indent=2) + "\n").encode()])
 
 
-def save_model(folder: str | os.PathLike[str], model: GPTModel) -> None:
+def save_model(folder: str | os.PathLike[str], model: Module) -> None:
     """Write the weights; the file is complete or not there, and an older one stays until the new one is."""
     arrays = {name: parameter.data for name, parameter in model.named_parameters()}
     replace_file(Path(folder, MODEL_FILE), encode_arrays(arrays))
 
 
-def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, Tokenizer]:
+def load_run(folder: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
     """The model, ready to write (in evaluation mode), and its tokenizer. CheckpointError naming the file that is wrong.
 
     The weights of a run that is not finished are those of its newest checkpoint.
@@ -90,7 +93,7 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[GPTModel, Tokenizer]:
     if weights is None:
         raise CheckpointError(f"{path}: not there: the run was stopped before it saved its weights")
     try:
-        model = GPTModel(GPTConfig(**config["model"] | {"init": "zeros"}))
+        model = make_model(config["architecture"], config["model"], Zeros())
         model.load_state_dict(weights)
     except (StateDictError, ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: does not fit {CONFIG_FILE}: {error}") from error
@@ -118,7 +121,7 @@ def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not JSON: {error}") from error
     if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "training")):
         raise CheckpointError(f"{path}: not the configuration of a run")
-    return config
+    return {"format": 1, "architecture": "gpt", "task": "pretrain"} | config  # which format 1 does not say
 
 
 def tokenizer_sum(folder: Path) -> str:

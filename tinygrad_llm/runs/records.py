@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError, StorageError
 from ..files import lock
-from ..models.gpt import GPTConfig
+from ..models import make_config
 from .checkpoint import MODEL_FILE, list_checkpoints, read_state
 from .folder import CONFIG_FILE, METRICS_FILE, load_config
 
@@ -67,7 +67,7 @@ def read_run(folder: Path) -> RunRecord:
     """What is known of a run, also of one under way. CheckpointError saying what is wrong with the folder."""
     config = load_config(folder)
     try:
-        n_parameters = GPTConfig(**config["model"]).n_parameters()
+        n_parameters = make_config(config["architecture"], config["model"]).n_parameters()
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: not the configuration of a run: {error}") from error
     rows = read_metrics(folder)

@@ -33,7 +33,7 @@ from hypothesis.extra import numpy as hnp
 
 from ..engine import Tensor
 from ..errors import ConfigError
-from ..models.gpt import GPTConfig
+from ..models import make_config
 
 Shape = tuple[int, ...]
 _seeds = st.integers(0, 2**32 - 1)
@@ -230,21 +230,21 @@ def _lay_out(values: np.ndarray, layout: str, draw: Callable[[st.SearchStrategy[
     return values
 
 
-def gpt_configs(max_parameters: int = 10_000, **fixed: Any) -> st.SearchStrategy[GPTConfig]:
+def gpt_configs(max_parameters: int = 10_000, **fixed: Any) -> st.SearchStrategy[Any]:
     """GPT configurations of at most `max_parameters`, without dropout unless `drop_rate=` is given.
 
     Any key of GPTConfig can be fixed: `gpt_configs(n_layers=1, tie_weights=True)`. ConfigError where nothing fits.
     """
     n_heads = fixed.get("n_heads", 1)
     sizes = {"vocab_size": 2, "context_length": 1, "emb_dim": max(2, n_heads), "n_heads": n_heads, "n_layers": 1}
-    least = GPTConfig(**{**sizes, "drop_rate": 0.0, "tie_weights": True, **fixed})
+    least = make_config("gpt", {**sizes, "drop_rate": 0.0, "tie_weights": True, **fixed})
     if least.n_parameters() > max_parameters:
         raise ConfigError(
             f"strategies: the smallest GPT with {fixed or 'no key fixed'} has {least.n_parameters()} parameters, "
             f"max_parameters is {max_parameters}: raise it"
         )
 
-    def sizes_that_fit(config: GPTConfig, name: str, most: int) -> list[GPTConfig]:
+    def sizes_that_fit(config: Any, name: str, most: int) -> list[Any]:
         """The configuration with one size from what it is up to `most`, as far as the budget goes."""
         found = [config]
         for size in range(getattr(config, name) + 1, most + 1):
@@ -256,7 +256,7 @@ def gpt_configs(max_parameters: int = 10_000, **fixed: Any) -> st.SearchStrategy
         return [c for c in found if c.n_parameters() <= max_parameters]
 
     @st.composite
-    def draw_config(draw: Any) -> GPTConfig:
+    def draw_config(draw: Any) -> Any:
         options = {
             "tie_weights": st.booleans(),
             "qkv_bias": st.booleans(),

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import ConfigError, DataError, TokenizerError
 from ..evaluation.losses import all_windows, mean_loss
-from ..models.gpt import GPTModel
+from ..models import LanguageModel
 from ..runs.loggers import Logger
 from ..text import CharTokenizer, GPT2Tokenizer, Tokenizer, read_text, story
 from ..weights.load import load_with_tokenizer
@@ -94,5 +94,5 @@ def _general(
         return None, []
 
 
-def _loss(model: GPTModel, ids: list[int], batch_size: int) -> float:
+def _loss(model: LanguageModel, ids: list[int], batch_size: int) -> float:
     return mean_loss(model, all_windows(ids, model.config.context_length, batch_size))

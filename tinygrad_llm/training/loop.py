@@ -17,7 +17,7 @@ from ..errors import NonFiniteError
 from ..evaluation.losses import Batch, all_windows, mean_loss
 from ..files import append, sync_file
 from ..generation import stream_text
-from ..models.gpt import GPTModel
+from ..models import LanguageModel
 from ..optim import AdamW, CosineSchedule
 from ..rng import Generator, get_generator
 from ..runs.checkpoint import Checkpoint, TrainerState, save_checkpoint, step_of
@@ -43,7 +43,7 @@ class TrainingLoop:
         options: PretrainOptions,
         corpus: Corpus,
         windows: TrainingWindows,
-        model: GPTModel,
+        model: LanguageModel,
         folder: Path,
         report: Callable[[str], None],
         loggers: Sequence[Logger] = (),

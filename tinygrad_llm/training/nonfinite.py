@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import NonFiniteError, StorageError, TinygradLLMError
 from ..formats.safetensors import read_arrays
-from ..models.gpt import GPTConfig, GPTModel
+from ..models import make_model
 from ..ops import cross_entropy
 from ..optim import AdamW
-from ..rng import Generator, use_generator
+from ..rng import Generator, Zeros, use_generator
 from ..runs.checkpoint import load_checkpoint, verify_checkpoint, write_checkpoint
 from .step import train_step
 
@@ -81,7 +81,7 @@ def reproduce(folder: str | os.PathLike[str], *, threads: int | None = None) -> 
     verify_checkpoint(folder)
     checkpoint = load_checkpoint(folder)
     options, batch = checkpoint.about["training"], read_arrays(folder / _BATCH_FILE)
-    model = GPTModel(GPTConfig(**checkpoint.about["model"] | {"init": "zeros"}))
+    model = make_model(checkpoint.about.get("architecture", "gpt"), checkpoint.about["model"], Zeros())
     model.load_state_dict(checkpoint.weights)
     optimizer = AdamW(model.parameters(), lr=options["lr"])
     optimizer.load_state_dict(checkpoint.optimizer)

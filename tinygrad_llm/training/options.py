@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..generation import Strategy
-from ..models.gpt import PRESETS, GPTConfig, preset
+from ..models import PRESETS, preset
 from ..nn.layers import check_size
 
 TOKENIZERS = ("bpe", "char", "gpt2")
@@ -97,7 +97,7 @@ class PretrainOptions:
         ):
             raise ConfigError(f"pretrain: {name} is {value!r}: it must be a number from 0 to {highest}")
 
-    def model_config(self, vocab_size: int) -> GPTConfig:
+    def model_config(self, vocab_size: int) -> Any:
         """The model of these sizes, for a tokenizer of `vocab_size` entries."""
         sizes = {name: getattr(self, name) for name in _SIZES} | {"vocab_size": vocab_size}
         return preset(self.preset, **sizes)

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, StateDictError
-from ..models.gpt import GPTConfig, GPTModel
+from ..models import make_model
 from ..rng import Generator, use_generator
 from ..runs.checkpoint import check_room
-from ..runs.folder import new_run
+from ..runs.folder import FORMAT, new_run
 from ..runs.loggers import Logger
 from .corpus import Corpus, TrainingWindows, read_corpus
 from .loop import TrainingLoop
@@ -60,7 +60,7 @@ def begin(
     report: Callable[[str], None],
     loggers: Sequence[Logger] = (),
     weights: Mapping[str, np.ndarray] | None = None,
-    config: GPTConfig | None = None,
+    config: Any = None,
     **more: Any,
 ) -> PretrainResult:
     """Train from the first step, in a new run folder, from fresh weights or the given ones.
@@ -72,14 +72,17 @@ def begin(
     check_room(folder, config.n_parameters(), options.keep, report)
     windows = TrainingWindows(corpus.train_ids, options)
     record = {
+        "format": FORMAT,
+        "architecture": config.architecture,
         "model": config.to_dict(),
+        "task": "pretrain",
         "training": asdict(options),
         "files": [str(file) for file in files],
         "data": corpus.fingerprint(),
         **more,
     }
     with explain_memory(config, options.batch_size), use_generator(Generator(options.seed)):
-        model = GPTModel(config)
+        model = make_model(config.architecture, config)
         if weights is not None:
             try:
                 model.load_state_dict(weights)

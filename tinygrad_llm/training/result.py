@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.losses import bits_per_byte, longest_copied_run, unigram_cross_entropy, unigram_entropy
-from ..models.gpt import GPTModel
+from ..models import LanguageModel
 from ..runs.curve import judge_validation
 from ..text import Tokenizer
 from .corpus import Corpus
@@ -42,7 +42,7 @@ class PretrainResult:
     """What a run leaves besides its folder. Losses are nats per token, after the last step unless named `best_`."""
 
     folder: Path
-    model: GPTModel
+    model: LanguageModel
     tokenizer: Tokenizer
     metrics: list[dict[str, float]]  # the rows of metrics.jsonl
     train_loss: float
@@ -99,7 +99,7 @@ class PretrainResult:
 
 def judge(
     folder: Path,
-    model: GPTModel,
+    model: LanguageModel,
     corpus: Corpus,
     metrics: list[dict[str, float]],
     prompt: str,

@@ -18,8 +18,8 @@ from typing import Any
 from ..errors import CheckpointError, ConfigError, ConfigMismatch, DataError
 from ..files import check_writable, lock, remove_stale, truncate
 from ..formats.safetensors import read_arrays
-from ..models.gpt import GPTConfig, GPTModel
-from ..rng import Generator, use_generator
+from ..models import make_config, make_model
+from ..rng import Generator, Zeros, use_generator
 from ..runs.checkpoint import (
     MODEL_FILE,
     Checkpoint,
@@ -106,7 +106,7 @@ def _go_on(
     _check_data(files, corpus, config, chosen)
     model_config = options.model_config(corpus.tokenizer.vocab_size)
     if "init_from" in config:  # options do not tell all of a model made elsewhere
-        model_config = replace(GPTConfig(**config["model"]), drop_rate=options.drop_rate)
+        model_config = replace(make_config(config["architecture"], config["model"]), drop_rate=options.drop_rate)
     now = model_config.to_dict() | {"tokenizer.txt": tokenizer_sum(folder), "dtype": "float32"}
     then = checkpoint.about["model"] | {
         "tokenizer.txt": checkpoint.about["tokenizer"],
@@ -119,8 +119,7 @@ def _go_on(
     windows = TrainingWindows(corpus.train_ids, options)
     metrics = _read_metrics(folder, checkpoint)
     with explain_memory(model_config, options.batch_size), use_generator(Generator(0)):
-        model = GPTModel(replace(model_config, init="zeros"))
-        model.config = model_config
+        model = make_model(config["architecture"], model_config, Zeros())
         loop = TrainingLoop(options, corpus, windows, model, folder, report, loggers)
         loop.restore(checkpoint, metrics)
         state = loop.state

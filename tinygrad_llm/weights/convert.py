@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..formats.open import open_weights
-from ..models.gpt import GPTModel
+from ..models import LanguageModel
 from ..text import Tokenizer
 from .load import is_run, load_pretrained, read_pair
 from .save import save_pretrained
@@ -17,7 +17,7 @@ from .save import save_pretrained
 
 def convert(
     path: str | os.PathLike[str], folder: str | os.PathLike[str], *, n_heads: int | None = None
-) -> tuple[GPTModel, Tokenizer | None]:
+) -> tuple[LanguageModel, Tokenizer | None]:
     """Read weights in any form, PyTorch's among them, and write them with `save_pretrained`; returns what was read.
 
     Pickles are read by a list of the few things that may be in them, and nothing in them is called; a warning says so.

@@ -213,5 +213,5 @@ def infer_config(found: Found, n_heads: int | None) -> tuple[GPTConfig, list[str
         tie_weights=True,  # until the head is seen to differ
         activation="gelu_erf" if layout is NANOGPT else "gelu",
         hidden_dim=None if hidden_dim == 4 * emb_dim else hidden_dim,
-        init="zeros",
+        init="gpt2",
     ), notes

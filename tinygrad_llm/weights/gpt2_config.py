@@ -114,7 +114,7 @@ def _make(names: Mapping[str, str], values: Mapping[str, Any], where: str, **opt
         ours: _size(names[ours], values.get(names[ours], default), where) for ours, default in _SIZES.items()
     }
     try:
-        return GPTConfig(**sizes, **options, init="zeros")
+        return GPTConfig(**sizes, **options, init="gpt2")
     except ConfigError as error:
         message = str(error)
         for ours, theirs in {**names, "norm_eps": "layer_norm_epsilon", "hidden_dim": "n_inner"}.items():

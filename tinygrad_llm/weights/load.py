@@ -15,7 +15,9 @@ from ..errors import CheckpointError, ConfigError, DTypeError, NonFiniteError, S
 from ..formats.open import CONFIG_FILE, HPARAMS_FILE, META_FILE, open_weights
 from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
-from ..models.gpt import GPTConfig, GPTModel
+from ..models import LanguageModel, make_model
+from ..models.gpt import GPTConfig
+from ..rng import Zeros
 from ..text import Tokenizer
 from ..text.vocabulary import UnknownTokenizer
 from . import gpt2
@@ -31,7 +33,7 @@ def load_pretrained(
     strict_finite: bool = False,
     *,
     n_heads: int | None = None,
-) -> tuple[GPTModel, Tokenizer | None]:
+) -> tuple[LanguageModel, Tokenizer | None]:
     """The model in a folder or file, in evaluation mode, and the tokenizer beside it or None. `model.load_report` says how.
 
     Folders: of transformers (config.json, model.safetensors or its shards), of OpenAI (hparams.json, model.ckpt.*), of a
@@ -46,7 +48,7 @@ def load_pretrained(
         return read_pair(source, dtype, strict_finite, n_heads)
 
 
-def load_with_tokenizer(path: str | os.PathLike[str]) -> tuple[GPTModel, Tokenizer]:
+def load_with_tokenizer(path: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
     """What `load_pretrained` gives, for those who need to read or write text. CheckpointError if there is no tokenizer."""
     model, tokenizer = load_pretrained(path)
     if tokenizer is None:
@@ -65,7 +67,7 @@ def read_pair(
     n_heads: int | None = None,
     *,
     pickles: bool = False,
-) -> tuple[GPTModel, Tokenizer | None]:
+) -> tuple[LanguageModel, Tokenizer | None]:
     """The model in an opened file, and the tokenizer beside it. One of a kind that is not known is said, and left out.
 
     nanoGPT's meta.pkl is read only with `pickles`.
@@ -96,7 +98,7 @@ def is_run(folder: Path) -> bool:
     return isinstance(values.get("model"), dict) and isinstance(values.get("training"), dict)
 
 
-def _load_run(folder: Path, dtype: Any, strict_finite: bool) -> tuple[GPTModel, Tokenizer]:
+def _load_run(folder: Path, dtype: Any, strict_finite: bool) -> tuple[LanguageModel, Tokenizer]:
     from ..training import load_run
 
     dtype = _check_dtype(dtype)
@@ -130,7 +132,9 @@ def folder_of(source: TensorSource) -> Path:
     return source.path if source.path.is_dir() else source.path.parent
 
 
-def read_model(source: TensorSource, dtype: Any, strict_finite: bool = False, n_heads: int | None = None) -> GPTModel:
+def read_model(
+    source: TensorSource, dtype: Any, strict_finite: bool = False, n_heads: int | None = None
+) -> LanguageModel:
     """The GPT in an opened file, with the sizes that the file, or a configuration beside it, says."""
     dtype = _check_dtype(dtype)
     config, notes, conv1d = read_config(source)
@@ -151,7 +155,7 @@ def read_model(source: TensorSource, dtype: Any, strict_finite: bool = False, n_
     entries = gpt2.entries(config, found.layout)
     match(entries, source, found.names, ignored, report)
 
-    model = GPTModel(replace(config, init="zeros"))
+    model = make_model(config.architecture, config, Zeros())
     _judge(fill(model, entries, source, found.names, report, dtype), report, strict_finite)
     model.load_report = report
     return model.eval()

@@ -11,7 +11,7 @@ from ..errors import CheckpointError, ConfigError, TokenizerError
 from ..files import new_folder, storing, write_file
 from ..formats.open import CONFIG_FILE, WEIGHTS_FILE
 from ..formats.safetensors import encode_arrays
-from ..models.gpt import GPTModel
+from ..models import LanguageModel
 from ..text import Tokenizer
 from ..text.vocabulary import to_json
 from . import gpt2
@@ -20,14 +20,14 @@ from .tensor_map import collect
 from .tokenizer_files import write_tokenizer
 
 
-def save_pretrained(model: GPTModel, folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> None:
+def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> None:
     """Write a folder in the form and with the names of transformers, in the model's dtype; whole or not at all.
 
     A folder that an earlier call made, or an empty one, is replaced; anything else there is a CheckpointError. What
     `load_pretrained` makes of the folder is the same to the bit.
     """
-    if not isinstance(model, GPTModel):
-        raise ConfigError(f"save_pretrained: model is a {type(model).__name__}: it must be a GPTModel")
+    if not isinstance(model, LanguageModel):
+        raise ConfigError(f"save_pretrained: model is a {type(model).__name__}: it must be a LanguageModel")
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _is_ours(folder))):
         raise CheckpointError(f"{folder}: is there already, and was not written by this command: choose another folder")

@@ -1,0 +1,82 @@
+"""What every causal language model offers: generation, training, tuning, evaluation and reports know no other name.
+
+Letters in shape comments: B batch, T tokens, C features, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+from ..engine import Tensor
+from ..errors import ContextLengthError, DataError
+from ..nn import Module, Sequential
+from ..nn.state import State
+from ..ops.matrix import check_ids
+from ..rng import Generator
+
+
+class Config(Protocol):
+    """A frozen dataclass of sizes and options, checked when it is made, before anything is allocated."""
+
+    architecture: ClassVar[str]
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def context_length(self) -> int | None: ...  # None: no end to what the model can read
+    def n_parameters(self) -> int: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+class LanguageModel(Module):
+    """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token, which depend on no later one.
+
+    A subclass names its `architecture` and the class of its configuration, and has `trf_blocks`, `final_norm`, `out_head`,
+    `features` and `make_state`. With `model.checkpoint_blocks = True`, only the input of each block is kept, and the backward
+    runs the block again: the same gradients for less memory (nn.checkpoint).
+    """
+
+    architecture: ClassVar[str]
+    config_class: ClassVar[type]
+    config: Any  # a Config
+    trf_blocks: Sequential
+    final_norm: Module
+    out_head: Module
+    checkpoint_blocks: bool = False
+    load_report: Any = None  # of weights.load_pretrained, for a model that it made
+
+    def __init__(self, config: Any, *, rng: Generator | None = None) -> None:
+        raise TypeError(f"{type(self).__name__} must define __init__(config, *, rng=None)")
+
+    def features(self, ids: Any, *, state: Any = None) -> Tensor:
+        """What the blocks make of ids (B, T): (B, T, C), before the final norm. With a `state`, ids follow the tokens in it."""
+        raise TypeError(f"{type(self).__name__} must define features(ids, *, state=None)")
+
+    def head(self, x: Tensor) -> Tensor:
+        """Features (..., C) -> logits (..., V). Of the output of an earlier block it is the logit lens (nostalgebraist 2020)."""
+        return self.out_head(self.final_norm(x))
+
+    def make_state(self, batch_size: int = 1, capacity: int | None = None) -> State:
+        """An empty state for `batch_size` rows of up to `capacity` tokens, at most and by default the context length."""
+        raise TypeError(f"{type(self).__name__} must define make_state(batch_size=1, capacity=None)")
+
+    def forward(self, ids: Any, *, state: Any = None, last_only: bool = False) -> Tensor:
+        """Logits (B, T, V); with `last_only` (B, 1, V), after the last token. With a `state`, ids follow what it has read."""
+        x = self.features(ids, state=state)  # (B, T, C)
+        return self.head(x[:, -1:] if last_only else x)
+
+    def check_ids(self, ids: Any) -> Any:
+        """The ids (B, T) as an integer array. DataError or ContextLengthError for what the model cannot read."""
+        name = type(self).__name__
+        ids = check_ids(ids, self.config.vocab_size, name)
+        if ids.ndim != 2 or ids.size == 0:
+            raise DataError(f"{name}: ids have shape {ids.shape}: they must be (batch, tokens), neither of them 0")
+        if self.config.context_length is not None and ids.shape[1] > self.config.context_length:
+            raise ContextLengthError(
+                f"{name}: {ids.shape[1]} tokens, the context length is {self.config.context_length}: "
+                "pass the last of them, or make the model with a longer context"
+            )
+        return ids
+
+    def describe(self) -> str:
+        return f"{self.n_parameters():,} parameters"

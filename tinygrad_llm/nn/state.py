@@ -1,0 +1,104 @@
+"""What a model keeps of the tokens that it has read: with it, the next token costs one row instead of all of them.
+
+Letters in shape comments: B batch, T new tokens, S tokens of the longest row with the new ones, C features of the keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..engine import Tensor
+from ..errors import ContextLengthError, GraphError, ShapeError
+from .layers import check_size
+
+
+class State(Protocol):
+    """`model(ids, state=state)` takes ids (B, T) for what follows the tokens before, in pieces of any length.
+
+    It gives the logits that one pass over the whole text would give. Rows are independent, and may be of different ages. A
+    state is of use as long as the weights stay as they are.
+    """
+
+    lengths: np.ndarray  # (B,) int64: how many tokens each row has read
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these rows, in this order; a row may come more than once."""
+
+    def append(self, other: Any) -> None:
+        """Go on with the rows of another state of the same model as well, after those there are."""
+
+
+class KVCache:
+    """A State of keys and values: room for `capacity` tokens in each layer, 2 n_layers B capacity C numbers."""
+
+    def __init__(self, n_layers: int, batch_size: int, capacity: int, width: int, dtype: Any = np.float32) -> None:
+        check_size("KVCache", n_layers=n_layers, batch_size=batch_size, capacity=capacity, width=width)
+        self.capacity, self.lengths = capacity, np.zeros(batch_size, np.int64)  # (B,)
+        self.layers = [LayerCache(self, (batch_size, capacity, width), dtype) for _ in range(n_layers)]
+
+    def positions(self, batch_size: int, n_tokens: int) -> np.ndarray:
+        """The positions of the next `n_tokens`: (T,) where all rows have the same, else (B, T). An error if there is no room."""
+        if batch_size != len(self.lengths):
+            raise ShapeError(f"KVCache: {batch_size} rows of ids for a state of {len(self.lengths)}: make a new one")
+        longest = int(self.lengths.max())
+        if longest + n_tokens > self.capacity:
+            raise ContextLengthError(
+                f"KVCache: {longest} tokens and {n_tokens} more, there is room for {self.capacity}: "
+                "begin again with a new state and the last tokens, whose positions change"
+            )
+        if self.same_age():
+            return np.arange(longest, longest + n_tokens)  # (T,)
+        return self.lengths[:, None] + np.arange(n_tokens)  # (B, T)
+
+    def same_age(self) -> bool:
+        return bool((self.lengths == self.lengths[0]).all())
+
+    def select(self, rows: Sequence[int]) -> None:
+        index = np.asarray(rows)
+        self.lengths = self.lengths[index]
+        for layer in self.layers:
+            layer.keys, layer.values = (self._rows([old], index) for old in (layer.keys, layer.values))
+
+    def append(self, other: KVCache) -> None:
+        if other.capacity != self.capacity:
+            raise ShapeError(f"KVCache: rows with room for {other.capacity} tokens, here it is {self.capacity}")
+        self.lengths = np.concatenate([self.lengths, other.lengths])
+        index = np.arange(len(self.lengths))
+        for layer, more in zip(self.layers, other.layers, strict=True):
+            layer.keys = self._rows([layer.keys, more.keys], index)
+            layer.values = self._rows([layer.values, more.values], index)
+
+    def _rows(self, parts: list[np.ndarray], index: np.ndarray) -> np.ndarray:
+        """These rows of the parts together, (B, capacity, C), of which only what has been read is touched."""
+        longest = int(self.lengths.max(initial=0))
+        new = np.zeros((len(index), *parts[0].shape[1:]), parts[0].dtype)
+        new[:, :longest] = np.concatenate([part[:, :longest] for part in parts])[index]
+        return new
+
+
+class LayerCache:
+    """The part of one layer."""
+
+    def __init__(self, cache: KVCache, shape: tuple[int, ...], dtype: Any) -> None:
+        self.cache = cache
+        # Zeros, which take no memory until they are written: a masked key of NaN would still make its value NaN.
+        self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)  # (B, capacity, C)
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Keep the new keys and values (B, T, C); all there are now, (B, S, C) each, and the mask over them: None, or where rows
+        are of different ages (B, 1, T, S), False where a key is not that row's, or later than the query.
+        """
+        if keys.requires_grad:
+            raise GraphError("KVCache: nothing can be learned through it: run the model under tg.no_grad()")
+        lengths, n_tokens = self.cache.lengths, keys.shape[1]
+        end = int(lengths.max()) + n_tokens
+        if self.cache.same_age():
+            self.keys[:, end - n_tokens : end], self.values[:, end - n_tokens : end] = keys.data, values.data
+            return self.keys[:, :end], self.values[:, :end], None
+        positions = lengths[:, None] + np.arange(n_tokens)  # (B, T)
+        rows = np.arange(len(lengths))[:, None]
+        self.keys[rows, positions], self.values[rows, positions] = keys.data, values.data
+        return self.keys[:, :end], self.values[:, :end], np.arange(end) <= positions[:, None, :, None]
