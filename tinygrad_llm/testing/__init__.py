@@ -11,6 +11,7 @@ Nothing here needs hypothesis, except `strategies`, which is imported only when 
 from .assertions import assert_close, assert_no_alias, assert_unchanged
 from .battery import applicable, check_op
 from .gradcheck import GradcheckError, GradcheckResult, gradcheck, gradcheck_module
+from .language_model import check_language_model
 from .mutants import Mutant, kill_table, mutants
 from .numerical import numerical_grad
 from .spec import OpSpec, Sample
@@ -25,6 +26,7 @@ __all__ = [
     "assert_close",
     "assert_no_alias",
     "assert_unchanged",
+    "check_language_model",
     "check_op",
     "gradcheck",
     "gradcheck_module",
