@@ -11,8 +11,8 @@ from tinygrad_llm.evaluation.losses import all_windows, mean_loss
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.text import BPETokenizer, story
+from tinygrad_llm.text.corpus import split_texts
 from tinygrad_llm.training import continue_pretraining, resume
-from tinygrad_llm.training.corpus import split_texts
 from tinygrad_llm.weights import load_pretrained, save_pretrained
 
 TEXT = "The cat sat on the mat. The dog ran to the log. Who has seen the hen? " * 20

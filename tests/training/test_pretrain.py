@@ -17,8 +17,8 @@ from tinygrad_llm.errors import (
 from tinygrad_llm.evaluation import longest_copied_run
 from tinygrad_llm.evaluation.losses import all_windows, mean_loss
 from tinygrad_llm.rng import Generator, use_generator
+from tinygrad_llm.text.corpus import TrainingWindows, read_corpus
 from tinygrad_llm.training import PretrainOptions, load_run, pretrain
-from tinygrad_llm.training.corpus import TrainingWindows, read_corpus
 
 TINY = {"context_length": 16, "emb_dim": 16, "n_heads": 2, "n_layers": 1, "batch_size": 8, "sample_tokens": 6}
 TINY |= {"stride": 0, "seed": 3}

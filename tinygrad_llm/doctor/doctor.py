@@ -20,7 +20,7 @@ from ..runs.curve import Rows, judge_fall, judge_numbers, judge_spikes, judge_st
 from ..runs.folder import CONFIG_FILE, load_config, load_run
 from ..runs.records import read_metrics
 from ..text import load_tokenizer
-from ..training.corpus import Corpus, TrainingWindows, read_corpus
+from ..text.corpus import Corpus, TrainingWindows, read_corpus
 from ..training.options import PretrainOptions
 from .health import (
     LOOK,

@@ -25,7 +25,7 @@ from ..nn.module import evaluating
 from ..rng import Generator
 from ..runs.folder import load_config
 from ..text import Tokenizer, read_text
-from ..training.corpus import encode_texts, split_texts
+from ..text.corpus import encode_texts, split_texts
 from ..training.result import copied_run
 from ..weights.load import is_run, load_with_tokenizer
 from .losses import all_windows, bits_per_byte, mean_loss

@@ -17,8 +17,8 @@ from ..evaluation.losses import all_windows, mean_loss
 from ..models import LanguageModel
 from ..runs.loggers import Logger
 from ..text import CharTokenizer, GPT2Tokenizer, Tokenizer, read_text, story
+from ..text.corpus import read_corpus
 from ..weights.load import load_with_tokenizer
-from .corpus import read_corpus
 from .options import PretrainOptions
 from .pretrain import begin
 from .result import Continued, PretrainResult

@@ -25,7 +25,7 @@ from ..runs.folder import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, load_config, re
 from ..runs.loggers import Logger
 from ..runs.plots import plot_losses
 from ..runs.progress import Progress
-from .corpus import Corpus, TrainingWindows
+from ..text.corpus import Corpus, TrainingWindows
 from .interrupt import InterruptAfterStep
 from .nonfinite import RECENT, highest_loss, leave_evidence
 from .options import PretrainOptions

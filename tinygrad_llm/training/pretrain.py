@@ -21,7 +21,7 @@ from ..rng import Generator, use_generator
 from ..runs.checkpoint import check_room
 from ..runs.folder import FORMAT, new_run
 from ..runs.loggers import Logger
-from .corpus import Corpus, TrainingWindows, read_corpus
+from ..text.corpus import Corpus, TrainingWindows, read_corpus
 from .loop import TrainingLoop
 from .memory import check_memory, explain_memory
 from .options import PretrainOptions

@@ -13,7 +13,7 @@ from ..evaluation.losses import bits_per_byte, longest_copied_run, unigram_cross
 from ..models import LanguageModel
 from ..runs.curve import judge_validation
 from ..text import Tokenizer
-from .corpus import Corpus
+from ..text.corpus import Corpus
 
 
 @dataclass(frozen=True)

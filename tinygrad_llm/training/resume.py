@@ -32,7 +32,7 @@ from ..runs.checkpoint import (
 from ..runs.folder import CONFIG_FILE, METRICS_FILE, load_config, tokenizer_sum, write_config
 from ..runs.loggers import Logger
 from ..text import load_tokenizer
-from .corpus import Corpus, TrainingWindows, read_corpus
+from ..text.corpus import Corpus, TrainingWindows, read_corpus
 from .loop import TrainingLoop
 from .memory import check_memory, explain_memory
 from .options import PretrainOptions

@@ -7,24 +7,18 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import DataError
 from ..rng import get_generator
-from ..text import (
-    BPETokenizer,
-    CharTokenizer,
-    DataLoader,
-    GPT2Tokenizer,
-    SlidingWindowDataset,
-    Tokenizer,
-    read_text,
-    story,
-    train_val_split,
-)
-from .options import PretrainOptions
+from . import story
+from .datasets import DataLoader, SlidingWindowDataset, read_text, train_val_split
+from .tokenizers import BPETokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer
+
+if TYPE_CHECKING:
+    from ..training.options import PretrainOptions
 
 
 @dataclass(frozen=True)
