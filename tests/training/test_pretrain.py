@@ -16,8 +16,6 @@ from tinygrad_llm.errors import (
 )
 from tinygrad_llm.evaluation import longest_copied_run
 from tinygrad_llm.evaluation.losses import all_windows, mean_loss
-from tinygrad_llm.rng import Generator, use_generator
-from tinygrad_llm.text.corpus import TrainingWindows, read_corpus
 from tinygrad_llm.training import PretrainOptions, load_run, pretrain
 
 TINY = {"context_length": 16, "emb_dim": 16, "n_heads": 2, "n_layers": 1, "batch_size": 8, "sample_tokens": 6}
@@ -140,38 +138,6 @@ def test_without_a_file_it_is_the_story(tmp_path, monkeypatch):
     assert str(run.folder) == "runs/story"
     assert tg.text.story().startswith(run.prompt)
     assert f"{int(0.9 * len(tg.text.story())):,} characters" in lines[0]
-
-
-def test_several_files_are_kept_apart_by_the_end_mark(rhyme, tmp_path):
-    other = tmp_path / "other.txt"
-    other.write_text("A hen and a wren and a pen. " * 40)
-    corpus = read_corpus([rhyme, other], PretrainOptions.for_preset(vocab_size=300))
-    tokenizer = corpus.tokenizer
-    assert corpus.train_ids.count(tokenizer.eot_id) == corpus.val_ids.count(tokenizer.eot_id) == 1
-    assert tokenizer.decode(corpus.train_ids) == "<|endoftext|>".join(corpus.train_texts)
-    assert tokenizer.decode(corpus.val_ids) == "<|endoftext|>".join(corpus.val_texts)
-    assert corpus.train_texts[1] + corpus.val_texts[1] == other.read_text()
-
-
-def test_overlapping_windows_show_every_token_in_every_position():
-    options = PretrainOptions.for_preset(context_length=4, stride=3, batch_size=2)
-    windows = TrainingWindows(list(range(41)), options)
-    seen = set()
-    with use_generator(Generator(0)):
-        for _ in range(30):
-            batches = list(windows.epoch())
-            assert len(batches) == len(windows)
-            for ids, targets in batches:
-                assert (targets == ids + 1).all()
-                seen |= {(int(token), position) for row in ids for position, token in enumerate(row)}
-    assert {(token, position) for token in range(8, 32) for position in range(4)} <= seen
-
-
-def test_windows_side_by_side_stay_where_they_are():
-    windows = TrainingWindows(list(range(41)), PretrainOptions.for_preset(context_length=4, stride=0, batch_size=2))
-    for _ in range(3):
-        starts = {int(row[0]) for ids, _ in windows.epoch() for row in ids}
-        assert starts == set(range(0, 40, 4))
 
 
 def test_without_matplotlib_a_line_says_how_to_get_it(rhyme, tmp_path, monkeypatch):

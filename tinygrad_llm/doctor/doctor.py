@@ -20,7 +20,7 @@ from ..runs.curve import Rows, judge_fall, judge_numbers, judge_spikes, judge_st
 from ..runs.folder import CONFIG_FILE, load_config, load_run
 from ..runs.records import read_metrics
 from ..text import load_tokenizer
-from ..text.corpus import Corpus, TrainingWindows, read_corpus
+from ..text.corpus import Corpus
 from ..training.options import PretrainOptions
 from .health import (
     LOOK,
@@ -88,7 +88,7 @@ def _examine(
     yield found("gradients", check_gradients)
     if run is None or config is None:
         options = PretrainOptions.for_preset("story", **_SMALL)
-        yield from _examine_model(options, read_corpus([], options), found)
+        yield from _examine_model(options, options.corpus([]), found)
         return
     folder = Path(run)
     yield found("weights", check_weights, folder)
@@ -113,7 +113,7 @@ def _examine(
 
 def _examine_model(options: PretrainOptions, corpus: Corpus, found: Callable[..., Finding]) -> Iterator[Finding]:
     """Throw-away models of these options, on a few batches of this text."""
-    config, windows = options.model_config(corpus.tokenizer.vocab_size), TrainingWindows(corpus.train_ids, options)
+    config, windows = options.model_config(corpus.tokenizer.vocab_size), options.windows(corpus.train_ids)
     val_batches = all_windows(corpus.val_ids, config.context_length, options.batch_size)
 
     speeds: list[float] = []
@@ -191,7 +191,7 @@ def _read_corpus(folder: Path, config: dict[str, Any], options: PretrainOptions)
     files = config.get("files", [])
     names = ", ".join(files) or "the bundled story"
     try:
-        corpus = read_corpus(files, options, load_tokenizer(folder))
+        corpus = options.corpus(files, load_tokenizer(folder))
     except (DataError, TokenizerError) as error:
         return Finding(LOOK, str(error), "put it back: without it, neither text nor model can be looked at"), None
     if "data" in config and config["data"] != corpus.fingerprint():

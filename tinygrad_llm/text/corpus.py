@@ -1,4 +1,10 @@
-"""The text of a run: files read, parts kept for validation, a tokenizer learned, everything turned into token ids."""
+"""The text of a run: files read, parts kept for validation, a tokenizer learned, everything turned into token ids.
+
+corpus = read_corpus(["story.txt"], "bpe", vocab_size=1024, context_length=64)
+windows = TrainingWindows(corpus.train_ids, context_length=64, batch_size=8, stride=4)
+for inputs, targets in windows.epoch():     # (B, T), (B, T)
+    ...
+"""
 
 from __future__ import annotations
 
@@ -7,18 +13,17 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..rng import get_generator
 from . import story
 from .datasets import DataLoader, SlidingWindowDataset, read_text, train_val_split
 from .tokenizers import BPETokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer
 
-if TYPE_CHECKING:
-    from ..training.options import PretrainOptions
+TOKENIZERS = ("bpe", "char", "gpt2")  # kinds that a corpus can be made with
 
 
 @dataclass(frozen=True)
@@ -50,17 +55,17 @@ class Corpus:
 class TrainingWindows:
     """The windows of an epoch, shuffled into batches. len() is the number of batches, the same in every epoch.
 
-    There is one window for every `stride` tokens. Where windows overlap, each begins anywhere within its stride: were they
-    always the same, a token would be seen in few of the positions, and the model would learn to count on it. Windows side
-    by side stay where they are, as in the book.
+    There is one window for every `stride` tokens, without `stride` for every `context_length`. Where windows overlap, each
+    begins anywhere within its stride: were they always the same, a token would be seen in few of the positions, and the
+    model would learn to count on it. Windows side by side stay where they are, as in the book.
     """
 
-    def __init__(self, ids: list[int], options: PretrainOptions) -> None:
-        self._every = SlidingWindowDataset(ids, options.context_length, stride=1)
-        self._stride = options.stride or options.context_length
-        self._overlap = self._stride < options.context_length
+    def __init__(self, ids: list[int], context_length: int, batch_size: int, stride: int | None = None) -> None:
+        self._every = SlidingWindowDataset(ids, context_length, stride=1)
+        self._stride = context_length if stride is None else stride
+        self._overlap = self._stride < context_length
         self._starts = np.arange(0, len(self._every), self._stride)
-        self._batch_size = options.batch_size
+        self._batch_size = batch_size
         self._n_batches = len(self._loader(self._starts))
 
     def __len__(self) -> int:
@@ -78,20 +83,26 @@ class TrainingWindows:
 
 
 def read_corpus(
-    files: Sequence[str | os.PathLike[str]], options: PretrainOptions, tokenizer: Tokenizer | None = None
+    files: Sequence[str | os.PathLike[str]],
+    tokenizer: Tokenizer | str,
+    *,
+    context_length: int,
+    val_ratio: float = 0.1,
+    vocab_size: int = 1024,
 ) -> Corpus:
     """The corpus of these files, or of the bundled story if there are none. DataError names a file that is too short.
 
-    The end of each file is for validation, so that both losses are about the same mixture of texts. Without a `tokenizer`,
-    one is made as the options say.
+    The end of each file is for validation, so that both losses are about the same mixture of texts. `tokenizer` is one that
+    is there already, or the kind of one to make: "bpe", which learns `vocab_size` entries, "char" or "gpt2".
     """
-    names, train_texts, val_texts = split_texts(files, options.val_ratio)
-    tokenizer = tokenizer or _make_tokenizer(train_texts, val_texts, options)
+    names, train_texts, val_texts = split_texts(files, val_ratio)
+    if isinstance(tokenizer, str):
+        tokenizer = _make_tokenizer(tokenizer, train_texts, val_texts, vocab_size)
     train_ids, val_ids = encode_texts(tokenizer, train_texts), encode_texts(tokenizer, val_texts)
-    if len(train_ids) <= options.context_length:
+    if len(train_ids) <= context_length:
         raise DataError(
-            f"{names}: {len(train_ids)} tokens to train on: context_length {options.context_length} needs at least "
-            f"{options.context_length + 1}; use a longer text or a smaller context_length"
+            f"{names}: {len(train_ids)} tokens to train on: context_length {context_length} needs at least "
+            f"{context_length + 1}; use a longer text or a smaller context_length"
         )
     if len(val_ids) < 2:
         raise DataError(f"{names}: {len(val_ids)} tokens for validation, 2 are needed: use a longer text")
@@ -112,13 +123,20 @@ def split_texts(files: Sequence[str | os.PathLike[str]], val_ratio: float) -> tu
     return ", ".join(name for name, _ in named_texts), train_texts, val_texts
 
 
-def _make_tokenizer(train_texts: list[str], val_texts: list[str], options: PretrainOptions) -> Tokenizer:
-    if options.tokenizer == "gpt2":
+def check_kind(kind: str) -> None:
+    """ConfigError unless there are tokenizers of this kind."""
+    if kind not in TOKENIZERS:
+        raise ConfigError(f"tokenizer is {kind!r}: use one of {', '.join(TOKENIZERS)}")
+
+
+def _make_tokenizer(kind: str, train_texts: list[str], val_texts: list[str], vocab_size: int) -> Tokenizer:
+    check_kind(kind)
+    if kind == "gpt2":
         return GPT2Tokenizer()
-    if options.tokenizer == "char":  # knows no character but those it was made from, so it has to see the whole text
+    if kind == "char":  # knows no character but those it was made from, so it has to see the whole text
         return CharTokenizer.train("".join(train_texts + val_texts))
     # One text of several would join the end of a file and the beginning of the next; a blank line keeps them apart.
-    return BPETokenizer.train("\n\n".join(train_texts), options.vocab_size)
+    return BPETokenizer.train("\n\n".join(train_texts), vocab_size)
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:

@@ -17,7 +17,6 @@ from ..evaluation.losses import all_windows, mean_loss
 from ..models import LanguageModel
 from ..runs.loggers import Logger
 from ..text import CharTokenizer, GPT2Tokenizer, Tokenizer, read_text, story
-from ..text.corpus import read_corpus
 from ..weights.load import load_with_tokenizer
 from .options import PretrainOptions
 from .pretrain import begin
@@ -53,7 +52,7 @@ def continue_pretraining(
         tokenizer=kind,
         **{name: getattr(model.config, name) for name in _SIZES},
     )
-    corpus = read_corpus(files, chosen, tokenizer)
+    corpus = chosen.corpus(files, tokenizer)
     if chosen.prompt:
         tokenizer.encode(chosen.prompt)
     else:

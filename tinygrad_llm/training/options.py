@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -11,8 +13,8 @@ from ..errors import ConfigError
 from ..generation import Strategy
 from ..models import PRESETS, preset
 from ..nn.layers import check_size
-
-TOKENIZERS = ("bpe", "char", "gpt2")
+from ..text import Tokenizer
+from ..text.corpus import Corpus, TrainingWindows, check_kind, read_corpus
 
 # What a preset trains with unless told otherwise: the story in many passes over windows that overlap, the GPT-2 sizes as in
 # the book's chapter 5.
@@ -65,8 +67,7 @@ class PretrainOptions:
     seed: int = _option("decides weights, order, dropout and samples; same seed, same run, to the bit")
 
     def __post_init__(self) -> None:
-        if self.tokenizer not in TOKENIZERS:
-            raise ConfigError(f"tokenizer is {self.tokenizer!r}: use one of {', '.join(TOKENIZERS)}")
+        check_kind(self.tokenizer)
         if self.on_nonfinite not in ON_NONFINITE:
             raise ConfigError(f"on_nonfinite is {self.on_nonfinite!r}: use one of {', '.join(ON_NONFINITE)}")
         sizes = ("epochs", "batch_size", "accumulate", "eval_batches", "top_k", "keep")
@@ -101,6 +102,20 @@ class PretrainOptions:
         """The model of these sizes, for a tokenizer of `vocab_size` entries."""
         sizes = {name: getattr(self, name) for name in _SIZES} | {"vocab_size": vocab_size}
         return preset(self.preset, **sizes)
+
+    def corpus(self, files: Sequence[str | os.PathLike[str]], tokenizer: Tokenizer | None = None) -> Corpus:
+        """The corpus of these files, with the given tokenizer or one that these options describe."""
+        return read_corpus(
+            files,
+            tokenizer or self.tokenizer,
+            context_length=self.context_length,
+            val_ratio=self.val_ratio,
+            vocab_size=self.vocab_size,
+        )
+
+    def windows(self, ids: list[int]) -> TrainingWindows:
+        """The batches of an epoch over these ids."""
+        return TrainingWindows(ids, self.context_length, self.batch_size, self.stride or None)
 
     @classmethod
     def defaults(cls, name: str) -> dict[str, Any]:

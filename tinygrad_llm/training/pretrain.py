@@ -21,7 +21,7 @@ from ..rng import Generator, use_generator
 from ..runs.checkpoint import check_room
 from ..runs.folder import FORMAT, new_run
 from ..runs.loggers import Logger
-from ..text.corpus import Corpus, TrainingWindows, read_corpus
+from ..text.corpus import Corpus
 from .loop import TrainingLoop
 from .memory import check_memory, explain_memory
 from .options import PretrainOptions
@@ -43,7 +43,7 @@ def pretrain(
     second one does not wait. `resume` goes on from the newest checkpoint.
     """
     chosen = PretrainOptions.for_preset(**options)
-    corpus = read_corpus(files, chosen)
+    corpus = chosen.corpus(files)
     if chosen.prompt:
         corpus.tokenizer.encode(chosen.prompt)  # TokenizerError now rather than after the first epoch
     else:
@@ -70,7 +70,7 @@ def begin(
     config = config or options.model_config(corpus.tokenizer.vocab_size)
     check_memory(config, options.batch_size)
     check_room(folder, config.n_parameters(), options.keep, report)
-    windows = TrainingWindows(corpus.train_ids, options)
+    windows = options.windows(corpus.train_ids)
     record = {
         "format": FORMAT,
         "architecture": config.architecture,

@@ -32,7 +32,7 @@ from ..runs.checkpoint import (
 from ..runs.folder import CONFIG_FILE, METRICS_FILE, load_config, tokenizer_sum, write_config
 from ..runs.loggers import Logger
 from ..text import load_tokenizer
-from ..text.corpus import Corpus, TrainingWindows, read_corpus
+from ..text.corpus import Corpus
 from .loop import TrainingLoop
 from .memory import check_memory, explain_memory
 from .options import PretrainOptions
@@ -85,7 +85,7 @@ def resume(
     if weights is None and "init_from" in config:
         raise CheckpointError(f"{folder}: no checkpoint there: begin it again, with --init-from {config['init_from']}")
     # Killed before its first checkpoint, a run is the same from its beginning.
-    corpus = read_corpus(names, options, load_tokenizer(folder) if weights_only else None)
+    corpus = options.corpus(names, load_tokenizer(folder) if weights_only else None)
     _check_data(names, corpus, config, bool(files))
     return begin(folder, names, options, corpus, report, loggers, weights)
 
@@ -102,7 +102,7 @@ def _go_on(
     loggers: Sequence[Logger],
 ) -> PretrainResult:
     """Everything is checked before anything in the folder is changed."""
-    corpus = read_corpus(files, options, load_tokenizer(folder))
+    corpus = options.corpus(files, load_tokenizer(folder))
     _check_data(files, corpus, config, chosen)
     model_config = options.model_config(corpus.tokenizer.vocab_size)
     if "init_from" in config:  # options do not tell all of a model made elsewhere
@@ -116,7 +116,7 @@ def _go_on(
     check_memory(model_config, options.batch_size)
     check_room(folder, model_config.n_parameters(), options.keep, report)
     check_writable(folder)
-    windows = TrainingWindows(corpus.train_ids, options)
+    windows = options.windows(corpus.train_ids)
     metrics = _read_metrics(folder, checkpoint)
     with explain_memory(model_config, options.batch_size), use_generator(Generator(0)):
         model = make_model(config["architecture"], model_config, Zeros())
