@@ -11,6 +11,7 @@ from tinygrad_llm.errors import DataError
 from tinygrad_llm.evaluation.losses import (
     all_windows,
     bits_per_byte,
+    copied_run,
     longest_copied_run,
     mean_loss,
     unigram_cross_entropy,
@@ -83,3 +84,9 @@ def test_longest_copied_run_equals_brute_force(text, source):
 def test_longest_copied_run_of_large_texts_is_quick():
     source = " ".join(["to be or not"] * 50_000)  # the worst case: every word matches everywhere
     assert longest_copied_run("hark " + "not to be or " * 20 + "yes", source) == ("not to be or " * 20).split()
+
+
+def test_the_longest_of_several_sources():
+    sources = ["the dog ran to the log", "a cat sat on the mat", "the cat sat still"]
+    assert copied_run("so the cat sat on the bed", sources) == "cat sat on the"
+    assert copied_run("", sources) == copied_run("the", []) == ""

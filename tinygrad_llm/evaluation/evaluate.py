@@ -26,9 +26,8 @@ from ..rng import Generator
 from ..runs.folder import load_config
 from ..text import Tokenizer, read_text
 from ..text.corpus import encode_texts, split_texts
-from ..training.result import copied_run
 from ..weights.load import is_run, load_with_tokenizer
-from .losses import all_windows, bits_per_byte, mean_loss
+from .losses import all_windows, bits_per_byte, copied_run, mean_loss
 
 Task = dict[str, Any]
 

@@ -85,3 +85,12 @@ def longest_copied_run(text: str, source: str) -> list[str]:
         if run.max() > longest:
             longest, end = int(run.max()), i + 1
     return words[end - longest : end]
+
+
+def copied_run(text: str, sources: Iterable[str]) -> str:
+    """The longest run of words that `text` has in common with any of the sources."""
+    longest: list[str] = []
+    for source in sources:
+        run = longest_copied_run(text, source)
+        longest = run if len(run) > len(longest) else longest
+    return " ".join(longest)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.losses import bits_per_byte, longest_copied_run, unigram_cross_entropy, unigram_entropy
+from ..evaluation.losses import bits_per_byte, copied_run, unigram_cross_entropy, unigram_entropy
 from ..models import LanguageModel
 from ..runs.curve import judge_validation
 from ..text import Tokenizer
@@ -130,12 +130,3 @@ def judge(
         seconds=seconds,
         tokens_per_second=tokens_per_second,
     )
-
-
-def copied_run(text: str, sources: list[str]) -> str:
-    """The longest run of words that `text` has in common with any of the sources."""
-    longest: list[str] = []
-    for source in sources:
-        run = longest_copied_run(text, source)
-        longest = run if len(run) > len(longest) else longest
-    return " ".join(longest)
