@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..doctor.doctor import examine
-    from ..doctor.health import LOOK, OK, WRONG
+    from ..runs.curve import LOOK, OK, WRONG
 
     def announce(check: str) -> None:
         if not args.json:

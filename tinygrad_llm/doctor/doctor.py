@@ -16,17 +16,24 @@ from ..evaluation.losses import Batch, all_windows, unigram_cross_entropy, unigr
 from ..models import make_model
 from ..rng import Generator, use_generator
 from ..runs.checkpoint import MODEL_FILE, list_checkpoints, step_of, verify_checkpoint
-from ..runs.curve import Rows, judge_fall, judge_numbers, judge_spikes, judge_start, judge_validation
+from ..runs.curve import (
+    LOOK,
+    OK,
+    WRONG,
+    Finding,
+    Rows,
+    judge_fall,
+    judge_numbers,
+    judge_spikes,
+    judge_start,
+    judge_validation,
+)
 from ..runs.folder import CONFIG_FILE, load_config, load_run
 from ..runs.records import read_metrics
 from ..text import load_tokenizer
 from ..text.corpus import Corpus
 from ..training.options import PretrainOptions
 from .health import (
-    LOOK,
-    OK,
-    WRONG,
-    Finding,
     check_batches,
     check_blas,
     check_causality,

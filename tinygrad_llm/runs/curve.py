@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from ..doctor.health import LOOK, OK, WRONG, Finding, judge_initial_loss
+OK, LOOK, WRONG = "ok", "look", "wrong"
 
 Rows = Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: "ok"; "look", which may be as it should; or "wrong". `advice` says what to do then."""
+
+    verdict: str
+    text: str
+    advice: str = ""
+    check: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verdict:5}  {self.text}" + (f": {self.advice}" if self.advice else "")
 
 
 def judge_numbers(rows: Rows) -> Finding:
@@ -28,6 +42,22 @@ def judge_start(rows: Rows, vocab_size: int) -> Finding:
     if first["train_loss"] < math.log(vocab_size) - 0.5:
         return Finding(LOOK, f"{first['train_loss']:.2f}, below chance", "right if the run began from trained weights")
     return judge_initial_loss(first["train_loss"], vocab_size)
+
+
+def judge_initial_loss(loss: float, vocab_size: int) -> Finding:
+    """A model that knows nothing gives each of V tokens about 1/V: ln V, and s²/2 more for logits of deviation s.
+
+    The head has s² = 1/3 as PyTorch draws it, less than 0.4 as GPT-2 does; 0.5 nats more mean s = 1, 2 nats s = 2.
+    """
+    chance = math.log(vocab_size)
+    text = f"{loss:.3f}, where chance among {vocab_size:,} tokens is {chance:.3f}"
+    if abs(loss - chance) <= 0.5:
+        return Finding(OK, text)
+    if loss < chance:
+        return Finding(WRONG, text, "a model without training cannot know this much: is the target among its inputs?")
+    return Finding(
+        LOOK if loss <= chance + 2 else WRONG, text, "the first weights are too large: see init and tie_weights"
+    )
 
 
 def judge_fall(rows: Rows, unigram_train: float | None = None) -> Finding:
