@@ -15,8 +15,9 @@ from ..errors import CheckpointError, ConfigError, DTypeError, NonFiniteError, S
 from ..formats.open import CONFIG_FILE, HPARAMS_FILE, META_FILE, open_weights
 from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
-from ..models import LanguageModel, make_model
 from ..models.gpt import GPTConfig
+from ..runs.folder import load_run
+from ..models import LanguageModel, make_model
 from ..rng import Zeros
 from ..text import Tokenizer
 from ..text.vocabulary import UnknownTokenizer
@@ -99,8 +100,6 @@ def is_run(folder: Path) -> bool:
 
 
 def _load_run(folder: Path, dtype: Any, strict_finite: bool) -> tuple[LanguageModel, Tokenizer]:
-    from ..training import load_run
-
     dtype = _check_dtype(dtype)
     model, tokenizer = load_run(folder)
     report = LoadReport(folder, "a run, names of the book", mapped={name: name for name in model.state_dict()})
