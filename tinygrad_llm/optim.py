@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import parallel
+from .checks import check_integer, check_number, is_number
 from .errors import ConfigError, DTypeError, NonFiniteError, ShapeError, StateDictError
 
 if TYPE_CHECKING:
     from .engine import Tensor
 
-_NUMBER = (int, float, np.integer, np.floating)
 
 # ---- the rules: one parameter, one step, in place
 
@@ -290,16 +290,10 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
         if name == "betas":
             if not isinstance(value, (tuple, list)) or len(value) != 2:
                 raise ConfigError(f"betas is {value!r}: it must be a pair of numbers")
-            checked[name] = tuple(_check_number("betas", beta, below=1) for beta in value)
+            checked[name] = tuple(check_number("betas", beta, below=1) for beta in value)
         else:
-            checked[name] = _check_number(name, value, below=1 if name == "momentum" else math.inf)
+            checked[name] = check_number(name, value, below=1 if name == "momentum" else math.inf)
     return checked
-
-
-def _check_number(name: str, value: Any, below: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0 <= value < below:
-        raise ConfigError(f"{name} is {value!r}: it must be a number, 0 <= {name} < {below}")
-    return float(value)
 
 
 def _check_parameter(where: str, p: Any) -> None:
@@ -352,7 +346,7 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
 
 def clip_scale(norm: float, max_norm: float) -> float:
     """min(1, max_norm / (norm + 1e-6)): what gradients of this norm are multiplied by."""
-    if isinstance(max_norm, bool) or not isinstance(max_norm, _NUMBER) or not max_norm > 0:
+    if not is_number(max_norm) or not max_norm > 0:
         raise ConfigError(f"max_norm is {max_norm!r}: it must be a number above 0 (math.inf to measure the norm only)")
     return min(1.0, float(max_norm) / (norm + 1e-6))
 
@@ -394,7 +388,7 @@ class ConstantSchedule:
         _check_options({"lr": self.lr})
 
     def __call__(self, step: int) -> float:
-        _check_steps("step", step)
+        check_integer("step", step, least=0)
         return self.lr
 
 
@@ -415,16 +409,16 @@ class LinearSchedule:
     def __post_init__(self) -> None:
         for name in ("peak_lr", "initial_lr", "min_lr"):
             if (lr := getattr(self, name)) is not None:
-                _check_number(name, lr, below=math.inf)
-        _check_steps("total_steps", self.total_steps)
-        _check_steps("warmup_steps", self.warmup_steps)
+                check_number(name, lr)
+        check_integer("total_steps", self.total_steps, least=0)
+        check_integer("warmup_steps", self.warmup_steps, least=0)
         if self.warmup_steps > self.total_steps:
             raise ConfigError(
                 f"warmup_steps is {self.warmup_steps}: it must be at most total_steps, {self.total_steps}"
             )
 
     def __call__(self, step: int) -> float:
-        _check_steps("step", step)
+        check_integer("step", step, least=0)
         if step < self.warmup_steps:
             initial_lr = self.peak_lr / (self.warmup_steps + 1) if self.initial_lr is None else self.initial_lr
             return initial_lr + (self.peak_lr - initial_lr) * step / self.warmup_steps
@@ -458,16 +452,11 @@ class NoamSchedule:
     factor: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_number("factor", self.factor, below=math.inf)
-        _check_steps("emb_dim", self.emb_dim, least=1)
-        _check_steps("warmup_steps", self.warmup_steps, least=1)
+        check_number("factor", self.factor)
+        check_integer("emb_dim", self.emb_dim)
+        check_integer("warmup_steps", self.warmup_steps)
 
     def __call__(self, step: int) -> float:
-        _check_steps("step", step)
+        check_integer("step", step, least=0)
         step = max(step, 1)
         return self.factor * self.emb_dim**-0.5 * min(step**-0.5, step * self.warmup_steps**-1.5)
-
-
-def _check_steps(name: str, value: Any, least: int = 0) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ConfigError(f"{name} is {value!r}: it must be an integer, at least {least}")

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .checks import check_integer
 from .errors import ConfigError
 
 Item = TypeVar("Item")
@@ -55,9 +56,7 @@ def threads(n: int | None = None, *, sharing_rows: bool = False) -> Iterator[Non
 
     With `sharing_rows`, the blocks of rows of the large ops are what is shared.
     """
-    n = default_threads() if n is None else n
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ConfigError(f"threads is {n!r}: it must be a positive integer")
+    n = default_threads() if n is None else check_integer("threads", n)
     outside = _here.threads, _here.rows
     _here.threads, _here.rows = n, sharing_rows
     libraries = [(library, library.num_threads) for library in _blas()]

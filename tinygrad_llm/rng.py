@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import is_integer
 from .errors import ConfigError
 
 Shape = int | tuple[int, ...]
@@ -213,13 +214,13 @@ def _blocks(flat: np.ndarray) -> Iterator[np.ndarray]:
 
 def _empty(name: str, shape: Shape, dtype: type) -> np.ndarray:
     sizes = shape if isinstance(shape, tuple) else (shape,)
-    if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= 0 for size in sizes):
+    if not all(is_integer(size) and size >= 0 for size in sizes):
         raise ConfigError(f"{name}: shape {shape!r}: sizes must be integers >= 0")
     return np.empty(sizes, dtype)
 
 
 def _check_seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+    if not is_integer(seed) or not 0 <= seed < 2**64:
         raise ConfigError(f"seed is {seed!r}: it must be an integer, 0 <= seed < 2**64")
     return int(seed)
 

@@ -88,10 +88,10 @@ def test_json_for_scripts(text_file, run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("pretrian", "unknown command 'pretrian': did you mean pretrain?"),
+        ("pretrian", "unknown command 'pretrian' (did you mean pretrain?)"),
         ("dance", "unknown command 'dance'"),
-        ("pretrain --epoch 3", "unknown option '--epoch': did you mean --epochs?"),
-        ("pretrain --emb_dim=3", "unknown option '--emb_dim': did you mean --emb-dim?"),
+        ("pretrain --epoch 3", "unknown option '--epoch' (did you mean --epochs?)"),
+        ("pretrain --emb_dim=3", "unknown option '--emb_dim' (did you mean --emb-dim?)"),
         ("generate run --tempreature 1", "did you mean --temperature?"),
         ("pretrain --lr abc", "argument --lr: invalid float value: 'abc'"),
         ("pretrain --epochs 1.5", "argument --epochs: invalid int value: '1.5'"),

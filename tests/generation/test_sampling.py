@@ -233,5 +233,5 @@ def test_bad_options_are_named(options):
 
 
 def test_an_unknown_option_gets_the_nearest():
-    with pytest.raises(ConfigError, match="'top_kk': did you mean 'top_k'"):
+    with pytest.raises(ConfigError, match=r"'top_kk' \(did you mean top_k\?\)"):
         Strategy.of(top_kk=3)

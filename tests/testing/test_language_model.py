@@ -166,7 +166,7 @@ def test_models_are_made_by_name_or_refused_with_the_nearest():
     for architecture in ("gtp", "base", "../gpt", "", None):
         with pytest.raises(tg.errors.ConfigError, match="use one of gpt"):
             make_model(architecture, SIZES)
-    with pytest.raises(tg.errors.ConfigError, match="no option 'n_layer': did you mean 'n_layers'"):
+    with pytest.raises(tg.errors.ConfigError, match=r"no option 'n_layer' \(did you mean n_layers"):
         make_model("gpt", {"n_layer": 2})
     with pytest.raises(tg.errors.ConfigError, match="int is not the configuration of a 'gpt'"):
         make_model("gpt", 3)

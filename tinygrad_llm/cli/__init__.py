@@ -7,7 +7,6 @@ reads the output.
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 import warnings
@@ -15,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
+from ..checks import did_you_mean
 from ..errors import TinygradLLMError
 from . import bench, convert, doctor, estimate, evaluate, generate, inspect, pretrain, report, runs, step, tokenize
 
@@ -66,14 +66,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = build_parser()
     command = next((word for word in argv if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
-        parser.error(f"unknown command {command!r}" + _nearest(command, COMMANDS))
+        parser.error(f"unknown command {command!r}" + did_you_mean(command, COMMANDS))
     args, unknown = parser.parse_known_args(argv)
     if args.command is None:
         parser.print_help(sys.stderr)
         parser.exit(2)
     if unknown:
         option = unknown[0].split("=")[0]
-        args.parser.error(f"unknown option {option!r}" + _nearest(option, args.parser._option_string_actions))
+        args.parser.error(f"unknown option {option!r}" + did_you_mean(option, args.parser._option_string_actions))
     return args
 
 
@@ -103,8 +103,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more when it exits
         return 141
-
-
-def _nearest(word: str, choices: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(choices), 1)
-    return f": did you mean {close[0]}?" if close else ""

@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..checks import check_size
     from ..doctor.bench import WORKLOADS, flops, profile_step, time_products, time_steps
-    from ..nn.layers import check_size
 
     check_size("bench", rounds=args.rounds, **({} if args.steps is None else {"steps": args.steps}))
     work = WORKLOADS[args.size]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_integer
 from ..engine import no_grad
 from ..errors import CheckpointError, ConfigError, ContextLengthError, DataError, TokenizerError
 from ..generation import choose, few_shot, stream_text
@@ -69,8 +70,7 @@ def evaluate_run(
     The bundled tasks are asked with `n_shots` solved examples before each question. The sample is drawn from `seed` with the
     run's own prompt and options. CheckpointError or DataError for a run or text that cannot be read.
     """
-    if isinstance(n_shots, bool) or not isinstance(n_shots, int) or n_shots < 0:
-        raise ConfigError(f"evaluate: n_shots is {n_shots!r}: it must be an integer, 0 or more")
+    check_integer("evaluate: n_shots", n_shots, least=0)
     if is_run(Path(folder)):
         config = load_config(folder)
     elif files:  # weights made elsewhere: nothing is known of how they were trained

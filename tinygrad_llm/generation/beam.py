@@ -5,15 +5,13 @@ Letters in shape comments: K beams, V tokens of the vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..checks import check_number, check_size
 from ..models import LanguageModel
-from ..nn.layers import check_size
 from ..nn.module import evaluating
 from ..ops.matrix import check_ids
 from .generate import Predictor, check_prompts
@@ -48,12 +46,7 @@ def beam_search(
     than the worst text set aside.
     """
     check_size("beam_search", n_beams=n_beams)
-    if (
-        isinstance(length_penalty, bool)
-        or not isinstance(length_penalty, (int, float))
-        or not 0 <= length_penalty < math.inf
-    ):
-        raise ConfigError(f"beam_search: length_penalty is {length_penalty!r}: it must be a finite number, 0 or more")
+    check_number("beam_search: length_penalty", length_penalty)
     (prompt,) = check_prompts(model, [ids], max_new_tokens, overflow)
     stops = check_ids(np.asarray(stop_ids), model.config.vocab_size, "stop_ids")
     predict = Predictor(model, use_cache)

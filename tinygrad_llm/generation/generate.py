@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_integer
 from ..engine import no_grad
 from ..errors import ConfigError, ContextLengthError, DataError, TinygradLLMError
 from ..models import LanguageModel
@@ -202,8 +203,7 @@ def token_logprobs(model: LanguageModel, ids: Any) -> np.ndarray:
 
 def check_prompts(model: LanguageModel, ids: Any, max_new_tokens: int, overflow: str) -> list[list[int]]:
     """The prompts as lists of Python integers, or an error that says which is wrong."""
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, (int, np.integer)) or max_new_tokens < 0:
-        raise ConfigError(f"max_new_tokens is {max_new_tokens!r}: it must be an integer, 0 or more")
+    check_integer("max_new_tokens", max_new_tokens, least=0)
     if overflow not in ("crop", "error"):
         raise ConfigError(f"overflow is {overflow!r}: use 'crop' or 'error'")
     try:

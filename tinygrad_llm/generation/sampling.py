@@ -8,15 +8,14 @@ Letters in shape comments: B batch, V tokens of the vocabulary.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from ..checks import check_number, check_options, is_integer, is_number
 from ..errors import ConfigError, NonFiniteError
 
 
@@ -113,38 +112,30 @@ class Strategy:
     logit_bias: Mapping[int, float] | None = _option(None, "id -> what is added to its score; -inf forbids it")
 
     def __post_init__(self) -> None:
-        if not _is_number(self.temperature) or not 0 <= self.temperature < math.inf:
-            raise ConfigError(f"temperature is {self.temperature!r}: it must be a finite number, 0 (greedy) or more")
+        check_number("temperature", self.temperature)
         for name in ("top_k", "no_repeat_ngram"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+            if value is not None and (not is_integer(value) or value < 1):
                 raise ConfigError(f"{name} is {value!r}: it must be an integer of at least 1, or None to leave it out")
         for name in ("top_p", "min_p", "typical_p"):
             value = getattr(self, name)
-            if value is not None and (not _is_number(value) or not 0 < value <= 1):
+            if value is not None and (not is_number(value) or not 0 < value <= 1):
                 raise ConfigError(f"{name} is {value!r}: it must be above 0 and at most 1, or None to leave it out")
-        if not _is_number(self.repetition_penalty) or not 0 < self.repetition_penalty < math.inf:
+        if not is_number(self.repetition_penalty) or not 0 < self.repetition_penalty < math.inf:
             raise ConfigError(
                 f"repetition_penalty is {self.repetition_penalty!r}: it must be above 0; 1 changes nothing"
             )
         for name in ("frequency_penalty", "presence_penalty"):
-            if not _is_number(value := getattr(self, name)) or not math.isfinite(value):
+            if not is_number(value := getattr(self, name)) or not math.isfinite(value):
                 raise ConfigError(f"{name} is {value!r}: it must be a finite number; 0 changes nothing")
         for i, bias in (self.logit_bias or {}).items():
-            is_id = isinstance(i, (int, np.integer)) and not isinstance(i, bool) and i >= 0
-            if not is_id or not _is_number(bias) or not bias < math.inf:
+            if not is_integer(i) or i < 0 or not is_number(bias) or not bias < math.inf:
                 raise ConfigError(f"logit_bias has {i!r}: {bias!r}: it must map ids to finite numbers or -inf")
 
     @classmethod
     def of(cls, **options: Any) -> Strategy:
         """The strategy of these options; ConfigError names one that does not exist, and the nearest that does."""
-        names = [option.name for option in fields(cls)]
-        for key in options:
-            if key not in names:
-                close = difflib.get_close_matches(key, names, 1)
-                raise ConfigError(
-                    f"generation has no option {key!r}" + (f": did you mean {close[0]!r}?" if close else "")
-                )
+        check_options("generation", options, [option.name for option in fields(cls)])
         return cls(**options)
 
     def adjust(self, logits: np.ndarray, texts: Sequence[Sequence[int]], n_prompt: Sequence[int]) -> np.ndarray:
@@ -209,7 +200,3 @@ def sample_next(scores: np.ndarray, strategy: Strategy, rng: np.random.Generator
     cumulative = np.exp(strategy.distribution(scores)).cumsum(-1)  # (B, V)
     u = rng.random((len(scores), 1)) * cumulative[:, -1:]  # (B, 1), below the total
     return (cumulative <= u).sum(-1)  # (B,), the first id whose cumulative probability exceeds u
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

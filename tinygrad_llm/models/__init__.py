@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+from ..checks import check_options
 from ..errors import ConfigError
 from ..rng import Generator
 from .base import LanguageModel
@@ -34,12 +34,7 @@ def make_config(architecture: str, config: Mapping[str, Any]) -> Any:
     model = _find(architecture) if isinstance(architecture, str) else None
     if model is None:
         raise ConfigError(f"architecture is {architecture!r}: use one of {', '.join(architectures())}")
-    names = [field.name for field in fields(model.config_class)]
-    for key in config:
-        if key not in names:
-            close = get_close_matches(str(key), names, 1)
-            hint = f": did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"{architecture} has no option {key!r:.60}{hint}")
+    check_options(architecture, config, [field.name for field in fields(model.config_class)])
     return model.config_class(**config)
 
 

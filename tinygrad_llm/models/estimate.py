@@ -24,8 +24,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..checks import check_flag, check_integer, is_number
 from ..errors import ConfigError
-from ..nn.layers import check_size
 from ..ops.scaled_dot_product import _KEPT
 from . import PRESETS
 from .base import Config
@@ -56,11 +56,9 @@ class ModelSizes:
         optional = ("n_kv_heads", "hidden_dim", "window", "global_every")
         for name, value in asdict(self).items():
             if name in ("qkv_bias", "tie_weights"):
-                if not isinstance(value, bool):
-                    raise ConfigError(f"estimate: {name} is {value!r}: it must be True or False")
+                check_flag(f"estimate: {name}", value)
             elif value is not None or name not in optional:
-                check_size("estimate", **{name: value})
-                object.__setattr__(self, name, int(value))  # NumPy's integers overflow
+                object.__setattr__(self, name, check_integer(f"estimate: {name}", value))
         if self.emb_dim % self.n_heads or self.n_heads % (self.n_kv_heads or self.n_heads):
             raise ConfigError(
                 f"estimate: emb_dim {self.emb_dim}, n_heads {self.n_heads}, n_kv_heads {self.n_kv_heads}: "
@@ -159,8 +157,7 @@ class Estimate:
         at the lowest price of the time.
         """
         for name, value in {"tokens": tokens, "tflops": tflops, "price": price}.items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 < value < math.inf:
+            if not is_number(value) or not 0 < value < math.inf:
                 raise ConfigError(f"estimate: {name} is {value!r}: it must be a positive number")
         flops = float(tokens) * self.training_flops_per_token
         gpu_days = flops / (tflops * 1e12) / 86400
@@ -174,9 +171,9 @@ class Estimate:
 
 def estimate(sizes: ModelSizes, *, batch_size: int = 1, bytes_per_number: int = 4) -> Estimate:
     """The costs of a model for a batch of whole contexts; 4 bytes a number are float32, 2 float16 or bfloat16."""
-    check_size("estimate", batch_size=batch_size, bytes_per_number=bytes_per_number)
-    s, batch_size, bytes_per_number = sizes, int(batch_size), int(bytes_per_number)
-    c, t = s.emb_dim, s.context_length
+    batch_size = check_integer("estimate: batch_size", batch_size)
+    bytes_per_number = check_integer("estimate: bytes_per_number", bytes_per_number)
+    s, c, t = sizes, sizes.emb_dim, sizes.context_length
     kv_width = c // s.n_heads * (s.n_kv_heads or s.n_heads)
     hidden = s.hidden_dim or 4 * c
 

@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..checks import check_flag, check_integer, check_number
 from ..engine import Tensor
 from ..errors import ConfigError
 from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Sequential, TransformerBlock, checkpoint
-from ..nn.layers import check_size
-from ..ops.regularization import check_rate
 from ..rng import Generator, Zeros, get_generator
 from .base import LanguageModel
 
@@ -49,26 +48,20 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "hidden_dim"):
-            if name == "hidden_dim" and self.hidden_dim is None:
-                continue
-            check_size("GPTConfig", **{name: getattr(self, name)})
-            object.__setattr__(self, name, int(getattr(self, name)))  # NumPy's integers overflow, and are not JSON
+            if name != "hidden_dim" or self.hidden_dim is not None:
+                object.__setattr__(self, name, check_integer(f"GPTConfig: {name}", getattr(self, name)))
         if self.emb_dim % self.n_heads:
             raise ConfigError(f"GPTConfig: n_heads {self.n_heads} does not divide emb_dim {self.emb_dim}")
-        object.__setattr__(self, "drop_rate", check_rate(self.drop_rate, "GPTConfig"))
+        object.__setattr__(self, "drop_rate", check_number("GPTConfig: drop_rate", self.drop_rate, most=1))
         for name in ("qkv_bias", "tie_weights"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"GPTConfig: {name} is {getattr(self, name)!r}: it must be True or False")
+            check_flag(f"GPTConfig: {name}", getattr(self, name))
         if self.init == "zeros":  # so say older runs of weights that were loaded
             object.__setattr__(self, "init", "gpt2")
         if self.init not in ("pytorch", "gpt2"):
             raise ConfigError(f"GPTConfig: init is {self.init!r}: use 'pytorch' or 'gpt2'")
         if self.activation not in ("gelu", "gelu_erf"):
             raise ConfigError(f"GPTConfig: activation is {self.activation!r}: use 'gelu' or 'gelu_erf'")
-        eps = self.norm_eps
-        if isinstance(eps, bool) or not isinstance(eps, (int, float, np.floating)) or not 0 <= eps < 1:
-            raise ConfigError(f"GPTConfig: norm_eps is {eps!r}: it must be a number from 0 to 1, such as 1e-5")
-        object.__setattr__(self, "norm_eps", float(eps))
+        object.__setattr__(self, "norm_eps", check_number("GPTConfig: norm_eps", self.norm_eps, below=1))
         n_bytes = 4 * self.n_parameters()
         if n_bytes > _MAX_BYTES:
             gib = (n_bytes + 2**29) // 2**30  # in integers: there is no float of 400 digits

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from .. import ops
+from ..checks import check_number, check_size
 from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, ShapeError
-from ..ops.regularization import check_rate
 from ..rng import Generator, get_generator
-from .layers import Linear, check_size
+from .layers import Linear
 from .module import Module
 from .state import LayerCache
 
@@ -37,7 +37,7 @@ class MultiHeadAttention(Module):
         if d_out % num_heads:
             raise ConfigError(f"MultiHeadAttention: num_heads is {num_heads}, d_out is {d_out}: heads must divide it")
         self.num_heads, self.context_length = num_heads, context_length
-        self.drop_rate = check_rate(dropout, "MultiHeadAttention")
+        self.drop_rate = check_number("MultiHeadAttention: drop_rate", dropout, most=1)
         self.W_query = Linear(d_in, d_out, bias=qkv_bias, rng=rng)
         self.W_key = Linear(d_in, d_out, bias=qkv_bias, rng=rng)
         self.W_value = Linear(d_in, d_out, bias=qkv_bias, rng=rng)

@@ -27,10 +27,11 @@ import math
 import numpy as np
 
 from .. import ops
+from ..checks import check_size
 from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, ShapeError
 from ..rng import Generator, get_generator
-from .layers import Dropout, Linear, check_size
+from .layers import Dropout, Linear
 from .module import Module, Parameter, Sequential
 
 

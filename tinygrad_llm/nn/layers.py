@@ -11,18 +11,10 @@ from typing import Any
 import numpy as np
 
 from .. import ops
+from ..checks import check_number, check_size
 from ..engine import Tensor
-from ..errors import ConfigError
-from ..ops.regularization import check_rate
 from ..rng import Generator, get_generator
 from .module import Module, Parameter
-
-
-def check_size(layer: str, **sizes: int) -> None:
-    """Refuse sizes that are not positive integers, before anything is allocated."""
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-            raise ConfigError(f"{layer}: {name} is {size!r}: it must be a positive integer")
 
 
 class Linear(Module):
@@ -78,7 +70,7 @@ class Dropout(Module):
     """In training, each element becomes 0 with probability `drop_rate`, the others are scaled by 1/(1 - drop_rate)."""
 
     def __init__(self, drop_rate: float) -> None:
-        self.drop_rate = check_rate(drop_rate, "Dropout")
+        self.drop_rate = check_number("Dropout: drop_rate", drop_rate, most=1)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.drop_rate == 0:

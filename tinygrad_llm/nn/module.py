@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from ..checks import did_you_mean
 from ..engine import Tensor
 from ..errors import ConfigError, DTypeError, StateDictError
 from ..tape.node import scope
@@ -164,8 +164,7 @@ class Module:
         ]
         for name, array in given.items():
             if name not in parameters:
-                close = difflib.get_close_matches(name, parameters, 1)
-                problems.append(f"unexpected {name} {array.shape}" + (f" (did you mean {close[0]}?)" if close else ""))
+                problems.append(f"unexpected {name} {array.shape}{did_you_mean(name, parameters)}")
             elif array.shape != parameters[name].shape:
                 problems.append(f"{name} is {array.shape}, here it is {parameters[name].shape}")
             elif array.dtype.kind not in "fiu":

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..checks import check_size
 from ..engine import Tensor
 from ..errors import ContextLengthError, GraphError, ShapeError
-from .layers import check_size
 
 
 class State(Protocol):

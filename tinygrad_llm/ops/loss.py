@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from ..checks import check_number, check_size
 from ..engine import Op
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
 from ..parallel import blocks, each, product
@@ -72,8 +73,7 @@ def linear_cross_entropy_forward(
     For long sequences and large vocabularies. x is (..., I), W (V, I); the backward makes the logits a second time.
     """
     _check_options(label_smoothing, reduction)
-    if isinstance(rows, bool) or not isinstance(rows, (int, np.integer)) or rows < 1:
-        raise ConfigError(f"linear_cross_entropy: rows is {rows!r}: it must be a positive integer")
+    check_size("linear_cross_entropy", rows=rows)
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
             f"linear_cross_entropy: x is {x.shape}, weight is {weight.shape}: the last axis of x must be {weight.shape[-1]}"
@@ -152,5 +152,4 @@ def _weights(g, counted, reduction, dtype):
 def _check_options(label_smoothing, reduction):
     if reduction not in ("mean", "sum", "none"):
         raise ConfigError(f"cross_entropy: reduction is {reduction!r}: use 'mean', 'sum' or 'none'")
-    if not 0 <= label_smoothing <= 1:
-        raise ConfigError(f"cross_entropy: label_smoothing is {label_smoothing}: it must lie between 0 and 1")
+    check_number("cross_entropy: label_smoothing", label_smoothing, most=1)

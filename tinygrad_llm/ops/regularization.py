@@ -4,16 +4,8 @@ import math
 
 import numpy as np
 
+from ..checks import check_number
 from ..engine import Op
-from ..errors import ConfigError
-
-
-def check_rate(drop_rate: float, what: str = "dropout") -> float:
-    """The rate as a Python float, or an error unless it is a number from 0 to 1."""
-    number = isinstance(drop_rate, (int, float, np.integer, np.floating)) and not isinstance(drop_rate, bool)
-    if not number or not 0 <= drop_rate <= 1:
-        raise ConfigError(f"{what}: drop_rate is {drop_rate!r}: it must be a number from 0 to 1")
-    return float(drop_rate)
 
 
 def scale_of(p: float) -> float:
@@ -30,7 +22,7 @@ def kept(shape: tuple[int, ...], drop_rate: float, bits: np.random.BitGenerator)
 
 def dropout_forward(x, *, drop_rate, rng):
     """y = x keep / (1 - p),  keep drawn from rng (a np.random.Generator) with P(keep) = 1 - p,  p = drop_rate"""
-    p = check_rate(drop_rate)
+    p = check_number("dropout: drop_rate", drop_rate, most=1)
     keep = kept(x.shape, p, rng.bit_generator)
     y = x * keep
     y *= scale_of(p)

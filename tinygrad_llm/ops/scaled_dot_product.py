@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..checks import check_number
 from ..engine import Op
 from ..errors import ConfigError, ShapeError
 from ..parallel import each
-from .regularization import check_rate, kept, scale_of
+from .regularization import kept, scale_of
 
 _QUERIES = (64, 128)  # least and most queries in a block: longer ones waste more on scores that the mask hides
 _SCORES = 2**18  # scores in a block of heads: about what the cache of one core holds
@@ -29,7 +30,7 @@ def attention_forward(q, k, v, *, n_heads, n_kv_heads=None, causal=True, mask=No
     q is (B, T, H d), k and v are (B, S, H_kv d); with fewer key heads, each serves H/H_kv query heads in a row. `causal` hides
     later keys, `mask` (boolean, broadcast to (B, H, T, S)) hides keys where it is False; a query that sees no key gets 0.
     """
-    group, drop_rate = _check(q, k, v, n_heads, n_kv_heads), check_rate(drop_rate, "attention")
+    group, drop_rate = _check(q, k, v, n_heads, n_kv_heads), check_number("attention: drop_rate", drop_rate, most=1)
     b, t, c = q.shape
     n_keys = k.shape[1]
     queries = _heads(q, n_heads)  # (N, T, d)

@@ -20,6 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..checks import check_integer
 from ..errors import ConfigError, DataError
 from ..rng import Generator, get_generator
 
@@ -71,8 +72,8 @@ class SlidingWindowDataset:
     """
 
     def __init__(self, ids: Sequence[int] | np.ndarray, context_length: int, stride: int | None = None) -> None:
-        self.context_length = _check_size("context_length", context_length)
-        self.stride = _check_size("stride", context_length if stride is None else stride)
+        self.context_length = check_integer("context_length", context_length)
+        self.stride = check_integer("stride", context_length if stride is None else stride)
         array = np.asarray(ids)
         if array.size <= context_length:
             raise DataError(
@@ -119,7 +120,7 @@ class DataLoader:
         rng: Generator | None = None,
     ) -> None:
         self.dataset = dataset
-        self.batch_size = _check_size("batch_size", batch_size)
+        self.batch_size = check_integer("batch_size", batch_size)
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.rng = rng
@@ -142,9 +143,3 @@ class DataLoader:
             batch = order[k * self.batch_size : (k + 1) * self.batch_size]  # (B,)
             inputs, targets = zip(*(self.dataset[i] for i in batch), strict=True)
             yield np.stack(inputs), np.stack(targets)  # (B, T), (B, T)
-
-
-def _check_size(name: str, size: int) -> int:
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-        raise ConfigError(f"{name}={size!r}: must be an integer of at least 1")
-    return int(size)

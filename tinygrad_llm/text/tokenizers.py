@@ -23,9 +23,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..errors import CheckpointError, ConfigError, TokenizerError
+from ..checks import check_integer, is_integer
+from ..errors import CheckpointError, TokenizerError
 from .bpe import SPLIT_PATTERN, Pair, apply_merges, rank_merges, split_pieces, train_bpe
 from .merges_file import GPT2_BYTE_ORDER, check_reachable, format_merges, parse_merges, read_gpt2_merges
 
@@ -123,12 +122,7 @@ class Tokenizer(ABC):
     def _from_lines(cls, lines: Sequence[str], source: str) -> Tokenizer: ...
 
     def _token(self, i: int, position: int) -> bytes:
-        if (
-            isinstance(i, (int, np.integer))
-            and not isinstance(i, bool)
-            and 0 <= i < len(self.tokens)
-            and self.tokens[i]
-        ):
+        if is_integer(i) and 0 <= i < len(self.tokens) and self.tokens[i]:
             return self.tokens[i]
         raise TokenizerError(
             f"position {position}: {i!r} is not a token id of this {self.name} tokenizer (0 to {self.vocab_size - 1})"
@@ -215,10 +209,7 @@ class BPETokenizer(Tokenizer):
 
         A text too short to have that many pairs that occur twice gives a smaller vocabulary.
         """
-        if isinstance(vocab_size, bool) or not isinstance(vocab_size, (int, np.integer)) or vocab_size < 257:
-            raise ConfigError(
-                f"vocab_size={vocab_size!r}: must be an integer of at least 257, the bytes and {END_OF_TEXT}"
-            )
+        check_integer(f"vocab_size (256 bytes, {END_OF_TEXT} and merges)", vocab_size, least=257)
         _check_text(text)
         if text == "":
             raise TokenizerError("the text to train the tokenizer on is empty")

@@ -15,8 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-
+from ..checks import is_integer
 from ..errors import TokenizerError
 from .tokenizers import END_OF_TEXT, _check_text
 
@@ -75,7 +74,7 @@ class SimpleTokenizerV1:
         )
 
     def _word(self, i: int, position: int) -> str:
-        if isinstance(i, (int, np.integer)) and not isinstance(i, bool) and 0 <= i < self.vocab_size:
+        if is_integer(i) and 0 <= i < self.vocab_size:
             return self.tokens[i]
         raise TokenizerError(f"position {position}: {i!r} is not an id of this vocabulary (0 to {self.vocab_size - 1})")
 

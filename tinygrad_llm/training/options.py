@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from ..checks import check_integer, check_number, check_options
 from ..errors import ConfigError
-from ..generation import Strategy
 from ..models import PRESETS, preset
-from ..nn.layers import check_size
 from ..text import Tokenizer
 from ..text.corpus import Corpus, TrainingWindows, check_kind, read_corpus
 
@@ -70,33 +67,26 @@ class PretrainOptions:
         check_kind(self.tokenizer)
         if self.on_nonfinite not in ON_NONFINITE:
             raise ConfigError(f"on_nonfinite is {self.on_nonfinite!r}: use one of {', '.join(ON_NONFINITE)}")
-        sizes = ("epochs", "batch_size", "accumulate", "eval_batches", "top_k", "keep")
-        check_size("pretrain", **{name: getattr(self, name) for name in sizes})
-        for name in ("stride", "eval_every", "save_every", "sample_tokens"):
-            if getattr(self, name) != 0:
-                check_size("pretrain", **{name: getattr(self, name)})
-        for name in ("lr", "weight_decay", "max_norm", "spike"):
-            self._check_number(name, math.inf)
+        whole = dict.fromkeys(("epochs", "batch_size", "accumulate", "eval_batches", "top_k", "keep"), 1)
+        whole |= dict.fromkeys(("stride", "eval_every", "save_every", "sample_tokens", "seed"), 0)
+        for name, least in whole.items():
+            self._keep(name, check_integer(f"pretrain: {name}", getattr(self, name), least))
+        for name in ("lr", "weight_decay", "max_norm", "spike", "temperature"):
+            self._keep(name, check_number(f"pretrain: {name}", getattr(self, name)))
         for name, highest in {"min_lr": self.lr, "warmup": 1, "val_ratio": 1}.items():
-            self._check_number(name, highest)
+            self._keep(name, check_number(f"pretrain: {name}", getattr(self, name), most=highest))
         if self.accumulate > self.batch_size:
             raise ConfigError(
                 f"accumulate is {self.accumulate}: a batch of {self.batch_size} has no more parts than windows"
             )
         if self.lr == 0 or self.val_ratio in (0, 1):
             raise ConfigError(f"lr is {self.lr}, val_ratio {self.val_ratio}: neither may be 0, nor the ratio 1")
-        Strategy(temperature=self.temperature, top_k=self.top_k)
-        self.model_config(self.vocab_size)
+        config = self.model_config(self.vocab_size)
+        for name in _SIZES:
+            self._keep(name, getattr(config, name))
 
-    def _check_number(self, name: str, highest: float) -> None:
-        value = getattr(self, name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not 0 <= value <= highest
-            or value == math.inf
-        ):
-            raise ConfigError(f"pretrain: {name} is {value!r}: it must be a number from 0 to {highest}")
+    def _keep(self, name: str, value: float) -> None:
+        object.__setattr__(self, name, value)  # Python's own number: config.json takes no other
 
     def model_config(self, vocab_size: int) -> Any:
         """The model of these sizes, for a tokenizer of `vocab_size` entries."""
@@ -167,8 +157,4 @@ class PretrainOptions:
 
 
 def _check_names(options: dict[str, Any]) -> None:
-    names = [option.name for option in fields(PretrainOptions)]
-    for key in options:
-        if key not in names:
-            close = difflib.get_close_matches(key, names, 1)
-            raise ConfigError(f"pretrain has no option {key!r}" + (f": did you mean {close[0]!r}?" if close else ""))
+    check_options("pretrain", options, [option.name for option in fields(PretrainOptions)])

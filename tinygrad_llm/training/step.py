@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import parallel
+from ..checks import is_integer
 from ..engine import Tensor
 from ..errors import ConfigError, LossSpike, NonFiniteError
 from ..nn import Module
@@ -74,7 +75,7 @@ def train_step(
 def shard_batch(ids: np.ndarray, at_least: int = 1) -> list[slice]:
     """Rows of the batch, two shards or more where there are two sequences or more; the size of the batch alone decides."""
     b = len(ids) if ids.ndim else 1
-    if isinstance(at_least, bool) or not isinstance(at_least, (int, np.integer)) or not 1 <= at_least <= max(1, b):
+    if not is_integer(at_least) or not 1 <= at_least <= max(1, b):
         raise ConfigError(f"accumulate is {at_least!r}: it must be an integer from 1 to the batch's {b} sequences")
     n = max(at_least, min(b, _MOST_SHARDS, max(2, ids.size // _SHARD)))
     borders = [round(b * i / n) for i in range(n + 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..checks import check_flag, check_integer, check_number
 from ..errors import ConfigError
 from ..models.gpt import GPTConfig
 
@@ -126,20 +127,12 @@ def _make(names: Mapping[str, str], values: Mapping[str, Any], where: str, **opt
 def _size(field: str, value: Any, where: str) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # JSON has one kind of numbers: 1e12 is 1000000000000
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{where}: {field} is {value!r:.80}: it must be a positive integer")
-    return value
+    return check_integer(f"{where}: {field}", value)
 
 
 def _number(values: Mapping[str, Any], field: str, default: float, where: str) -> float:
-    value = values.get(field, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ConfigError(f"{where}: {field} is {value!r:.80}: it must be a number from 0 to 1")
-    return float(value)
+    return check_number(f"{where}: {field}", values.get(field, default), below=1)
 
 
 def _flag(values: Mapping[str, Any], field: str, default: bool, where: str) -> bool:
-    value = values.get(field, default)
-    if not isinstance(value, bool):
-        raise ConfigError(f"{where}: {field} is {value!r:.80}: it must be true or false")
-    return value
+    return check_flag(f"{where}: {field}", values.get(field, default))

@@ -15,10 +15,10 @@ from ..errors import CheckpointError, ConfigError, DTypeError, NonFiniteError, S
 from ..formats.open import CONFIG_FILE, HPARAMS_FILE, META_FILE, open_weights
 from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
-from ..models.gpt import GPTConfig
-from ..runs.folder import load_run
 from ..models import LanguageModel, make_model
+from ..models.gpt import GPTConfig
 from ..rng import Zeros
+from ..runs.folder import load_run
 from ..text import Tokenizer
 from ..text.vocabulary import UnknownTokenizer
 from . import gpt2

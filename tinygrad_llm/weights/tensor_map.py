@@ -6,13 +6,12 @@ parameter (`fill`), so that little more memory is needed than the model takes.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from ..checks import did_you_mean
 from ..errors import StateDictError
 from ..formats.source import TensorSource, printable
 from ..nn import Module
@@ -67,7 +66,7 @@ def match(
     unexpected = [name for name in names if name not in wanted and name not in ignored]
     problems += [
         f"unexpected {printable(names[name])} {source.infos[names[name]].shape}"
-        + (_nearest(name, absent) if i < _SHOWN else "")
+        + (did_you_mean(name, absent) if i < _SHOWN else "")
         for i, name in enumerate(unexpected)
     ]
     problems += [f"missing {name} {shape}" for name, shape in absent.items()]
@@ -133,8 +132,3 @@ def _difference(shape: tuple[int, ...], entry: Entry) -> str:
     if shape == entry.shape[::-1] and len(shape) == 2:
         text += ": Linear layout, where Conv1D is expected?" if entry.transposed else ": Conv1D layout?"
     return text
-
-
-def _nearest(name: str, choices: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, choices, 1)
-    return f" (did you mean {close[0]}?)" if close else ""
