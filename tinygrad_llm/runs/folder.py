@@ -22,12 +22,12 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError, StateDictError
 from ..files import lock, remove_stale, replace_file, storing
+from ..formats.safetensors import encode_arrays, read_arrays
 from ..models import LanguageModel, make_model
 from ..nn import Module
 from ..rng import Zeros
 from ..text import Tokenizer, load_tokenizer
 from ..text.tokenizers import TOKENIZER_FILE
-from ..formats.safetensors import encode_arrays, read_arrays
 from .checkpoint import MODEL_FILE, load_weights
 
 CONFIG_FILE = "config.json"
