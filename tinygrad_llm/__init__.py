@@ -10,18 +10,24 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from . import nn, ops, unfused
+__version__ = "0.1.0"  # before the imports: the package's own files read it, and setup.cfg without running any
+
+from . import errors, nn, ops, rng, unfused
 from .engine import Op, Tensor, composed, no_grad
 from .rng import manual_seed
 
 if _TYPE_CHECKING:
-    from . import debug, generation, models, optim, text, training
+    from . import debug, doctor, evaluation, formats, generation, models, optim, runs, testing, text, training, weights
 
 __all__ = [
     "Op",
     "Tensor",
     "composed",
     "debug",
+    "doctor",
+    "errors",
+    "evaluation",
+    "formats",
     "generation",
     "manual_seed",
     "models",
@@ -29,13 +35,21 @@ __all__ = [
     "no_grad",
     "ops",
     "optim",
+    "rng",
+    "runs",
+    "testing",
     "text",
     "training",
+    "weights",
 ]
 
 
 def __getattr__(name: str) -> _Any:
     """The larger submodules are loaded when they are first used."""
-    if name in ("debug", "generation", "models", "optim", "text", "training"):
+    if name in __all__:
         return _import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

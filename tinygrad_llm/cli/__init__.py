@@ -11,9 +11,9 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from typing import NoReturn
 
+from .. import __version__
 from ..checks import did_you_mean
 from ..errors import TinygradLLMError
 from . import bench, convert, doctor, estimate, evaluate, generate, inspect, pretrain, report, runs, step, tokenize
@@ -50,7 +50,7 @@ def build_parser() -> Parser:
         parents=[debug],
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"tinygrad-llm {version('tinygrad-llm')}")
+    parser.add_argument("--version", action="version", version=f"tinygrad-llm {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, module in COMMANDS.items():
         subparser = subparsers.add_parser(

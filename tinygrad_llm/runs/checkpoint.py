@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ..errors import CheckpointError, CorruptCheckpoint, StorageError
 from ..files import new_folder, remove_folder, replace_file, room, write_file
 from ..formats.safetensors import encode_arrays, read_arrays
@@ -88,7 +88,7 @@ def write_checkpoint(
     """
     optimizer = dict(optimizer)
     arrays = {"model": weights, "optimizer": optimizer.pop("moments"), **more}
-    versions = {"tinygrad_llm": version("tinygrad-llm"), "numpy": np.__version__, "python": platform.python_version()}
+    versions = {"tinygrad_llm": __version__, "numpy": np.__version__, "python": platform.python_version()}
     record = {"format": FORMAT, "state": vars(state), "optimizer": optimizer, **about, "versions": versions}
     files: dict[str, list[Any]] = {f"{name}.safetensors": encode_arrays(each) for name, each in arrays.items()}
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
