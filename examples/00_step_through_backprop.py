@@ -1,7 +1,8 @@
 """python examples/00_step_through_backprop.py        a second; better: python -m pdb examples/00_step_through_backprop.py
 
 Made for the debugger: four losses, from 2 + 2 to a GPT, whose backward pass you walk through one derivative at a time. Run it
-once to read what it prints; then set the breakpoints that it names, and look (examples/README.md, "Step through backprop").
+once to read what it prints; then set the breakpoints that it names, and look (README.md beside it, "Step through backprop"). In
+pdb, begin with `import tinygrad_llm as tg`: it asks before the page itself has come to that line.
 The same walk as a page with a slider: `tinygrad-llm report -o report.html`, or debug.report(loss, "report.html").
 
 What to watch:
@@ -38,7 +39,7 @@ def twice_twice():
     b = a + a
     c = b + b
     print("\n1. a = 2, b = a + a, c = b + b: dc/da is 4")
-    print("   Breakpoint: b tinygrad_llm.ops.elementwise.add_backward, then c, a (arguments), up (who called), c.")
+    print("   Breakpoint: b tg.ops.add.backward, then c, a (arguments), up (who called), c.")
     print(
         "   The first stop is c with g = 1, the second is b with g = 2: 1 from each of its two uses, summed before its turn."
     )
@@ -55,7 +56,7 @@ def neuron():
     y = ((w * x).sum() + b).tanh()
     loss = (y - 1.0) ** 2
     print("\n2. One neuron, (tanh(w x + b) - 1)²")
-    print("   Breakpoint: b tinygrad_llm.ops.activation.tanh_backward; there, p 1 - y * y is the slope of tanh.")
+    print("   Breakpoint: b tg.ops.tanh.backward; there, p 1 - y * y is the slope of tanh.")
     walk(loss)
     print(f"   w.grad = {w.grad}, 0 where x is 0; b.grad = {b.grad}")
 
@@ -68,10 +69,10 @@ def attention():
         parameter.name = name
     x = tg.Tensor(np.random.default_rng(0).standard_normal((1, 3, 4)).astype(np.float32), requires_grad=True, name="x")
     print("\n3. Attention, as one op")
-    print("   Breakpoint: b tinygrad_llm.ops.scaled_dot_product.attention_backward")
+    print("   Breakpoint: b tg.ops.attention.backward")
     walk((layer(x) ** 2).sum())
     print("   The same under tg.composed(): softmax is exp, sum and divide, each with its own step")
-    print("   Breakpoint: b tinygrad_llm.ops.elementwise.exp_backward")
+    print("   Breakpoint: b tg.ops.exp.backward")
     with tg.composed():
         walk((layer(x) ** 2).sum())
 

@@ -1,5 +1,7 @@
 """python examples/02_text_to_batches.py [STORY.txt] [--quick]        a few seconds
 
+Needs the extra gpt2: .venv/bin/pip install -e '.[gpt2]'
+
 Chapter 2: a model reads numbers. This page turns a story into them, step by step: words, word ids, byte-pair tokens,
 windows of inputs and targets, batches, and at last vectors.
 
@@ -30,6 +32,10 @@ from tinygrad_llm.text import (
 from tinygrad_llm.text.view import show_tokens, wants_color
 from tinygrad_llm.text.word import SimpleTokenizerV1, SimpleTokenizerV2, split_words
 
+try:
+    gpt2 = GPT2Tokenizer()
+except tg.errors.TokenizerError as error:
+    sys.exit(str(error))
 quick = "--quick" in sys.argv
 paths = [word for word in sys.argv[1:] if not word.startswith("-")]
 text = read_text(paths[0]) if paths else story()
@@ -69,7 +75,6 @@ beside("V2 has two more words", book, v2.encode(greeting), the_books)
 print(f"  and back: {v2.decode(v2.encode(greeting))}")
 
 print("\n4. Byte-pair encoding: no word is unknown (2.5)")
-gpt2 = GPT2Tokenizer()
 greeting = "Hello, do you like tea? <|endoftext|> In the sunlit terracesof someunknownPlace."
 ids = gpt2.encode(greeting, allowed_special={"<|endoftext|>"})
 book = [15496, 11, 466, 345, 588, 8887, 30, 220, 50256, 554, 262, 4252, 18250, 8812, 2114, 1659, 617, 34680, 27271, 13]

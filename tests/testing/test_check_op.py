@@ -221,6 +221,23 @@ def test_the_kit_does_not_need_hypothesis_and_the_package_does_not_need_the_kit(
     assert out == "[]\n"
 
 
+def test_without_hypothesis_all_works_but_the_strategies_which_say_what_to_install():
+    absent = "import sys, runpy; sys.modules['hypothesis'] = sys.modules['pytest'] = sys.modules['scipy'] = None"
+    out = _run("-c", f"{absent}; runpy.run_path('examples/90_add_your_own_op.py', run_name='__main__')")
+    assert "Passed: shape and dtype, gradient" in out
+    assert "other wrong backwards" in out
+    lines = (absent, "from tinygrad_llm.testing import OpSpec, check_op, gradcheck, gradcheck_module, mutants")
+    lines += (
+        "try:",
+        "    from tinygrad_llm.testing import strategies",
+        "except ImportError as error:",
+        "    print(error)",
+    )
+    said = _run("-c", "\n".join(lines))
+    assert said.startswith("tinygrad_llm.testing.strategies: hypothesis is not installed: pip install hypothesis, or")
+    assert said.count("\n") == 1
+
+
 def test_the_entry_point_gives_profiles_and_costs_nothing():
     out = _run(
         "-c",

@@ -1,6 +1,6 @@
 """The folder of a run: what is in it, how it is begun, written and read.
 
-config.json          format, architecture, the model's sizes, the task, every option of the run, its files, and what was changed when it was resumed
+config.json          architecture, the model's sizes, task, every option of the run, its files, and what resuming changed
 tokenizer.txt        written by the tokenizer itself
 metrics.jsonl        one line for each evaluation
 samples.txt          what the model wrote after each epoch

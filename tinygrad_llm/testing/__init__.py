@@ -5,7 +5,7 @@
     check_op(OpSpec(my_op, samples=lambda rng: [(rng.standard_normal((3, 4)),)], reference=my_numpy_function))
 
 Nothing here needs hypothesis, except `strategies`, which is imported only when asked for:
-`from tinygrad_llm.testing import strategies`.
+`from tinygrad_llm.testing import strategies` (MissingPackage without it).
 """
 
 from .assertions import assert_close, assert_no_alias, assert_unchanged

@@ -28,12 +28,19 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from ..engine import Tensor
-from ..errors import ConfigError
+from ..errors import ConfigError, MissingPackage
 from ..models import make_config
+
+try:
+    from hypothesis import strategies as st
+    from hypothesis.extra import numpy as hnp
+except ModuleNotFoundError:
+    raise MissingPackage(
+        "tinygrad_llm.testing.strategies: hypothesis is not installed: pip install hypothesis, or the extra [test]; "
+        "all else in tinygrad_llm.testing works without it"
+    ) from None
 
 Shape = tuple[int, ...]
 _seeds = st.integers(0, 2**32 - 1)
