@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -296,3 +297,153 @@ def test_debug_memory_fills_what_is_freed_with_nan(debug):
     command = [sys.executable, "-c", textwrap.dedent(program)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == str(debug)
+
+
+# ---- children of os.fork and multiprocessing. Python warns of forks beside threads, and a child that hangs must be killed, so
+# each test is a process of its own; the alarm of a child ends it, and is not inherited by what it forks.
+
+FORKING = """
+import hashlib, multiprocessing, os, signal, sys, threading
+import numpy as np
+import tinygrad_llm as tg
+from tinygrad_llm import parallel
+from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.optim import AdamW
+from tinygrad_llm.training.step import train_step
+
+def make():
+    tg.manual_seed(7)
+    model = GPTModel(GPTConfig(vocab_size=50, context_length=32, emb_dim=24, n_heads=2, n_layers=2, drop_rate=0.1))
+    return model, AdamW(model.parameters(), lr=1e-2)
+
+ids = np.random.default_rng(1).integers(0, 50, (4, 33))
+
+def step(model, optimizer):
+    loss = train_step(model, optimizer, ids[:, :-1], ids[:, 1:], threads=2)
+    return repr(loss) + " " + hashlib.sha256(b"".join(model.state_dict()[n].tobytes() for n in model.state_dict())).hexdigest()
+
+def child(task, *args):
+    "What the task returns in a forked child, and how the child ended."
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)
+        os.write(write, str(task(*args)).encode())
+        sys.exit(0)  # through the interpreter's own ending, which waits for threads
+    os.close(write)
+    said = open(read).read()
+    return said, os.waitpid(pid, 0)[1]
+
+def blas():
+    return [library.num_threads for library in parallel._blas()]
+
+for library in parallel._blas():
+    library.set_num_threads(2)
+"""
+
+
+def in_a_process(program):
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}  # so that a limit to one shows, on one core too
+    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", FORKING + textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork")
+
+
+@needs_fork
+@pytest.mark.parametrize("how", ["os.fork", "multiprocessing"])
+def test_a_child_forked_after_a_step_takes_the_next_one_with_the_same_bits(how):
+    said = in_a_process(f"""
+        def in_pool_of_one(task, *args):
+            context = multiprocessing.get_context("fork")
+            results = context.Queue()
+            def put():
+                signal.alarm(30)
+                results.put(task(*args))
+            process = context.Process(target=put, daemon=True)
+            process.start()
+            process.join(120)
+            return (results.get(timeout=1) if process.exitcode == 0 else ""), process.exitcode
+
+        model, optimizer = make()
+        step(model, optimizer)
+        ours, status = {"child" if how == "os.fork" else "in_pool_of_one"}(step, model, optimizer)
+        assert status == 0, status
+        print(ours)
+        print(step(model, optimizer))
+    """).splitlines()
+    assert said[0] == said[1] != ""
+    assert len(said[0].split()) == 2
+
+
+@needs_fork
+def test_a_child_runs_blas_in_as_many_threads_as_its_parent_outside_of_a_step():
+    in_a_process("""
+        entered, leave = threading.Event(), threading.Event()
+        def stand_inside():
+            with parallel.threads(2):
+                entered.set()
+                leave.wait(60)
+        beside = threading.Thread(target=stand_inside)
+        beside.start()
+        entered.wait(60)
+        def look():
+            before = blas()
+            with parallel.threads(2):
+                inside = blas()
+            return before, inside, blas()
+        many, one = [2] * len(blas()), [1] * len(blas())
+        assert blas() == one  # the limit is the process's own
+        assert child(look) == (str((many, one, many)), 0), child(look)  # the thread inside is not in the child
+        leave.set()
+        beside.join()
+        assert blas() == many
+
+        with parallel.threads(2):
+            def go_on():
+                "From inside, as the parent does."
+                return blas(), parallel.available(), parallel.spread(abs, [-1, -2])
+            assert child(go_on) == (str((one, 2, [1, 2])), 0), child(go_on)
+        assert blas() == many
+    """)
+
+
+@needs_fork
+def test_a_fork_while_another_thread_enters_and_leaves_finds_nothing_half_done():
+    in_a_process("""
+        done = threading.Event()
+        def come_and_go():
+            while not done.is_set():
+                with parallel.threads(2):
+                    pass
+        def come_once():
+            with parallel.threads(2):
+                inside = blas()
+            return inside, blas()
+        beside = threading.Thread(target=come_and_go)
+        beside.start()
+        try:
+            for _ in range(20):
+                expected = [1] * len(blas()), [2] * len(blas())
+                assert child(come_once) == (str(expected), 0)
+        finally:
+            done.set()
+        beside.join()
+        assert blas() == [2] * len(blas())
+    """)
+
+
+def test_of_two_threads_that_overlap_the_last_one_to_leave_takes_the_limit_of_blas_away():
+    before = [library.num_threads for library in parallel._blas()]
+    one, two = parallel.threads(2), parallel.threads(2)
+    first, second = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    with first, second:
+        first.submit(one.__enter__).result()
+        second.submit(two.__enter__).result()
+        first.submit(one.__exit__, None, None, None).result()
+        assert all(library.num_threads == 1 for library in parallel._blas())
+        second.submit(two.__exit__, None, None, None).result()
+    assert [library.num_threads for library in parallel._blas()] == before

@@ -35,6 +35,7 @@ class _Here(threading.local):
 
     threads = 1
     rows = False  # whether blocks of rows are what is shared
+    depth = 0  # in how many `with threads(...)` it stands
 
 
 _here = _Here()
@@ -54,20 +55,18 @@ def default_threads() -> int:
 def threads(n: int | None = None, *, sharing_rows: bool = False) -> Iterator[None]:
     """Inside, work is shared among n threads (None: `default_threads()`), and BLAS runs each matrix product in one.
 
-    With `sharing_rows`, the blocks of rows of the large ops are what is shared.
+    With `sharing_rows`, the blocks of rows of the large ops are what is shared. The limit of BLAS holds for the whole
+    process, until the last thread inside has left.
     """
     n = default_threads() if n is None else check_integer("threads", n)
     outside = _here.threads, _here.rows
+    _one_blas_thread.enter()
     _here.threads, _here.rows = n, sharing_rows
-    libraries = [(library, library.num_threads) for library in _blas()]
-    for library, _ in libraries:
-        library.set_num_threads(1)
     try:
         yield
     finally:
-        for library, before in libraries:
-            library.set_num_threads(before)
         _here.threads, _here.rows = outside
+        _one_blas_thread.leave()
 
 
 def available() -> int:
@@ -155,6 +154,54 @@ def recycle_memory() -> None:
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_PERTURB = -1, -3, -6  # from glibc's malloc.h
 
 
+class _OneBlasThread:
+    """The limit of BLAS, which is the process's own: the first thread to enter sets it, the last one to leave takes it away."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # held during a fork, so that the child finds everything between two changes
+        self.depth = 0  # of all threads together
+        self.outside: list[tuple[Any, int]] = []  # the libraries, and in how many threads each ran before
+
+    def enter(self) -> None:
+        libraries = _blas()
+        with self.lock:
+            if self.depth == 0:
+                self.outside = [(library, library.num_threads) for library in libraries]
+            self.depth += 1
+            _here.depth += 1
+            for library in libraries:
+                _set_threads(library, 1)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.depth -= 1
+            _here.depth -= 1
+            self._restore()
+
+    def after_fork(self) -> None:
+        """In a child there is one thread, the one that forked; those that stood inside beside it will not leave."""
+        self.depth = _here.depth
+        self._restore()
+        self.lock.release()
+
+    def _restore(self) -> None:
+        if self.depth == 0:
+            for library, n in self.outside:
+                _set_threads(library, n)
+            self.outside = []
+
+
+def _set_threads(library: Any, n: int) -> None:
+    """From threadpoolctl 3.8 on, OpenBLAS hears only the first thread that gave it a number; here a lock keeps threads apart."""
+    forget_the_first = getattr(library, "clear_controlling_thread", lambda force: None)
+    forget_the_first(force=True)
+    library.set_num_threads(n)
+    forget_the_first(force=True)
+
+
+_one_blas_thread = _OneBlasThread()
+
+
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=64, thread_name_prefix="tinygrad_llm")
@@ -166,3 +213,12 @@ def _blas() -> list[Any]:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_one_blas_thread.lock.acquire,
+        after_in_parent=_one_blas_thread.lock.release,
+        after_in_child=_one_blas_thread.after_fork,
+    )
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # the child has none of its threads, and would wait for them
