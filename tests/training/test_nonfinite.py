@@ -1,6 +1,7 @@
 """Losses and gradients that are not finite: the run stops before a weight is touched, or skips the step."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -198,9 +199,9 @@ def test_a_loss_that_explodes_stops_the_run_and_happens_again_to_the_bit(text, t
 
 
 def test_what_counts_as_a_spike():
-    assert highest_loss([2.0] * 19, 3.0, 100) == np.inf  # too few to tell
-    assert highest_loss([2.0] * 10 + [4.0] * 10, 3.0, 100) == 9.0  # three times the median
-    assert highest_loss([0.1] * 20, 3.0, 100) == pytest.approx(
+    assert highest_loss([2.0] * 19, 3.0, math.log(100)) == np.inf  # too few to tell
+    assert highest_loss([2.0] * 10 + [4.0] * 10, 3.0, math.log(100)) == 9.0  # three times the median
+    assert highest_loss([0.1] * 20, 3.0, math.log(100)) == pytest.approx(
         np.log(100) + 1
     )  # a little more than little is no explosion
-    assert highest_loss([2.0] * 20, 0.0, 100) == np.inf
+    assert highest_loss([2.0] * 20, 0.0, math.log(100)) == np.inf

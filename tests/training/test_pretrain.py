@@ -170,7 +170,7 @@ def test_a_loss_that_explodes_is_one_error(rhyme, tmp_path):
         ({"lr": -1e-3}, "lr is -0.001"),
         ({"lr": 1e-4, "min_lr": 1e-3}, "min_lr is 0.001"),
         ({"warmup": 1.5}, "warmup is 1.5"),
-        ({"val_ratio": 1.0}, "val_ratio 1"),
+        ({"val_ratio": 1.0}, "val_ratio is 1"),
         ({"temperature": -1}, "temperature is -1"),
         ({"top_k": 0}, "top_k is 0"),
         ({"seed": -1}, "seed is -1"),
@@ -262,5 +262,5 @@ def test_when_nobody_reads_the_record_the_weights_are_kept(rhyme, tmp_path):
 
 
 def test_a_batch_has_no_more_parts_than_windows():
-    with pytest.raises(ConfigError, match="accumulate is 9: a batch of 8 has no more parts than windows"):
+    with pytest.raises(ConfigError, match="accumulate is 9: a batch of 8 has no more parts than rows"):
         PretrainOptions.for_preset("story", accumulate=9)

@@ -8,22 +8,22 @@ from collections.abc import Callable
 
 
 class Progress:
-    """Counts tokens and time, from the `tokens` of an earlier session on.
+    """Counts steps, tokens and time, from step number `step` on.
 
     With a terminal on stderr it draws a tqdm bar there; `line` goes to `report` either way.
     """
 
-    def __init__(self, total_tokens: int, report: Callable[[str], None], tokens: int = 0) -> None:
+    def __init__(self, total_steps: int, report: Callable[[str], None], step: int = 0) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped]  # here, so that it is loaded by a run and not by the package
 
         self._tqdm, self._report = tqdm, report
-        self.total_tokens, self.tokens, self._before = total_tokens, tokens, tokens
+        self.total_steps, self.step, self._before = total_steps, step, step
+        self.tokens = 0  # of this session
         self._start = time.perf_counter()
         self._bar = tqdm(
-            total=total_tokens,
-            initial=tokens,
-            unit=" tokens",
-            unit_scale=True,
+            total=total_steps,
+            initial=step,
+            unit=" steps",
             dynamic_ncols=True,
             leave=False,
             file=sys.stderr,
@@ -36,19 +36,19 @@ class Progress:
 
     @property
     def tokens_per_second(self) -> float:
-        return (self.tokens - self._before) / max(self.seconds, 1e-9)
+        return self.tokens / max(self.seconds, 1e-9)
 
     def __str__(self) -> str:
-        if self.tokens == self._before:
+        if self.step == self._before:
             return ""
-        left = (self.total_tokens - self.tokens) / self.tokens_per_second
+        left = self.seconds * (self.total_steps - self.step) / (self.step - self._before)
         return f"{self.tokens_per_second:,.0f} tokens/s  {left:.0f} s left"
 
     def advance(self, tokens: int, loss: float) -> None:
         """Another step is done."""
-        self.tokens += tokens
+        self.step, self.tokens = self.step + 1, self.tokens + tokens
         self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-        self._bar.update(tokens)
+        self._bar.update()
 
     def line(self, text: str) -> None:
         """Say `text` above the bar."""

@@ -1,7 +1,7 @@
 """The training loop, from any state to the end: one step, its record, perhaps a checkpoint, and again.
 
-All that decides how it goes on is in the weights, the optimizer and a TrainerState, so a run that was killed and resumed ends
-with the same bits as one that was not.
+All that decides how it goes on is in the weights, the optimizer, the task and a TrainerState, so a run that was killed and
+resumed ends with the same bits as one that was not.
 """
 
 from __future__ import annotations
@@ -12,26 +12,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..errors import NonFiniteError
-from ..evaluation.losses import Batch, all_windows, mean_loss
-from ..files import append, sync_file
-from ..generation import stream_text
-from ..models import LanguageModel
+from ..files import append, sync_file, truncate
+from ..formats.safetensors import read_arrays
+from ..nn import Module
 from ..optim import AdamW, CosineSchedule
-from ..rng import Generator, get_generator
-from ..runs.checkpoint import Checkpoint, TrainerState, save_checkpoint, step_of
+from ..rng import get_generator
+from ..runs.checkpoint import MODEL_FILE, Checkpoint, TrainerState, save_checkpoint, step_of
 from ..runs.folder import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, load_config, resume_command, save_model, tokenizer_sum
 from ..runs.loggers import Logger
 from ..runs.plots import plot_losses
 from ..runs.progress import Progress
-from ..text.corpus import Corpus, TrainingWindows
 from .interrupt import InterruptAfterStep
 from .nonfinite import RECENT, highest_loss, leave_evidence
-from .options import PretrainOptions
-from .result import PretrainResult, judge
-from .step import train_step
+from .options import LoopOptions
+from .step import Batch, train_step
+from .task import Finished, Task
 
+TASK_FILE = "task.safetensors"  # of a checkpoint: the arrays of Task.state
+_SIZES = {"n_layers": "{} layers", "n_heads": "{} heads", "emb_dim": "width {}", "context_length": "context {}"}
 _SKIPS = 10  # steps without a finite loss or gradient, one after the other, after which skipping them is given up
 
 
@@ -40,20 +43,16 @@ class TrainingLoop:
 
     def __init__(
         self,
-        options: PretrainOptions,
-        corpus: Corpus,
-        windows: TrainingWindows,
-        model: LanguageModel,
+        task: Task,
+        options: LoopOptions,
+        model: Module,
         folder: Path,
-        report: Callable[[str], None],
+        report: Callable[[str], None] = print,
         loggers: Sequence[Logger] = (),
     ) -> None:
-        self.options, self.corpus, self.windows, self.model, self.folder = options, corpus, windows, model, folder
+        self.task, self.options, self.model, self.folder = task, options, model, folder
         self.report, self.loggers = report, loggers
         self.optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-        context_length = model.config.context_length
-        self.train_batches = all_windows(corpus.train_ids, context_length, options.batch_size)
-        self.val_batches = all_windows(corpus.val_ids, context_length, options.batch_size)
         self.state = TrainerState(log_bytes={METRICS_FILE: 0, SAMPLES_FILE: 0})
         self.metrics: list[dict[str, float]] = []
         self.saved: Path | None = None  # the newest checkpoint
@@ -66,37 +65,47 @@ class TrainingLoop:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         for group in self.optimizer.param_groups:
             group["weight_decay"] = self.options.weight_decay
+        arrays = checkpoint.folder / TASK_FILE
+        kept = checkpoint.about.get("task_state", {}) | (read_arrays(arrays) if arrays.exists() else {})
+        self.task.restore(kept)
         self.state, self.metrics, self.saved = checkpoint.state, metrics, checkpoint.folder
         get_generator().set_state(self.state.rng)
-        if (
-            _what_decides_batches(self.about) != _what_decides_batches(checkpoint.about)
-            and not self.state.epoch_is_over
-        ):
-            self.state.batch, self.state.epoch_batches = 0, len(self.windows)
+        if self.about["batches"] != checkpoint.about["batches"] and not self.state.epoch_is_over:
+            self.state.batch, self.state.epoch_batches = 0, len(self.task)
             self.state.epoch_rng = self.state.rng
         self._plan()
 
     def _plan(self) -> None:
         """What follows from the state and the options: how many steps there are, and their learning rates."""
         state, options = self.state, self.options
-        steps_left = state.epoch_batches - state.batch + (options.epochs - state.epoch) * len(self.windows)
+        steps_left = state.epoch_batches - state.batch + (options.epochs - state.epoch) * len(self.task)
         self.total_steps = state.step + steps_left
         self.eval_every = options.eval_every or math.ceil(self.total_steps / 20)
         self.schedule = CosineSchedule(
             options.lr, self.total_steps, round(options.warmup * self.total_steps), min_lr=options.min_lr
         )
+        model: Any = self.model
         self.about = {
-            "model": self.model.config.to_dict(),
+            "architecture": model.architecture,
+            "model": model.config.to_dict(),
+            "task": self.task.name,
             "training": asdict(options),
             "schedule": asdict(self.schedule),
-            "data": self.corpus.fingerprint(),
             "tokenizer": tokenizer_sum(self.folder),
             "dtype": str(next(self.model.parameters()).dtype),
+            **self.task.about(),
         }
 
-    def run(self) -> PretrainResult:
-        tokens_left = (self.total_steps - self.state.step) * self.options.batch_size * self.model.config.context_length
-        self.progress = Progress(self.state.tokens + tokens_left, self.report, self.state.tokens)
+    def rewind(self) -> None:
+        """Take out of the folder what was written after the checkpoint that was restored."""
+        for name, n_bytes in self.state.log_bytes.items():
+            truncate(self.folder / name, n_bytes)
+        # What may be there are the weights at the end of a shorter run; the checkpoint has them.
+        (self.folder / MODEL_FILE).unlink(missing_ok=True)
+
+    def run(self) -> Any:
+        """To the end. Returns what the task concludes."""
+        self.progress = Progress(self.total_steps, self.report, self.state.step)
         try:
             with ExitStack() as logging, InterruptAfterStep() as interrupt:
                 self.start_loggers(logging)
@@ -144,20 +153,20 @@ class TrainingLoop:
         """One step."""
         state, rng, options = self.state, get_generator(), self.options
         if state.epoch_is_over:
-            state.epoch, state.batch, state.epoch_batches = state.epoch + 1, 0, len(self.windows)
+            state.epoch, state.batch, state.epoch_batches = state.epoch + 1, 0, len(self.task)
             state.epoch_rng, self._batches = rng.get_state(), None
         self._batches = self._batches or self.rest_of_epoch()
-        ids, targets = next(self._batches)  # (B, T) each
+        batch = next(self._batches)
         self.optimizer.set_lr(self.schedule(state.step))
         state.rng = rng.get_state()
         try:
             loss = train_step(
                 self.model,
                 self.optimizer,
-                ids,
-                targets,
+                *batch,
+                objective=self.task.objective,
                 max_norm=options.max_norm or math.inf,
-                max_loss=highest_loss(state.losses, options.spike, self.model.config.vocab_size),
+                max_loss=highest_loss(state.losses, options.spike, self.task.chance),
                 accumulate=options.accumulate,
             )
             state.losses = [*state.losses, loss][-RECENT:]
@@ -166,11 +175,12 @@ class TrainingLoop:
             loss = math.nan
             state.skipped, state.skipped_in_a_row = state.skipped + 1, state.skipped_in_a_row + 1
             if options.on_nonfinite == "stop" or state.skipped_in_a_row == _SKIPS:
-                leave_evidence(self, ids, targets, error)
+                leave_evidence(self, batch, error)
             self.progress.line(f"step {state.step + 1} is skipped: {error}")
-        state.step, state.batch, state.tokens = state.step + 1, state.batch + 1, state.tokens + ids.size
+        n_tokens = batch[0].size
+        state.step, state.batch, state.tokens = state.step + 1, state.batch + 1, state.tokens + n_tokens
         state.recorded = False
-        self.progress.advance(ids.size, loss)
+        self.progress.advance(n_tokens, loss)
         for logger in self.loggers:
             logger.log_step(state.step, loss, self.schedule(state.step - 1))
 
@@ -179,7 +189,7 @@ class TrainingLoop:
         rng = get_generator()
         now = rng.get_state()
         rng.set_state(self.state.epoch_rng)
-        batches = iter(self.windows.epoch())
+        batches = iter(self.task.epoch(self.model))
         for _ in range(self.state.batch):
             next(batches)
         if self.state.batch:
@@ -196,36 +206,40 @@ class TrainingLoop:
         for name in self.state.log_bytes:
             sync_file(self.folder / name)
         self.state.rng = get_generator().get_state()
-        self.saved = save_checkpoint(
-            self.folder,
-            self.options.keep,
-            weights={name: parameter.data for name, parameter in self.model.named_parameters()},
-            optimizer=self.optimizer.state_dict(),
-            state=self.state,
-            about=self.about,
-        )
+        self.saved = save_checkpoint(self.folder, self.options.keep, **self.contents())
+
+    def contents(self) -> dict[str, Any]:
+        """What a checkpoint holds of this moment."""
+        kept = self.task.state()
+        arrays = {name: value for name, value in kept.items() if isinstance(value, np.ndarray)}
+        values = {name: value for name, value in kept.items() if name not in arrays}
+        return {
+            "weights": {name: parameter.data for name, parameter in self.model.named_parameters()},
+            "optimizer": self.optimizer.state_dict(),
+            "state": self.state,
+            "about": self.about | ({"task_state": values} if values else {}),
+            **({TASK_FILE.removesuffix(".safetensors"): arrays} if arrays else {}),
+        }
 
     def record(self) -> None:
         """What is due after a step: both losses, and after an epoch a sample."""
         state = self.state
         if state.step % self.eval_every == 0 or state.step == self.total_steps:
             self.evaluate()
-        if state.epoch and state.epoch_is_over:
-            self.progress.line("  " + " ".join(self.write_sample(self.options.sample_tokens).split()))
+        if state.epoch and state.epoch_is_over and (text := self.sample(final=False)):
+            self.progress.line("  " + " ".join(text.split()))
         state.recorded = True
         state.log_bytes = {name: (self.folder / name).stat().st_size for name in state.log_bytes}
 
     def evaluate(self) -> None:
-        """Both losses without dropout, on a few batches of each text; after the last step, on all of the validation text."""
-        n, state = self.options.eval_batches, self.state
-        val_batches = self.val_batches if state.step == self.total_steps else _spread(self.val_batches, n)
+        """What the task measures, into metrics.jsonl."""
+        state = self.state
         row: dict[str, float] = {
             "step": state.step,
             "epoch": state.epoch,
             "tokens": state.tokens,
             "lr": self.schedule(state.step),
-            "train_loss": mean_loss(self.model, _spread(self.train_batches, n)),
-            "val_loss": mean_loss(self.model, val_batches),
+            **self.task.evaluate(self.model, state.step == self.total_steps),
         }
         if not math.isfinite(row["train_loss"] + row["val_loss"]):
             raise NonFiniteError(
@@ -237,52 +251,40 @@ class TrainingLoop:
         append(self.folder / METRICS_FILE, json.dumps(row) + "\n")
         for logger in self.loggers:
             logger.log_evaluation(row)
+        more = "".join(f"  {name.replace('_', ' ')} {value:.3f}" for name, value in list(row.items())[6:])
         self.progress.line(
             f"step {state.step:>{len(str(self.total_steps))}}/{self.total_steps}  epoch {state.epoch}  "
-            f"training loss {row['train_loss']:.3f}  validation loss {row['val_loss']:.3f}  {self.progress}"
+            f"training loss {row['train_loss']:.3f}  validation loss {row['val_loss']:.3f}{more}  {self.progress}"
         )
 
-    def write_sample(self, n_tokens: int) -> str:
-        """Let the model go on from the prompt, and keep the text; in a stream of its own, so that training is not touched."""
-        options, state = self.options, self.state
-        pieces = stream_text(
-            self.model,
-            self.corpus.tokenizer,
-            options.prompt,
-            n_tokens,
-            options.temperature,
-            options.top_k,
-            rng=Generator((options.seed + state.step) % 2**64),
-        )
-        text = options.prompt + "".join(pieces)
-        append(self.folder / SAMPLES_FILE, f"--- epoch {state.epoch}, step {state.step}\n{text}\n\n")
-        for logger in self.loggers:
-            logger.log_sample(state.step, text)
+    def sample(self, final: bool) -> str:
+        """Let the task show something, and keep it."""
+        state = self.state
+        text = self.task.sample(self.model, state.step, final)
+        if text:
+            append(self.folder / SAMPLES_FILE, f"--- epoch {state.epoch}, step {state.step}\n{text}\n\n")
+            for logger in self.loggers:
+                logger.log_sample(state.step, text)
         return text
 
     def introduce(self) -> None:
-        corpus, config, options = self.corpus, self.model.config, self.options
+        sizes = ", ".join(
+            words.format(self.about["model"][name]) for name, words in _SIZES.items() if name in self.about["model"]
+        )
         for line in (
-            f"Text: {sum(map(len, corpus.train_texts)):,} characters to learn from, {sum(map(len, corpus.val_texts)):,} "
-            f"kept for validation; {corpus.tokenizer.name} tokens: {len(corpus.train_ids):,} and {len(corpus.val_ids):,}, "
-            f"{config.vocab_size:,} different ones.",
-            f"Model: {config.n_layers} layers, {config.n_heads} heads, width {config.emb_dim}, context "
-            f"{config.context_length}: {self.model.n_parameters():,} parameters.",
-            f"Training: {options.epochs} epochs of {len(self.windows)} steps of {options.batch_size} x "
-            f"{config.context_length} tokens, into {self.folder}.",
+            *self.task.introduce(),
+            f"Model: {self.about['architecture']}, {sizes}: {self.model.n_parameters():,} parameters.",
+            f"Training: {self.options.epochs} epochs of {len(self.task)} steps, into {self.folder}.",
         ):
             self.progress.line(line)
 
-    def finish(self) -> PretrainResult:
+    def finish(self) -> Any:
         """The last sample, the picture, and, at the very end, the weights: they say that the run is finished."""
         seconds, tokens_per_second = self.progress.seconds, self.progress.tokens_per_second
         self.progress.close()
-        sample = self.write_sample(4 * self.options.sample_tokens)
-        result = judge(
-            self.folder, self.model, self.corpus, self.metrics, self.options.prompt, sample, seconds, tokens_per_second
-        )
-        guesses = {"chance": result.chance_loss, "token counts, on validation": result.unigram_val_loss}
-        plotted = plot_losses(self.folder / PLOT_FILE, self.metrics, guesses)
+        sample = self.sample(final=True)
+        result = self.task.conclude(Finished(self.folder, self.model, self.metrics, sample, seconds, tokens_per_second))
+        plotted = plot_losses(self.folder / PLOT_FILE, self.metrics, self.task.guesses())
         save_model(self.folder, self.model)
         for line in result.lines():
             self.progress.line(line)
@@ -291,12 +293,3 @@ class TrainingLoop:
                 f"No {PLOT_FILE}: matplotlib is not there (pip install matplotlib, or the extra [plot])."
             )
         return result
-
-
-def _what_decides_batches(about: dict) -> tuple:
-    return about["data"]["ids"], about["training"]["batch_size"], about["training"]["stride"]
-
-
-def _spread(batches: list[Batch], n: int) -> list[Batch]:
-    """At most n of the batches, from all over the text."""
-    return [batches[i * len(batches) // n] for i in range(n)] if len(batches) > n else batches

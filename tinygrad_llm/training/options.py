@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from ..checks import check_integer, check_number, check_options
@@ -21,12 +22,61 @@ ON_NONFINITE = ("stop", "skip")
 _SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "drop_rate")
 
 
-def _option(help: str) -> Any:
-    return field(metadata={"help": help})
+def _option(help: str, default: Any = MISSING) -> Any:
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainOptions:
+class LoopOptions:
+    """What the training loop wants to know, whatever is trained; checked when it is made: ConfigError names what cannot be."""
+
+    epochs: int = _option("passes over the training text")
+    batch_size: int = _option("windows of text in each step")
+    accumulate: int = _option("parts of a batch that take their turn, for less memory; their gradients are added up", 1)
+    lr: float = _option("highest learning rate")
+    min_lr: float = _option("learning rate at the end, reached along a cosine", 0.0)
+    warmup: float = _option("share of the steps in which the learning rate rises", 0.05)
+    weight_decay: float = _option("AdamW's weight decay", 0.1)
+    max_norm: float = _option("gradients are scaled down to this norm; 0 leaves them", 1.0)
+    eval_every: int = _option("steps from one evaluation to the next; 0: about 20 in a run", 0)
+    save_every: int = _option("steps from one checkpoint to the next; 0: one with each evaluation", 0)
+    spike: float = _option(
+        "a loss so many times the median of the last 20, and worse than chance, is like NaN; 0: never", 3.0
+    )
+    keep: int = _option("newest checkpoints that are kept, besides the one with the lowest validation loss", 2)
+    on_nonfinite: str = _option(
+        "a loss or gradient that is not finite: stop the run, or skip the step, up to 10 in a row", "stop"
+    )
+    seed: int = _option("decides weights, order, dropout and samples; same seed, same run, to the bit", 123)
+
+    def __post_init__(self) -> None:
+        self._check_integers({"epochs": 1, "batch_size": 1, "accumulate": 1, "keep": 1})
+        self._check_integers({"eval_every": 0, "save_every": 0, "seed": 0})
+        self._check_numbers({"lr": math.inf, "weight_decay": math.inf, "max_norm": math.inf, "spike": math.inf})
+        self._check_numbers({"min_lr": self.lr, "warmup": 1})
+        if self.on_nonfinite not in ON_NONFINITE:
+            raise ConfigError(f"on_nonfinite is {self.on_nonfinite!r}: use one of {', '.join(ON_NONFINITE)}")
+        if self.accumulate > self.batch_size:
+            raise ConfigError(
+                f"accumulate is {self.accumulate}: a batch of {self.batch_size} has no more parts than rows"
+            )
+        if self.lr == 0:
+            raise ConfigError(f"lr is {self.lr}: it may not be 0")
+
+    def _check_integers(self, least: Mapping[str, int]) -> None:
+        for name, smallest in least.items():
+            self._keep(name, check_integer(f"training: {name}", getattr(self, name), smallest))
+
+    def _check_numbers(self, most: Mapping[str, float]) -> None:
+        for name, highest in most.items():
+            self._keep(name, check_number(f"training: {name}", getattr(self, name), most=highest))
+
+    def _keep(self, name: str, value: float) -> None:
+        object.__setattr__(self, name, value)  # Python's own number: config.json takes no other
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(LoopOptions):
     """The options of one run, complete and checked. `for_preset` fills in what is not given; ConfigError for bad values."""
 
     preset: str = _option("model and training defaults: " + ", ".join(PRESETS))
@@ -37,56 +87,26 @@ class PretrainOptions:
     n_heads: int = _option("attention heads in each layer; must divide the width")
     n_layers: int = _option("transformer blocks")
     drop_rate: float = _option("share of the activations dropped in training")
-    epochs: int = _option("passes over the training text")
-    batch_size: int = _option("windows of text in each step")
-    accumulate: int = _option("parts of a batch that take their turn, for less memory; their gradients are added up")
-    stride: int = _option("tokens from one window to the next; below the context length they overlap, 0: side by side")
-    lr: float = _option("highest learning rate")
-    min_lr: float = _option("learning rate at the end, reached along a cosine")
-    warmup: float = _option("share of the steps in which the learning rate rises")
-    weight_decay: float = _option("AdamW's weight decay")
-    max_norm: float = _option("gradients are scaled down to this norm; 0 leaves them")
-    val_ratio: float = _option("share of each text, at its end, kept from training for validation")
-    eval_every: int = _option("steps from one evaluation to the next; 0: about 20 in a run")
-    eval_batches: int = _option("batches of each text in an evaluation; the last evaluation takes all of validation")
-    prompt: str = _option("the samples go on from here; without one, from the first words of the text")
-    sample_tokens: int = _option("tokens in the sample after each epoch")
-    temperature: float = _option("of the samples: 0 takes the likeliest token, 1 the model's own odds")
-    top_k: int = _option("of the samples: choose among this many likeliest tokens")
-    save_every: int = _option("steps from one checkpoint to the next; 0: one with each evaluation")
-    spike: float = _option(
-        "a loss so many times the median of the last 20, and worse than chance, is like NaN; 0: never"
+    stride: int = _option(
+        "tokens from one window to the next; below the context length they overlap, 0: side by side", 0
     )
-    keep: int = _option("newest checkpoints that are kept, besides the one with the lowest validation loss")
-    on_nonfinite: str = _option(
-        "a loss or gradient that is not finite: stop the run, or skip the step, up to 10 in a row"
-    )
-    seed: int = _option("decides weights, order, dropout and samples; same seed, same run, to the bit")
+    val_ratio: float = _option("share of each text, at its end, kept from training for validation", 0.1)
+    eval_batches: int = _option("batches of each text in an evaluation; the last evaluation takes all of validation", 8)
+    prompt: str = _option("the samples go on from here; without one, from the first words of the text", "")
+    sample_tokens: int = _option("tokens in the sample after each epoch", 50)
+    temperature: float = _option("of the samples: 0 takes the likeliest token, 1 the model's own odds", 0.8)
+    top_k: int = _option("of the samples: choose among this many likeliest tokens", 25)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_kind(self.tokenizer)
-        if self.on_nonfinite not in ON_NONFINITE:
-            raise ConfigError(f"on_nonfinite is {self.on_nonfinite!r}: use one of {', '.join(ON_NONFINITE)}")
-        whole = dict.fromkeys(("epochs", "batch_size", "accumulate", "eval_batches", "top_k", "keep"), 1)
-        whole |= dict.fromkeys(("stride", "eval_every", "save_every", "sample_tokens", "seed"), 0)
-        for name, least in whole.items():
-            self._keep(name, check_integer(f"pretrain: {name}", getattr(self, name), least))
-        for name in ("lr", "weight_decay", "max_norm", "spike", "temperature"):
-            self._keep(name, check_number(f"pretrain: {name}", getattr(self, name)))
-        for name, highest in {"min_lr": self.lr, "warmup": 1, "val_ratio": 1}.items():
-            self._keep(name, check_number(f"pretrain: {name}", getattr(self, name), most=highest))
-        if self.accumulate > self.batch_size:
-            raise ConfigError(
-                f"accumulate is {self.accumulate}: a batch of {self.batch_size} has no more parts than windows"
-            )
-        if self.lr == 0 or self.val_ratio in (0, 1):
-            raise ConfigError(f"lr is {self.lr}, val_ratio {self.val_ratio}: neither may be 0, nor the ratio 1")
+        self._check_integers({"eval_batches": 1, "top_k": 1, "stride": 0, "sample_tokens": 0})
+        self._check_numbers({"temperature": math.inf, "val_ratio": 1})
+        if self.val_ratio in (0, 1):
+            raise ConfigError(f"val_ratio is {self.val_ratio}: it may be neither 0 nor 1")
         config = self.model_config(self.vocab_size)
         for name in _SIZES:
             self._keep(name, getattr(config, name))
-
-    def _keep(self, name: str, value: float) -> None:
-        object.__setattr__(self, name, value)  # Python's own number: config.json takes no other
 
     def model_config(self, vocab_size: int) -> Any:
         """The model of these sizes, for a tokenizer of `vocab_size` entries."""
@@ -111,26 +131,7 @@ class PretrainOptions:
     def defaults(cls, name: str) -> dict[str, Any]:
         """What `for_preset` fills in for a preset."""
         config, recipe = preset(name), _STORY if name == "story" else _GPT2
-        common = {
-            "accumulate": 1,
-            "stride": 0,
-            "min_lr": 0.0,
-            "warmup": 0.05,
-            "weight_decay": 0.1,
-            "max_norm": 1.0,
-            "val_ratio": 0.1,
-            "eval_every": 0,
-            "eval_batches": 8,
-            "prompt": "",
-            "sample_tokens": 50,
-            "temperature": 0.8,
-            "top_k": 25,
-            "save_every": 0,
-            "spike": 3.0,
-            "keep": 2,
-            "on_nonfinite": "stop",
-            "seed": 123,
-        }
+        common = {option.name: option.default for option in fields(cls) if option.default is not MISSING}
         return {"preset": name} | {size: getattr(config, size) for size in _SIZES} | common | recipe
 
     @classmethod

@@ -7,8 +7,9 @@ run.val_loss, run.sample
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, StateDictError
-from ..models import make_model
+from ..evaluation.losses import all_windows, mean_loss, unigram_cross_entropy
+from ..generation import stream_text
+from ..models import LanguageModel, make_model
 from ..rng import Generator, use_generator
 from ..runs.checkpoint import check_room
 from ..runs.folder import FORMAT, new_run
@@ -25,7 +28,71 @@ from ..text.corpus import Corpus
 from .loop import TrainingLoop
 from .memory import check_memory, explain_memory
 from .options import PretrainOptions
-from .result import PretrainResult
+from .result import PretrainResult, judge
+from .step import NEXT_TOKEN, Batch
+from .task import Finished, Task
+
+
+class Pretraining(Task):
+    """Predict the next token of a text; judged on the part of it that was kept from training."""
+
+    name, objective = "pretrain", NEXT_TOKEN
+
+    def __init__(self, corpus: Corpus, options: PretrainOptions) -> None:
+        self.corpus, self.options, self.windows = corpus, options, options.windows(corpus.train_ids)
+        self.chance = math.log(corpus.tokenizer.vocab_size)
+        self._train_batches = all_windows(corpus.train_ids, options.context_length, options.batch_size)
+        self._val_batches = all_windows(corpus.val_ids, options.context_length, options.batch_size)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def epoch(self, model: LanguageModel) -> Iterator[Batch]:
+        return iter(self.windows.epoch())
+
+    def evaluate(self, model: LanguageModel, final: bool) -> dict[str, float]:
+        """Both losses without dropout, on a few batches of each text; in the end, on all of the validation text."""
+        n = self.options.eval_batches
+        val_batches = self._val_batches if final else _spread(self._val_batches, n)
+        return {
+            "train_loss": mean_loss(model, _spread(self._train_batches, n)),
+            "val_loss": mean_loss(model, val_batches),
+        }
+
+    def about(self) -> dict[str, Any]:
+        data = self.corpus.fingerprint()
+        return {"data": data, "batches": [data["ids"], self.options.batch_size, self.options.stride]}
+
+    def introduce(self) -> list[str]:
+        corpus, options = self.corpus, self.options
+        return [
+            f"Text: {sum(map(len, corpus.train_texts)):,} characters to learn from, {sum(map(len, corpus.val_texts)):,} "
+            f"kept for validation; {corpus.tokenizer.name} tokens: {len(corpus.train_ids):,} and {len(corpus.val_ids):,}, "
+            f"{corpus.tokenizer.vocab_size:,} different ones, in batches of {options.batch_size} x {options.context_length}."
+        ]
+
+    def sample(self, model: LanguageModel, step: int, final: bool) -> str:
+        """Let the model go on from the prompt, in a stream of its own; four times as far in the end."""
+        options = self.options
+        n_tokens = 4 * options.sample_tokens if final else options.sample_tokens
+        rng = Generator((options.seed + step) % 2**64)
+        pieces = stream_text(
+            model, self.corpus.tokenizer, options.prompt, n_tokens, options.temperature, options.top_k, rng=rng
+        )
+        return options.prompt + "".join(pieces)
+
+    def guesses(self) -> dict[str, float]:
+        corpus = self.corpus
+        counts = unigram_cross_entropy(corpus.train_ids, corpus.val_ids, corpus.tokenizer.vocab_size)
+        return {"chance": self.chance, "token counts, on validation": counts}
+
+    def conclude(self, finished: Finished) -> PretrainResult:
+        return judge(finished, self.corpus, self.options.prompt)
+
+
+def _spread(batches: list[Any], n: int) -> list[Any]:
+    """At most n of the batches, from all over the text."""
+    return [batches[i * len(batches) // n] for i in range(n)] if len(batches) > n else batches
 
 
 def pretrain(
@@ -70,12 +137,12 @@ def begin(
     config = config or options.model_config(corpus.tokenizer.vocab_size)
     check_memory(config, options.batch_size)
     check_room(folder, config.n_parameters(), options.keep, report)
-    windows = options.windows(corpus.train_ids)
+    task = Pretraining(corpus, options)
     record = {
         "format": FORMAT,
         "architecture": config.architecture,
         "model": config.to_dict(),
-        "task": "pretrain",
+        "task": task.name,
         "training": asdict(options),
         "files": [str(file) for file in files],
         "data": corpus.fingerprint(),
@@ -91,4 +158,4 @@ def begin(
         with new_run(folder, record, corpus.tokenizer) as previous:
             if previous is not None:
                 report(f"The run that was in {folder} is now in {previous}.")
-            return TrainingLoop(options, corpus, windows, model, folder, report, loggers).run()
+            return TrainingLoop(task, options, model, folder, report, loggers).run()

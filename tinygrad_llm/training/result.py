@@ -14,6 +14,7 @@ from ..models import LanguageModel
 from ..runs.curve import judge_validation
 from ..text import Tokenizer
 from ..text.corpus import Corpus
+from .task import Finished
 
 
 @dataclass(frozen=True)
@@ -97,23 +98,15 @@ class PretrainResult:
         return text[0].upper() + text[1:]
 
 
-def judge(
-    folder: Path,
-    model: LanguageModel,
-    corpus: Corpus,
-    metrics: list[dict[str, float]],
-    prompt: str,
-    sample: str,
-    seconds: float,
-    tokens_per_second: float,
-) -> PretrainResult:
+def judge(finished: Finished, corpus: Corpus, prompt: str) -> PretrainResult:
     """Put a finished run beside what guessing reaches, and its last sample beside the training text."""
+    metrics, sample = finished.metrics, finished.sample
     last, best = metrics[-1], min(metrics, key=lambda row: row["val_loss"])
     val_bytes = sum(len(text.encode()) for text in corpus.val_texts)
     vocab_size = corpus.tokenizer.vocab_size
     return PretrainResult(
-        folder=folder,
-        model=model,
+        folder=finished.folder,
+        model=finished.model,
         tokenizer=corpus.tokenizer,
         metrics=metrics,
         train_loss=last["train_loss"],
@@ -127,6 +120,6 @@ def judge(
         prompt=prompt,
         sample=sample,
         copied=copied_run(sample.removeprefix(prompt), corpus.train_texts),
-        seconds=seconds,
-        tokens_per_second=tokens_per_second,
+        seconds=finished.seconds,
+        tokens_per_second=finished.tokens_per_second,
     )

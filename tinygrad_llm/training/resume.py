@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ConfigError, ConfigMismatch, DataError
-from ..files import check_writable, lock, remove_stale, truncate
+from ..files import check_writable, lock, remove_stale
 from ..formats.safetensors import read_arrays
 from ..models import make_config, make_model
 from ..rng import Generator, Zeros, use_generator
@@ -29,14 +29,14 @@ from ..runs.checkpoint import (
     newest_checkpoint,
     verify_checkpoint,
 )
-from ..runs.folder import CONFIG_FILE, METRICS_FILE, load_config, tokenizer_sum, write_config
+from ..runs.folder import CONFIG_FILE, FORMAT, METRICS_FILE, load_config, tokenizer_sum, write_config
 from ..runs.loggers import Logger
 from ..text import load_tokenizer
 from ..text.corpus import Corpus
 from .loop import TrainingLoop
 from .memory import check_memory, explain_memory
 from .options import PretrainOptions
-from .pretrain import begin
+from .pretrain import Pretraining, begin
 from .result import PretrainResult
 
 _FIXED = ("preset", "tokenizer", "vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "seed")
@@ -116,11 +116,14 @@ def _go_on(
     check_memory(model_config, options.batch_size)
     check_room(folder, model_config.n_parameters(), options.keep, report)
     check_writable(folder)
-    windows = options.windows(corpus.train_ids)
+    task = Pretraining(corpus, options)
+    trained = checkpoint.about["training"]
+    batches = [checkpoint.about["data"]["ids"], trained["batch_size"], trained["stride"]]  # as format 1 says it
+    checkpoint = replace(checkpoint, about={"batches": batches} | checkpoint.about)
     metrics = _read_metrics(folder, checkpoint)
     with explain_memory(model_config, options.batch_size), use_generator(Generator(0)):
         model = make_model(config["architecture"], model_config, Zeros())
-        loop = TrainingLoop(options, corpus, windows, model, folder, report, loggers)
+        loop = TrainingLoop(task, options, model, folder, report, loggers)
         loop.restore(checkpoint, metrics)
         state = loop.state
         if loop.total_steps < state.step or options.epochs < state.epoch:
@@ -129,8 +132,7 @@ def _go_on(
             raise ConfigError(
                 f"{folder}: the run has finished its {options.epochs} epochs: to go on, give more (epochs, --epochs)"
             )
-        for name, n_bytes in state.log_bytes.items():
-            truncate(folder / name, n_bytes)
+        loop.rewind()
         report(f"Going on after step {state.step} of {loop.total_steps}.")
         if changes := _changes(before, options, config, files, corpus):
             for name, (old, new) in changes.items():
@@ -141,11 +143,9 @@ def _go_on(
             write_config(
                 folder,
                 config
-                | {"model": model_config.to_dict(), "training": training}
+                | {"format": FORMAT, "model": model_config.to_dict(), "training": training}
                 | {"files": files, "data": data, "changes": noted},
             )
-        # What may be there are the weights at the end of a shorter run; the checkpoint has them.
-        (folder / MODEL_FILE).unlink(missing_ok=True)
         return loop.run()
 
 

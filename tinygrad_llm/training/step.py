@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,36 +29,57 @@ from ..rng import Generator, get_generator, use_generator
 _SHARD = 512  # tokens that make a shard worth a thread of its own
 _MOST_SHARDS = 8
 
+Batch = tuple[np.ndarray, ...]  # arrays with a row for each example: ids and targets (B, T), for example
 Gradients = dict[Tensor, np.ndarray]
 Shard = tuple[slice, Generator, Gradients]  # rows of the batch, what its dropout draws from, where its gradients go
+
+
+class Objective(NamedTuple):
+    """What a step makes smaller: the mean of losses, of which each shard of the batch gives a sum.
+
+    For several means in one, the batch holds a weight for every loss, which makes them means, and `count` is 1.
+    """
+
+    count: Callable[..., int]  # (*batch): how many losses the mean is over: tokens, texts, pairs
+    loss: Callable[..., Tensor]  # (model, *rows of the batch): their sum, a scalar
+
+
+def count_targets(ids: np.ndarray, targets: np.ndarray) -> int:
+    return int((targets != -100).sum())
+
+
+def next_token_loss(model: Module, ids: np.ndarray, targets: np.ndarray) -> Tensor:
+    # Nothing holds on to the logits (b, T, V): the backward of a large vocabulary needs the room.
+    return cross_entropy(model(ids), targets=targets, reduction="sum")
+
+
+NEXT_TOKEN = Objective(count_targets, next_token_loss)  # ids and targets (B, T); targets of -100 are left out
 
 
 def train_step(
     model: Module,
     optimizer: Optimizer,
-    ids: Any,
-    targets: Any,
-    *,
+    *batch: Any,
+    objective: Objective = NEXT_TOKEN,
     max_norm: float | None = None,
     max_loss: float = math.inf,
-    ignore_index: int = -100,
     accumulate: int = 1,
     threads: int | None = None,
 ) -> float:
-    """Learn from one batch: ids and targets (B, T). Returns the loss before the step, in nats per token.
+    """Learn from one batch, by default ids and targets (B, T). Returns the loss before the step, there in nats per token.
 
-    zero_grad, forward, mean loss over the targets that are not `ignore_index`, backward, `optimizer.step()`; with `max_norm`,
-    gradients are clipped to that norm first. `accumulate`: cut the batch into at least so many parts whose gradients are
+    zero_grad, forward, the objective's mean loss, backward, `optimizer.step()`; with `max_norm`, gradients are clipped to
+    that norm first. `accumulate`: cut the batch into at least so many parts whose gradients are
     added up, for a batch whose activations do not fit into memory at once. `threads`: None for the cores of the machine, 1 to
     run the same lines in order, with the same bits. NonFiniteError, before any weight has changed, when the loss or (with
     `max_norm`) a gradient is not finite; LossSpike, which is one, for a loss above `max_loss`.
     """
     parallel.recycle_memory()
     optimizer.zero_grad()
-    ids, targets = np.asarray(ids), np.asarray(targets)
-    shards = shard_batch(ids, accumulate)
+    batch = tuple(map(np.asarray, batch))
+    shards = shard_batch(batch[0], accumulate)
     with parallel.threads(threads, sharing_rows=len(shards) == 1):
-        loss, gradients = loss_and_gradients(model, ids, targets, shards, ignore_index)
+        loss, gradients = loss_and_gradients(model, batch, shards, objective)
         if not math.isfinite(loss):
             raise NonFiniteError(
                 f"train_step: the loss is {loss}: lower the learning rate, or look for NaN in the weights"
@@ -73,7 +94,7 @@ def train_step(
 
 
 def shard_batch(ids: np.ndarray, at_least: int = 1) -> list[slice]:
-    """Rows of the batch, two shards or more where there are two sequences or more; the size of the batch alone decides."""
+    """Rows of a batch with this first array, two shards or more where it has two rows or more; its size alone decides."""
     b = len(ids) if ids.ndim else 1
     if not is_integer(at_least) or not 1 <= at_least <= max(1, b):
         raise ConfigError(f"accumulate is {at_least!r}: it must be an integer from 1 to the batch's {b} sequences")
@@ -83,10 +104,10 @@ def shard_batch(ids: np.ndarray, at_least: int = 1) -> list[slice]:
 
 
 def loss_and_gradients(
-    model: Module, ids: np.ndarray, targets: np.ndarray, shards: list[slice], ignore_index: int = -100
+    model: Module, batch: Batch, shards: list[slice], objective: Objective = NEXT_TOKEN
 ) -> tuple[float, Gradients]:
-    """The mean loss over the counted tokens of all shards, and its gradient for each parameter."""
-    n = int((targets != ignore_index).sum())
+    """The mean loss over what is counted in all shards, and its gradient for each parameter."""
+    n = objective.count(*batch)
     if n == 0:
         warnings.warn("train_step: every target is ignored, so the loss is 0 and has no gradient", stacklevel=3)
     rng = get_generator()
@@ -95,7 +116,7 @@ def loss_and_gradients(
     for parameter in parameters:
         parameter.data.flags.writeable = False  # which spares the tape its own watch over them
     try:
-        loss, gradients = _add_up(partial(_shard, model, ids, targets, ignore_index, 1 / max(1, n)), seeded)
+        loss, gradients = _add_up(partial(_shard, model, batch, objective.loss, 1 / max(1, n)), seeded)
         in_order = {p: gradients.pop(p) for p in model.parameters() if p in gradients}  # whichever thread was first
         return loss, in_order | gradients
     finally:
@@ -154,22 +175,10 @@ class _Part(Gradients):
         self.wave.bring(self.i, parameter, gradient)
 
 
-def _shard(
-    model: Module,
-    ids: np.ndarray,
-    targets: np.ndarray,
-    ignore_index: int,
-    weight: float,
-    shard: Shard,
-) -> float:
+def _shard(model: Module, batch: Batch, loss_of: Callable[..., Tensor], weight: float, shard: Shard) -> float:
     """Forward and backward of one shard: its part of the mean loss; the gradients of that part go where the shard says."""
     rows, rng, gradients = shard
     with use_generator(rng):
-        loss = weight * cross_entropy(
-            model(ids[rows]),  # (b, T, V), which nothing holds on to: the backward of a large vocabulary needs the room
-            targets=targets[rows],
-            ignore_index=ignore_index,
-            reduction="sum",
-        )
+        loss = weight * loss_of(model, *(array[rows] for array in batch))
         loss.backward(into=gradients)
     return loss.item()
