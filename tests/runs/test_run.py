@@ -98,7 +98,10 @@ def test_what_is_missing_is_named(tmp_path):
     ("text", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "not the configuration of a run"),
+        ("[]", "must be a JSON object"),
+        ('{"model": []}', "not the configuration of a run"),
+        ('{"model": {}, "training": {"lr": NaN}}', "NaN is not JSON"),
+        ('{"model": {}, "model": {}, "training": {}}', "the key 'model' stands there twice"),
         ('{"model": {"emb_dim": 3, "wings": 2}, "training": {}}', "wings"),
         ('{"model": {"emb_dim": -1}, "training": {}}', "emb_dim is -1"),
         ('{"model": {"emb_dim": "8"}, "training": {}}', "emb_dim is '8'"),

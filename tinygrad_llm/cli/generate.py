@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..generation import stream_text
     from ..rng import Generator
-    from ..runs.folder import load_config
-    from ..weights.load import is_run, load_with_tokenizer
+    from ..runs.folder import is_run, load_config
+    from ..weights.load import load_with_tokenizer
 
     if args.show_candidates is not None and args.show_candidates < 1:
         raise ConfigError(f"--show-candidates is {args.show_candidates}: it must be at least 1")

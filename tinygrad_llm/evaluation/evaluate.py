@@ -24,10 +24,10 @@ from ..generation import choose, few_shot, stream_text
 from ..models import LanguageModel
 from ..nn.module import evaluating
 from ..rng import Generator
-from ..runs.folder import load_config
+from ..runs.folder import is_run, load_config
 from ..text import Tokenizer, read_text
 from ..text.corpus import encode_texts, split_texts
-from ..weights.load import is_run, load_with_tokenizer
+from ..weights.load import load_with_tokenizer
 from .losses import all_windows, bits_per_byte, copied_run, mean_loss
 
 Task = dict[str, Any]

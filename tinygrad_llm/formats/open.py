@@ -11,7 +11,7 @@ from .safetensors import SafetensorsFile
 from .sharded import INDEX_SUFFIX, Sharded
 from .source import TensorSource
 
-CONFIG_FILE, WEIGHTS_FILE, HPARAMS_FILE = "config.json", "model.safetensors", "hparams.json"
+CONFIG_FILE, MODEL_FILE, HPARAMS_FILE = "config.json", "model.safetensors", "hparams.json"
 META_FILE = "meta.pkl"  # nanoGPT's name for the file that holds its characters
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
 _PYTORCH_FILE = "pytorch_model.bin"
@@ -48,7 +48,7 @@ def open_weights(path: str | os.PathLike[str], *, pickles: bool = False) -> Tens
 
 def _weights_of(folder: Path) -> Path:
     """The file of a folder that holds its weights; the folder itself if they are TensorFlow's."""
-    for name in (WEIGHTS_FILE, _PYTORCH_FILE):
+    for name in (MODEL_FILE, _PYTORCH_FILE):
         for file in (folder / name, folder / (name + INDEX_SUFFIX)):
             if file.exists():
                 return file
@@ -62,7 +62,7 @@ def _weights_of(folder: Path) -> Path:
         if found:
             raise CheckpointError(f"{folder}: holds {', '.join(found[:4])}: name the one that is meant")
     holds = ", ".join(map(ascii, names[:6])) or "nothing"
-    raise CheckpointError(f"{folder}: no weights there: it holds {holds}, and should hold {WEIGHTS_FILE}")
+    raise CheckpointError(f"{folder}: no weights there: it holds {holds}, and should hold {MODEL_FILE}")
 
 
 def _is_pickle(file: Path) -> bool:

@@ -26,12 +26,12 @@ import numpy as np
 from .. import __version__
 from ..errors import CheckpointError, CorruptCheckpoint, StorageError
 from ..files import new_folder, remove_folder, replace_file, room, write_file
+from ..formats.open import MODEL_FILE
 from ..formats.safetensors import encode_arrays, read_arrays
 
 FORMAT = 1
 LATEST_FILE = "latest"
-MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
-STATE_FILE, SUMS_FILE = "trainer_state.json", "SHA256SUMS"
+OPTIMIZER_FILE, STATE_FILE, SUMS_FILE = "optimizer.safetensors", "trainer_state.json", "SHA256SUMS"
 _FOLDER = re.compile(r"step-(\d{6,})")
 _SUM = re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
 

@@ -22,15 +22,16 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError, StateDictError
 from ..files import lock, remove_stale, replace_file, storing
+from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays, read_arrays
+from ..formats.strict_json import read_json
 from ..models import LanguageModel, make_model
 from ..nn import Module
 from ..rng import Zeros
 from ..text import Tokenizer, load_tokenizer
 from ..text.tokenizers import TOKENIZER_FILE
-from .checkpoint import MODEL_FILE, load_weights
+from .checkpoint import load_weights
 
-CONFIG_FILE = "config.json"
 FORMAT = 2  # of config.json: with the names of architecture and task
 METRICS_FILE, SAMPLES_FILE, PLOT_FILE = "metrics.jsonl", "samples.txt", "loss.png"
 
@@ -59,7 +60,7 @@ def start_run(folder: str | os.PathLike[str], config: dict[str, Any], tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
         if any(folder.iterdir()):
-            if not _is_run(folder):
+            if not is_run(folder):
                 raise CheckpointError(f"{folder}: holds files that are not those of a run: choose another folder")
             if (folder / MODEL_FILE).exists() or any(path.is_dir() for path in folder.iterdir()):
                 previous = _free_name(folder)
@@ -111,17 +112,21 @@ def load_run(folder: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
 def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The contents of config.json: {"model": {...}, "training": {...}, ...}."""
     path = Path(folder, CONFIG_FILE)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no run there: {CONFIG_FILE} is missing") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from error
-    if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "training")):
+    if not path.exists():
+        raise CheckpointError(f"{folder}: no run there: {CONFIG_FILE} is missing")
+    config = read_json(path)
+    if not _is_of_run(config):
         raise CheckpointError(f"{path}: not the configuration of a run")
     return {"format": 1, "architecture": "gpt", "task": "pretrain"} | config  # which format 1 does not say
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: its config.json tells what it was trained with. CheckpointError if that is not JSON."""
+    return (folder / CONFIG_FILE).is_file() and _is_of_run(read_json(folder / CONFIG_FILE))
+
+
+def _is_of_run(config: dict[str, Any]) -> bool:
+    return all(isinstance(config.get(key), dict) for key in ("model", "training"))
 
 
 def tokenizer_sum(folder: Path) -> str:
@@ -131,14 +136,6 @@ def tokenizer_sum(folder: Path) -> str:
 
 def resume_command(folder: Path) -> str:
     return f"tinygrad-llm pretrain --resume {shlex.quote(str(folder))}"
-
-
-def _is_run(folder: Path) -> bool:
-    try:
-        load_config(folder)
-    except CheckpointError:
-        return False
-    return True
 
 
 def _free_name(folder: Path) -> Path:

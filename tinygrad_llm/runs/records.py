@@ -54,9 +54,11 @@ def find_runs(folders: Sequence[str | os.PathLike[str]] = ("runs",)) -> list[Pat
     found: list[Path] = []
     for folder in map(Path, folders):
         try:
-            is_run = (folder / CONFIG_FILE).exists()
-            found += [folder] if is_run else sorted(path for path in folder.glob("[!.]*") if path.is_dir())
-            if not is_run and not folder.is_dir():
+            if (folder / CONFIG_FILE).exists():  # `read_run` says what is wrong with one that is not a run's
+                found.append(folder)
+            elif folder.is_dir():
+                found += sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+            else:
                 raise CheckpointError(f"{folder}: not a folder")
         except OSError as error:
             raise CheckpointError(f"{folder}: cannot be read: {error.strerror or error}") from error

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..formats.open import open_weights
 from ..models import LanguageModel
+from ..runs.folder import is_run
 from ..text import Tokenizer
-from .load import is_run, load_pretrained, read_pair
+from .load import load_pretrained, read_pair
 from .save import save_pretrained
 
 

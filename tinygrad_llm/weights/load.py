@@ -18,7 +18,7 @@ from ..formats.strict_json import read_json
 from ..models import LanguageModel, make_model
 from ..models.gpt import GPTConfig
 from ..rng import Zeros
-from ..runs.folder import load_run
+from ..runs.folder import is_run, load_run
 from ..text import Tokenizer
 from ..text.vocabulary import UnknownTokenizer
 from . import gpt2
@@ -89,14 +89,6 @@ def read_pair(
         model.load_report.notes.append(note)
         warnings.warn(f"{source.path}: {note}", RuntimeWarning, stacklevel=3)
     return model, tokenizer
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run: its config.json tells what it was trained with."""
-    if not (folder / CONFIG_FILE).is_file():
-        return False
-    values = read_json(folder / CONFIG_FILE)
-    return isinstance(values.get("model"), dict) and isinstance(values.get("training"), dict)
 
 
 def _load_run(folder: Path, dtype: Any, strict_finite: bool) -> tuple[LanguageModel, Tokenizer]:

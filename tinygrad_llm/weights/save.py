@@ -9,8 +9,9 @@ from pathlib import Path
 from .. import __name__ as package
 from ..errors import CheckpointError, ConfigError, TokenizerError
 from ..files import new_folder, storing, write_file
-from ..formats.open import CONFIG_FILE, WEIGHTS_FILE
+from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays
+from ..formats.strict_json import read_json
 from ..models import LanguageModel
 from ..text import Tokenizer
 from ..text.vocabulary import to_json
@@ -52,13 +53,13 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
     with new_folder(folder, n_bytes) as unfinished:
         write_file(unfinished / CONFIG_FILE, [(json.dumps(config, indent=2) + "\n").encode()])
         metadata = {"format": "pt", "n_heads": str(model.config.n_heads)}
-        write_file(unfinished / WEIGHTS_FILE, encode_arrays(arrays, metadata))
+        write_file(unfinished / MODEL_FILE, encode_arrays(arrays, metadata))
         if tokenizer is not None:
             write_tokenizer(unfinished, tokenizer, model.config.context_length)
 
 
 def _is_ours(folder: Path) -> bool:
     try:
-        return json.loads((folder / CONFIG_FILE).read_bytes()).get("written_by") == package
-    except (OSError, ValueError, AttributeError):
+        return read_json(folder / CONFIG_FILE).get("written_by") == package
+    except CheckpointError:
         return False

@@ -13,19 +13,21 @@ from ..text import Tokenizer, load_tokenizer
 from ..text.tokenizers import END_OF_TEXT, TOKENIZER_FILE
 from ..text.vocabulary import UnknownTokenizer, parse_tokenizer, to_json
 
-_BPE_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))  # of transformers, of OpenAI
+_JSON_FILE, _OPTIONS_FILE = "tokenizer.json", "tokenizer_config.json"
+_VOCAB_FILE, _MERGES_FILE = "vocab.json", "merges.txt"
+_BPE_FILES = ((_VOCAB_FILE, _MERGES_FILE), ("encoder.json", "vocab.bpe"))  # of transformers, of OpenAI
 
 
 def read_tokenizer(folder: Path, eos_id: Any = None) -> Tokenizer | None:
     """The tokenizer in a folder, or None; `eos_id` is what the model's configuration says. TokenizerError for a bad one."""
     if (folder / TOKENIZER_FILE).exists():
         return load_tokenizer(folder)
-    options = _read(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    options = _read(folder / _OPTIONS_FILE) if (folder / _OPTIONS_FILE).exists() else {}
     eot = options.get("eos_token")
     eot = eot.get("content") if isinstance(eot, dict) else eot
     if not isinstance(eot, str):
         eot = eos_id if type(eos_id) is int else END_OF_TEXT
-    if (path := folder / "tokenizer.json").exists():
+    if (path := folder / _JSON_FILE).exists():
         data = _read(path)
         return parse_tokenizer(data, str(path), eot) if "model" in data else _characters(data, eot, path)
     for vocab_file, merges_file in _BPE_FILES:
@@ -38,10 +40,9 @@ def read_tokenizer(folder: Path, eos_id: Any = None) -> Tokenizer | None:
                 "added_tokens": _special(vocab, options),
             }
             return parse_tokenizer(data | pieces, str(folder / vocab_file), eot)
-    if (path := folder / "vocab.json").exists():
-        return _characters(_read(path), eot, path)
-    if (path := folder / "meta.json").exists():
-        return _characters(_read(path), eot, path)
+    for name in (_VOCAB_FILE, "meta.json"):
+        if (path := folder / name).exists():
+            return _characters(_read(path), eot, path)
     return None
 
 
@@ -71,12 +72,12 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
         **({"bos_token": eot, "eos_token": eot, "unk_token": eot} if bpe else {"eos_token": eot}),
     }
     options = {key: value for key, value in options.items() if value is not None}
-    _write(folder / "tokenizer.json", json.dumps(data, ensure_ascii=False))
-    _write(folder / "tokenizer_config.json", json.dumps(options, indent=2))
+    _write(folder / _JSON_FILE, json.dumps(data, ensure_ascii=False))
+    _write(folder / _OPTIONS_FILE, json.dumps(options, indent=2))
     if bpe:
-        _write(folder / "vocab.json", json.dumps(data["model"]["vocab"], ensure_ascii=False))
+        _write(folder / _VOCAB_FILE, json.dumps(data["model"]["vocab"], ensure_ascii=False))
         lines = [" ".join(pair) for pair in data["model"]["merges"]]
-        _write(folder / "merges.txt", "\n".join(["#version: 0.2", *lines]))
+        _write(folder / _MERGES_FILE, "\n".join(["#version: 0.2", *lines]))
 
 
 def _special(vocab: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
