@@ -6,7 +6,7 @@ import pytest
 import tinygrad_llm as tg
 from tinygrad_llm.errors import CheckpointError, TokenizerError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
-from tinygrad_llm.runs.folder import save_model, start_run
+from tinygrad_llm.runs.folder import load_config, save_model, start_run
 from tinygrad_llm.text import BPETokenizer
 from tinygrad_llm.training import load_run
 
@@ -138,3 +138,10 @@ def test_a_tokenizer_of_another_run(tmp_path):
     BPETokenizer([]).save(tmp_path)
     with pytest.raises(CheckpointError, match="not of one run"):
         load_run(tmp_path)
+
+
+@pytest.mark.parametrize("number", [3, 0, "2", None, [1]])
+def test_a_configuration_of_another_format_is_refused(tmp_path, number):
+    (tmp_path / "config.json").write_text(json.dumps({"format": number, "model": {}, "training": {}}))
+    with pytest.raises(CheckpointError, match="this reads up to 2: use a newer tinygrad_llm"):
+        load_config(tmp_path)

@@ -117,7 +117,12 @@ def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     config = read_json(path)
     if not _is_of_run(config):
         raise CheckpointError(f"{path}: not the configuration of a run")
-    return {"format": 1, "architecture": "gpt", "task": "pretrain"} | config  # which format 1 does not say
+    config = {"format": 1, "architecture": "gpt", "task": "pretrain"} | config  # which format 1 does not say
+    if config["format"] not in range(1, FORMAT + 1):
+        raise CheckpointError(
+            f"{path}: written by format {config['format']!r:.40}, this reads up to {FORMAT}: use a newer tinygrad_llm"
+        )
+    return config
 
 
 def is_run(folder: Path) -> bool:

@@ -47,7 +47,7 @@ class Progress:
     def advance(self, tokens: int, loss: float) -> None:
         """Another step is done."""
         self.step, self.tokens = self.step + 1, self.tokens + tokens
-        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self._bar.set_postfix_str(f"loss {loss:.3f}, {self.tokens_per_second:,.0f} tokens/s", refresh=False)
         self._bar.update()
 
     def line(self, text: str) -> None:

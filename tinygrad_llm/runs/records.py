@@ -98,11 +98,13 @@ def read_run(folder: Path) -> RunRecord:
     )
 
 
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl, without a last one that is not written to its end. CheckpointError names a wrong line."""
+def read_metrics(folder: Path, n_bytes: int | None = None) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl, or of its first `n_bytes`, without a last one that is not written to its end. CheckpointError
+    names a wrong line.
+    """
     path = folder / METRICS_FILE
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = path.read_bytes()[:n_bytes].split(b"\n")
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing") from None
     except OSError as error:

@@ -27,6 +27,7 @@ from ..runs.folder import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, load_config, re
 from ..runs.loggers import Logger
 from ..runs.plots import plot_losses
 from ..runs.progress import Progress
+from ..runs.records import read_metrics
 from .interrupt import InterruptAfterStep
 from .nonfinite import RECENT, highest_loss, leave_evidence
 from .options import LoopOptions
@@ -59,20 +60,23 @@ class TrainingLoop:
         self._batches: Iterator[Batch] | None = None  # the rest of the epoch
         self._plan()
 
-    def restore(self, checkpoint: Checkpoint, metrics: list[dict[str, float]]) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Be where the checkpoint was. If the batches are others than they were, an epoch under way begins again."""
+        self.metrics = read_metrics(self.folder, checkpoint.state.log_bytes[METRICS_FILE])
         self.model.load_state_dict(checkpoint.weights)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         for group in self.optimizer.param_groups:
             group["weight_decay"] = self.options.weight_decay
-        arrays = checkpoint.folder / TASK_FILE
-        kept = checkpoint.about.get("task_state", {}) | (read_arrays(arrays) if arrays.exists() else {})
-        self.task.restore(kept)
-        self.state, self.metrics, self.saved = checkpoint.state, metrics, checkpoint.folder
+        self.state, self.saved = checkpoint.state, checkpoint.folder
         get_generator().set_state(self.state.rng)
         if self.about["batches"] != checkpoint.about["batches"] and not self.state.epoch_is_over:
             self.state.batch, self.state.epoch_batches = 0, len(self.task)
             self.state.epoch_rng = self.state.rng
+        if not self.state.epoch_is_over:
+            self._batches = self.rest_of_epoch()
+        arrays = checkpoint.folder / TASK_FILE
+        kept = checkpoint.about.get("task_state", {}) | (read_arrays(arrays) if arrays.exists() else {})
+        self.task.restore(kept)  # after the batches that were skipped, which may have changed it
         self._plan()
 
     def _plan(self) -> None:

@@ -12,7 +12,7 @@ import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..debug import report
 from ..errors import ConfigError, NonFiniteError, StorageError, TinygradLLMError
@@ -59,14 +59,15 @@ def _names(objective: Objective) -> list[str]:
 
 def _draw(loop: TrainingLoop, batch: Batch, folder: Path) -> str:
     """Write the page, and say so."""
-    objective, text = loop.task.objective, {}
+    objective = loop.task.objective
+    text: dict[str, Any] = {}
     if objective is NEXT_TOKEN:
-        text = {"ids": batch[0], "tokenizer": load_tokenizer(loop.folder)}
+        text = {"model": loop.model, "ids": batch[0], "tokenizer": load_tokenizer(loop.folder)}
     try:
         with use_generator(Generator(0)) as rng:
             rng.set_state(loop.state.rng)
             loss = objective.loss(loop.model, *batch) / max(1, objective.count(*batch))
-            page = report(loss, folder / _PAGE_FILE, model=loop.model, **text)
+            page = report(loss, folder / _PAGE_FILE, **text)
         return f", {page.path} shows it"
     except (TinygradLLMError, MemoryError) as problem:
         return f" (no {_PAGE_FILE}: {problem})"

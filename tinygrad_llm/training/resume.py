@@ -8,7 +8,6 @@ resume("runs/story", weights_only=True)               # a new run from these wei
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -29,7 +28,7 @@ from ..runs.checkpoint import (
     newest_checkpoint,
     verify_checkpoint,
 )
-from ..runs.folder import CONFIG_FILE, FORMAT, METRICS_FILE, load_config, tokenizer_sum, write_config
+from ..runs.folder import CONFIG_FILE, FORMAT, load_config, tokenizer_sum, write_config
 from ..runs.loggers import Logger
 from ..text import load_tokenizer
 from ..text.corpus import Corpus
@@ -120,11 +119,10 @@ def _go_on(
     trained = checkpoint.about["training"]
     batches = [checkpoint.about["data"]["ids"], trained["batch_size"], trained["stride"]]  # as format 1 says it
     checkpoint = replace(checkpoint, about={"batches": batches} | checkpoint.about)
-    metrics = _read_metrics(folder, checkpoint)
     with explain_memory(model_config, options.batch_size), use_generator(Generator(0)):
         model = make_model(config["architecture"], model_config, Zeros())
         loop = TrainingLoop(task, options, model, folder, report, loggers)
-        loop.restore(checkpoint, metrics)
+        loop.restore(checkpoint)
         state = loop.state
         if loop.total_steps < state.step or options.epochs < state.epoch:
             raise ConfigError(f"{folder}: epochs is {options.epochs}: the run is in epoch {state.epoch}")
@@ -184,14 +182,6 @@ def _changes(
     if config["files"] != files or config["data"]["texts"] != corpus.fingerprint()["texts"]:
         changes["files"] = [config["files"], files]
     return changes
-
-
-def _read_metrics(folder: Path, checkpoint: Checkpoint) -> list[dict[str, float]]:
-    path, n_bytes = folder / METRICS_FILE, checkpoint.state.log_bytes[METRICS_FILE]
-    try:
-        return [json.loads(line) for line in path.read_bytes()[:n_bytes].splitlines()]
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}: put it back as it was") from error
 
 
 def _brief(value: Any) -> str:

@@ -60,7 +60,7 @@ class Task:
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Be where `state()` was."""
+        """Be where `state()` was; called after the part of an epoch that is skipped."""
 
     def conclude(self, finished: Finished) -> Any:
         """What the run comes to: an object with `lines()`."""
