@@ -81,3 +81,28 @@ def test_a_name_that_is_no_option():
         checks.check_options("generation", {"top_p": 1, "top_kk": 3}, ["top_k", "top_p"])
     with pytest.raises(ConfigError, match=r"^generation has no option 'colour'$"):
         checks.check_options("generation", {"colour": 3}, ["top_k", "top_p"])
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1,023 bytes"),
+        (1024, "1.00 KiB"),
+        (4 * 163_009_536, "621.83 MiB"),  # the book's chapter 4
+        (4 * 1_637_792_000, "6.10 GiB"),
+        (2**60 - 1, "1,048,576.00 TiB"),
+        (2**60, "1,048,576 TiB"),
+    ],
+)
+def test_a_number_of_bytes_in_words(n, text):
+    assert checks.byte_size(n) == text
+    assert checks.byte_size(10**400).endswith(" TiB")
+
+
+@given(st.integers(1024, 2**60))
+def test_a_number_of_bytes_can_be_read_back(n):
+    number, unit = checks.byte_size(n).replace(",", "").split()
+    size = 1024 ** (1 + ["KiB", "MiB", "GiB", "TiB"].index(unit))
+    assert abs(float(number) * size - n) <= 0.00501 * size
+    assert size <= n < 1024 * size or unit == "TiB"

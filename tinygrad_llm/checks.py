@@ -1,4 +1,5 @@
 """Checks of arguments, each of them once: what passes comes back as Python's own number, the rest is a ConfigError.
+And the words that messages share.
 
 NumPy's integers overflow, its float64 turns float32 arithmetic into float64, and neither is JSON: so what is kept is Python's.
 `name` is what the message begins with, "GPTConfig: emb_dim".
@@ -72,3 +73,13 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     """` (did you mean top_k?)`, or nothing where no word is near."""
     close = difflib.get_close_matches(word, list(words), 1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def byte_size(n: int) -> str:
+    """`621.83 MiB`: each unit is 1024 of the one before, as the book counts."""
+    if n < 1024:
+        return f"{n:,} bytes"
+    power = min((n.bit_length() - 1) // 10, 4)
+    if power == 4 and n >> 60:
+        return f"{n >> 40:,} TiB"  # in integers: there is no float of 400 digits
+    return f"{n / 1024**power:,.2f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .checks import byte_size
 from .errors import CheckpointError, StorageError
 
 try:
@@ -181,10 +182,10 @@ def storing(path: Path, n_bytes: int = 0) -> Iterator[None]:
     except OSError as error:
         what = f"{path}: cannot be written: {error.strerror or error}"
         try:
-            there = f", {room(path):,} are free on this disk"
+            there = f", {byte_size(room(path))} are free on this disk"
         except OSError:
             there = ""
-        needed = f" ({n_bytes:,} bytes are needed{there})" if n_bytes else ""
+        needed = f" ({byte_size(n_bytes)} are needed{there})" if n_bytes else ""
         problem = StorageError(f"{what}{needed}: free space there, or choose another folder")
         problem.errno = error.errno
         raise problem from error

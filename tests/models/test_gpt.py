@@ -62,7 +62,7 @@ def test_a_bad_drop_rate_is_named(bad):
         ({"norm_eps": "1e-5"}, "norm_eps is '1e-5'"),
         ({"hidden_dim": 0}, "hidden_dim is 0: it must be a positive integer"),
         ({"hidden_dim": 1.5}, "hidden_dim is 1.5"),
-        ({"vocab_size": 10**400}, "GiB in float32"),
+        ({"vocab_size": 10**400}, "TiB in float32"),
     ],
 )
 def test_a_bad_option_is_named(changes, message):
@@ -74,9 +74,9 @@ def test_a_bad_option_is_named(changes, message):
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("vocab_size", 10**12, "1,536,000,085,814,784 parameters need 5,722,046 GiB"),
-        ("n_layers", 10**9, "7,085,568,077,982,720 parameters need 26,395,798 GiB"),
-        ("context_length", 10**15, "768,000,000,162,223,104 parameters need 2,861,022,950 GiB"),
+        ("vocab_size", 10**12, "1,536,000,085,814,784 parameters need 5,587.94 TiB"),
+        ("n_layers", 10**9, "7,085,568,077,982,720 parameters need 25,777.15 TiB"),
+        ("context_length", 10**15, "768,000,000,162,223,104 parameters need 2,793,967 TiB"),
         ("emb_dim", 12 * 2**40, "25,068,285,796,870,266,791,663,763,456 parameters"),
     ],
 )

@@ -162,10 +162,11 @@ def test_a_disk_that_fails_at_any_point_leaves_the_last_checkpoint(tmp_path, mon
         assert newest_checkpoint(tmp_path, verify_checkpoint) is not None
 
 
-def test_a_full_disk_is_said_in_bytes(tmp_path, monkeypatch):
+def test_a_full_disk_is_said_with_the_bytes_needed(tmp_path, monkeypatch):
     FailingDisk(monkeypatch, 4)
     with pytest.raises(
-        StorageError, match=r"step-000001: cannot be written: No space left .*\(\d[\d,]+ bytes are needed, "
+        StorageError,
+        match=r"step-000001: cannot be written: No space left .*\(\d[\d.]+ KiB are needed, \d[\d,.]+ [GT]iB are free",
     ):
         save(tmp_path, 1)
 
@@ -177,7 +178,7 @@ def test_too_little_room_is_found_before_training(tmp_path, monkeypatch):
         monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage._replace(free=free))
         lines.clear()
         if outcome is StorageError:
-            with pytest.raises(StorageError, match="take 16,000 bytes, 15,999 are free"):
+            with pytest.raises(StorageError, match=r"take 15\.62 KiB, 15\.62 KiB are free"):
                 check_room(tmp_path / "new" / "run", 1000, 2, lines.append)
         else:
             check_room(tmp_path / "new" / "run", 1000, 2, lines.append)

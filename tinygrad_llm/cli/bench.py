@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..checks import check_size
+    from ..checks import byte_size, check_size
     from ..doctor.bench import WORKLOADS, flops, profile_step, time_products, time_steps
 
     check_size("bench", rounds=args.rounds, **({} if args.steps is None else {"steps": args.steps}))
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"  {figures['tokens_per_second']:,.0f} tokens/s, {figures['gflops_per_second']:.0f} GFLOP/s")
     print(f"  matrix products alone {floor:.1f} ms, {100 * figures['products_share']:.0f}% of the step")
-    print(f"  peak memory {timing.peak_mb:,.0f} MB\n")
+    print(f"  peak memory {byte_size(round(timing.peak_mb * 2**20))}\n")
     print(ops)
     return 0
 

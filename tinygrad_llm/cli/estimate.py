@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..checks import byte_size
     from ..models.estimate import SIZES, TRAINING_TOKENS, estimate
 
     chosen = {name: getattr(args, name) for name in (*_SIZES, "qkv_bias", "tie_weights")}
@@ -79,11 +80,11 @@ def run(args: argparse.Namespace) -> int:
         else:
             name, copies = m.name, f"x {m.copies}"
             parameters, flops, kept, cached = m.parameters, m.flops_per_token, m.activation_bytes, m.kv_cache_bytes
-        print(f"{name:28} {copies:>6} {parameters:18,} {flops:16,} {_memory(kept):>12} {_memory(cached):>12}")
-    print(f"\nweights in {args.dtype}: {_memory(e.weight_bytes)}")
+        print(f"{name:28} {copies:>6} {parameters:18,} {flops:16,} {byte_size(kept):>12} {byte_size(cached):>12}")
+    print(f"\nweights in {args.dtype}: {byte_size(e.weight_bytes)}")
     print(
         f"training with AdamW in float32, {args.batch_size} x {sizes.context_length} tokens at a time: "
-        f"{_memory(e.training_bytes)}"
+        f"{byte_size(e.training_bytes)}"
     )
     attention, both = e.attention_flops_per_token, e.training_flops_per_token
     print(f"training FLOPs per token: {both:,}: {both - attention:,} for the weights, {attention:,} for attention")
@@ -93,14 +94,3 @@ def run(args: argparse.Namespace) -> int:
             days, dollars = share * cost.gpu_days, share * cost.dollars
             print(f"  {what:10} {share * cost.flops:.3e} FLOPs {days:14,.1f} GPU-days  ${dollars:,.0f}")
     return 0
-
-
-def _memory(n_bytes: float) -> str:
-    """In decimal units, as disks and the book count: 621_820_000 -> "621.82 MB"; nothing is "-"."""
-    if n_bytes == 0:
-        return "-"
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:,.0f} {unit}" if unit == "bytes" else f"{n_bytes:,.2f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:,.2f} TB"

@@ -15,10 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..checks import byte_size
     from ..formats.open import open_weights
     from ..formats.source import printable
     from ..weights.load import describe
-    from .estimate import _memory
 
     with open_weights(args.path, pickles=True) as source:
         guess, infos = describe(source), source.infos
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     width = min(60, max((len(printable(name)) for name in infos), default=0))
     for name, info in infos.items():
-        print(f"{printable(name):{width}}  {info.dtype:9} {info.shape!s:22} {_memory(info.n_bytes):>12}")
-    print(f"\n{args.path}: {form}, {len(infos):,} tensors, {n_numbers:,} numbers, {_memory(n_bytes)}")
+        print(f"{printable(name):{width}}  {info.dtype:9} {info.shape!s:22} {byte_size(info.n_bytes):>12}")
+    print(f"\n{args.path}: {form}, {len(infos):,} tensors, {n_numbers:,} numbers, {byte_size(n_bytes)}")
     print(f"It seems to be: {guess}")
     return 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..checks import byte_size
 from ..engine import Tensor
 from ..tape.display import norm
 
@@ -49,7 +50,7 @@ class Explanation(Sequence):
                     r.name,
                     r.shapes,
                     f"{r.norm:.3g}",
-                    size(r.saved_bytes),
+                    byte_size(r.saved_bytes),
                     f"{1e3 * r.seconds:.2f}",
                     r.line,
                 )
@@ -94,10 +95,3 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: tuple
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def size(n: int) -> str:
-    """`1.5 MB`"""
-    if n < 1000:
-        return f"{n} B"
-    return f"{n / 1e3:.1f} kB" if n < 1e6 else f"{n / 1e6:.1f} MB"

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import byte_size
 from ..engine import Op
 from ..tape.node import Node
 from ..tape.observer import Observer
 from ..tape.step import Step
-from .explain import size, table
+from .explain import table
 
 
 @dataclass
@@ -71,7 +72,7 @@ class profile(Observer):
                 f"{1e3 * t.forward:.2f}",
                 f"{1e3 * t.backward:.2f}",
                 f"{100 * (t.forward + t.backward) / total:.0f}%",
-                size(t.bytes),
+                byte_size(t.bytes),
             )
             for name, t in sorted(self.ops.items(), key=lambda item: -(item[1].forward + item[1].backward))
         ]

@@ -16,11 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from ..checks import byte_size
 from ..engine import Tensor
 from ..errors import ConfigError, GraphError, StorageError
 from ..files import replace_file, storing
 from ..nn import Module
-from .explain import size
 from .picture import number
 from .report_steps import Steps
 from .report_text import read_text
@@ -41,7 +41,7 @@ class Report:
         words = {"ok": "agree with finite differences", "wrong": "WRONG", "kink": "at a kink", "none": "not checked"}
         counts = ", ".join(f"{self.verdicts[k]} {word}" for k, word in words.items() if self.verdicts.get(k))
         shown = "" if self.shown == self.steps else f" ({self.shown} shown)"
-        return f"{self.path}: {self.steps:,} backward steps{shown}, {counts}; {size(self.bytes)}, open it in a browser"
+        return f"{self.path}: {self.steps:,} backward steps{shown}, {counts}; {byte_size(self.bytes)}, open it in a browser"
 
 
 def report(

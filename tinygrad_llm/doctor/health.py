@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import byte_size
 from ..engine import composed, no_grad
 from ..errors import NonFiniteError
 from ..evaluation.losses import Batch, mean_loss, unigram_entropy
@@ -73,12 +74,12 @@ def check_blas() -> Finding:
 
 
 def check_memory(config: Any, batch_size: int) -> Finding:
-    needed = estimate_memory(config, batch_size) / 2**30
-    there = _available_memory()
+    needed, there = estimate_memory(config, batch_size), _available_memory()
+    text = f"a training step needs about {byte_size(needed)}"
     if there is None:
-        return Finding(OK, f"a training step needs about {needed:.2f} GiB")
-    text = f"a training step needs about {needed:.2f} GiB, {there / 2**30:.1f} are available"
-    if needed > there / 2**30:
+        return Finding(OK, text)
+    text += f", {byte_size(there)} are available"
+    if needed > there:
         return Finding(WRONG, text, "use a smaller batch_size, context_length or preset, or close other programs")
     return Finding(OK, text)
 

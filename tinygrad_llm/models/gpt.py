@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..checks import check_flag, check_integer, check_number
+from ..checks import byte_size, check_flag, check_integer, check_number
 from ..engine import Tensor
 from ..errors import ConfigError
 from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Sequential, TransformerBlock, checkpoint
@@ -64,10 +64,9 @@ class GPTConfig:
         object.__setattr__(self, "norm_eps", check_number("GPTConfig: norm_eps", self.norm_eps, below=1))
         n_bytes = 4 * self.n_parameters()
         if n_bytes > _MAX_BYTES:
-            gib = (n_bytes + 2**29) // 2**30  # in integers: there is no float of 400 digits
             raise ConfigError(
-                f"GPTConfig: {self.n_parameters():,} parameters need {gib:,} GiB in float32, "
-                f"more than {_MAX_BYTES // 2**30} GiB: choose smaller sizes"
+                f"GPTConfig: {self.n_parameters():,} parameters need {byte_size(n_bytes)} in float32, "
+                f"more than {byte_size(_MAX_BYTES)}: choose smaller sizes"
             )
 
     def n_parameters(self) -> int:

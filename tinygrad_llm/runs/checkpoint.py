@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..checks import byte_size
 from ..errors import CheckpointError, CorruptCheckpoint, StorageError
 from ..files import new_folder, remove_folder, replace_file, room, write_file
 from ..formats.open import MODEL_FILE
@@ -119,13 +120,13 @@ def check_room(run: Path, n_parameters: int, keep: int, report: Callable[[str], 
     kept = keep + 2 - (len(list_checkpoints(run)) if os.path.isdir(run) else 0)
     if there < checkpoint + weights:
         raise StorageError(
-            f"{run}: a checkpoint and the final weights take {checkpoint + weights:,} bytes, {there:,} are free on this disk: "
-            "free space there, or choose another folder"
+            f"{run}: a checkpoint and the final weights take {byte_size(checkpoint + weights)}, {byte_size(there)} are free "
+            "on this disk: free space there, or choose another folder"
         )
     if there < kept * checkpoint + weights:
         report(
-            f"{run}: the checkpoints of this run will take {kept * checkpoint + weights:,} bytes, {there:,} are free on this "
-            f"disk: free space there, or keep fewer than {keep}."
+            f"{run}: the checkpoints of this run will take {byte_size(kept * checkpoint + weights)}, {byte_size(there)} are free "
+            f"on this disk: free space there, or keep fewer than {keep}."
         )
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..checks import byte_size
 from ..errors import ConfigError, OutOfMemory
 from ..models.gpt import GPTConfig
 
@@ -28,7 +29,7 @@ def check_memory(config: GPTConfig, batch_size: int) -> None:
     if needed > there:
         raise ConfigError(
             f"training {config.n_parameters():,} parameters on batches of {batch_size} x {config.context_length} tokens needs "
-            f"about {needed / 2**30:,.1f} GiB, this machine has {there / 2**30:,.1f}: use a smaller preset, context_length or "
+            f"about {byte_size(needed)}, this machine has {byte_size(there)}: use a smaller preset, context_length or "
             "batch_size"
         )
 
@@ -44,6 +45,6 @@ def explain_memory(config: GPTConfig, batch_size: int) -> Iterator[None]:
             raise
         raise OutOfMemory(
             f"out of memory: training {config.n_parameters():,} parameters on batches of {batch_size} x "
-            f"{config.context_length} tokens needs about {estimate_memory(config, batch_size) / 2**20:,.0f} MiB: use a "
+            f"{config.context_length} tokens needs about {byte_size(estimate_memory(config, batch_size))}: use a "
             "smaller batch_size, context_length or preset, or close other programs"
         ) from error
