@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
@@ -22,8 +22,9 @@ ON_NONFINITE = ("stop", "skip")
 _SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "drop_rate")
 
 
-def _option(help: str, default: Any = MISSING) -> Any:
-    return field(default=default, metadata={"help": help})
+def _option(help: str, default: Any = MISSING, *, least: int = 1, most: float = math.inf) -> Any:
+    """An integer is `least` or more, a float from 0 to `most`."""
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,11 @@ class LoopOptions:
     accumulate: int = _option("parts of a batch that take their turn, for less memory; their gradients are added up", 1)
     lr: float = _option("highest learning rate")
     min_lr: float = _option("learning rate at the end, reached along a cosine", 0.0)
-    warmup: float = _option("share of the steps in which the learning rate rises", 0.05)
+    warmup: float = _option("share of the steps in which the learning rate rises", 0.05, most=1)
     weight_decay: float = _option("AdamW's weight decay", 0.1)
     max_norm: float = _option("gradients are scaled down to this norm; 0 leaves them", 1.0)
-    eval_every: int = _option("steps from one evaluation to the next; 0: about 20 in a run", 0)
-    save_every: int = _option("steps from one checkpoint to the next; 0: one with each evaluation", 0)
+    eval_every: int = _option("steps from one evaluation to the next; 0: about 20 in a run", 0, least=0)
+    save_every: int = _option("steps from one checkpoint to the next; 0: one with each evaluation", 0, least=0)
     spike: float = _option(
         "a loss so many times the median of the last 20, and worse than chance, is like NaN; 0: never", 3.0
     )
@@ -47,13 +48,17 @@ class LoopOptions:
     on_nonfinite: str = _option(
         "a loss or gradient that is not finite: stop the run, or skip the step, up to 10 in a row", "stop"
     )
-    seed: int = _option("decides weights, order, dropout and samples; same seed, same run, to the bit", 123)
+    seed: int = _option("decides weights, order, dropout and samples; same seed, same run, to the bit", 123, least=0)
 
     def __post_init__(self) -> None:
-        self._check_integers({"epochs": 1, "batch_size": 1, "accumulate": 1, "keep": 1})
-        self._check_integers({"eval_every": 0, "save_every": 0, "seed": 0})
-        self._check_numbers({"lr": math.inf, "weight_decay": math.inf, "max_norm": math.inf, "spike": math.inf})
-        self._check_numbers({"min_lr": self.lr, "warmup": 1})
+        for option in fields(self):
+            what, value = f"training: {option.name}", getattr(self, option.name)
+            if option.type in (int, "int"):
+                value = check_integer(what, value, option.metadata["least"])
+            elif option.type in (float, "float"):
+                value = check_number(what, value, most=option.metadata["most"])
+            object.__setattr__(self, option.name, value)  # Python's own number: config.json takes no other
+        check_number("training: min_lr", self.min_lr, most=self.lr)
         if self.on_nonfinite not in ON_NONFINITE:
             raise ConfigError(f"on_nonfinite is {self.on_nonfinite!r}: use one of {', '.join(ON_NONFINITE)}")
         if self.accumulate > self.batch_size:
@@ -62,17 +67,6 @@ class LoopOptions:
             )
         if self.lr == 0:
             raise ConfigError(f"lr is {self.lr}: it may not be 0")
-
-    def _check_integers(self, least: Mapping[str, int]) -> None:
-        for name, smallest in least.items():
-            self._keep(name, check_integer(f"training: {name}", getattr(self, name), smallest))
-
-    def _check_numbers(self, most: Mapping[str, float]) -> None:
-        for name, highest in most.items():
-            self._keep(name, check_number(f"training: {name}", getattr(self, name), most=highest))
-
-    def _keep(self, name: str, value: float) -> None:
-        object.__setattr__(self, name, value)  # Python's own number: config.json takes no other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,27 +80,23 @@ class PretrainOptions(LoopOptions):
     emb_dim: int = _option("width of the model: numbers for each token")
     n_heads: int = _option("attention heads in each layer; must divide the width")
     n_layers: int = _option("transformer blocks")
-    drop_rate: float = _option("share of the activations dropped in training")
+    drop_rate: float = _option("share of the activations dropped in training", most=1)
     stride: int = _option(
-        "tokens from one window to the next; below the context length they overlap, 0: side by side", 0
+        "tokens from one window to the next; below the context length they overlap, 0: side by side", 0, least=0
     )
-    val_ratio: float = _option("share of each text, at its end, kept from training for validation", 0.1)
+    val_ratio: float = _option("share of each text, at its end, kept from training for validation", 0.1, most=1)
     eval_batches: int = _option("batches of each text in an evaluation; the last evaluation takes all of validation", 8)
     prompt: str = _option("the samples go on from here; without one, from the first words of the text", "")
-    sample_tokens: int = _option("tokens in the sample after each epoch", 50)
+    sample_tokens: int = _option("tokens in the sample after each epoch", 50, least=0)
     temperature: float = _option("of the samples: 0 takes the likeliest token, 1 the model's own odds", 0.8)
     top_k: int = _option("of the samples: choose among this many likeliest tokens", 25)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_kind(self.tokenizer)
-        self._check_integers({"eval_batches": 1, "top_k": 1, "stride": 0, "sample_tokens": 0})
-        self._check_numbers({"temperature": math.inf, "val_ratio": 1})
         if self.val_ratio in (0, 1):
             raise ConfigError(f"val_ratio is {self.val_ratio}: it may be neither 0 nor 1")
-        config = self.model_config(self.vocab_size)
-        for name in _SIZES:
-            self._keep(name, getattr(config, name))
+        self.model_config(self.vocab_size)
 
     def model_config(self, vocab_size: int) -> Any:
         """The model of these sizes, for a tokenizer of `vocab_size` entries."""
