@@ -197,8 +197,8 @@ class Operators:
         op = registry.get(_ALIASES.get(name, name))
         if method == "__call__" and op is not None and not kwargs:
             return op(*inputs)
-        if method == "__call__" and not kwargs and all(types.endswith("?") for types in ufunc.types):
-            return ufunc(*map(_plain, inputs))  # isfinite, greater, ...: the answer is yes or no, without a gradient
+        if method == "__call__" and not kwargs and _says_yes_or_no(ufunc):
+            return ufunc(*map(_plain, inputs))  # isfinite, greater, ...: a plain array, without a gradient
         call = (
             f"np.{name}"
             + ("" if method == "__call__" else f".{method}")
@@ -231,6 +231,11 @@ class At:
 
     def set(self, value: Any) -> Tensor:
         return registry["set_at"](self.tensor, value, index=self.index)
+
+
+def _says_yes_or_no(ufunc: np.ufunc) -> bool:
+    """Whether numbers give booleans; of Python objects, which no tensor holds, comparisons give whatever those say."""
+    return all(types.endswith("?") for types in ufunc.types if "O" not in types)
 
 
 def _plain(value: Any) -> Any:
