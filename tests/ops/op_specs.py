@@ -320,7 +320,10 @@ SPECS = [
     _spec("subtract", elementwise=True, reference=lambda x, y: x + (-y), analytic=True),
     _spec("multiply", elementwise=True, reference=lambda x, y: x / (1 / y), analytic=True),
     _spec("divide", elementwise=True, domain=(0.4, 3), reference=lambda x, y: x * y**-1.0, analytic=True,
-          special=[((np.array([1.0, 0.0]), np.array([0.0, 2.0])), [inf, 0.0], ([inf, 0.5], [-inf, 0.0]))]),
+          special=[((np.array([1.0, 0.0]), np.array([0.0, 2.0])), [inf, 0.0], ([inf, 0.5], [-inf, 0.0])),
+                   ((np.array(1e-200), np.array(1e-200)), 1.0, (1e200, -1e200)),  # divisors whose squares are 0 or infinite
+                   ((np.array(0.0), np.array(1e-200)), 0.0, (1e200, 0.0)),
+                   ((np.array(1e200), np.array(1e200)), 1.0, (1e-200, -1e-200))]),
     _spec("power", samples=_powers, domain=(0.3, 2), reference=lambda x, y: np.sign(x) ** 3 * np.exp(y * np.log(abs(x))),
           special=[
               ((np.array([0.0, 2.0]), np.array(0.0)), [1.0, 1.0], ([0.0, 0.0], None)),  # x^0 = 1 everywhere, 0^0 too
@@ -438,7 +441,10 @@ SPECS = [
                   ((np.ones((5, 3)), {"ids": np.array([0, 2**40])}), DataError, str(2**40)),
                   ((np.ones((5, 3)), {"ids": np.array([0.0, 1.0])}), DTypeError, "ids are float64"),
                   ((np.ones((5, 3)), {"ids": np.array([True, False])}), DTypeError, "ids are bool"),
-                  ((np.ones((5, 3)), {"ids": [[0, 1], [2]]}), DataError, "ragged")]),
+                  ((np.ones((5, 3)), {"ids": [[0, 1], [2]]}), DataError, "ragged"),
+                  ((np.ones((5, 3, 2)), {"ids": np.array([0])}), ShapeError, "weight is (5, 3, 2): it must be a table"),
+                  ((np.ones(5), {"ids": np.array([0])}), ShapeError, "weight is (5,)"),
+                  ((np.ones(()), {"ids": np.array([0])}), ShapeError, "weight is ()")]),
     # ---- normalisation, dropout, softmax and what follows
     _spec("layer_norm", samples=_norms(shift=True), reference=_layer_norm, rtol=1e-11,
           special=[((np.full((2, 4), 7.0), np.ones(4), np.full(4, 0.5)), np.full((2, 4), 0.5), (np.zeros((2, 4)), None, None)),

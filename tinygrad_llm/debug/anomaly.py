@@ -27,7 +27,7 @@ _CAUSES = {
 _BACKWARD_CAUSES = {
     "sqrt": ("the slope of a root at 0 is infinite", "add a small number before the root"),
     "log": ("the slope of the logarithm at 0 is infinite", "add a small number or clip first"),
-    "divide": ("a division by 0, or by a number whose square underflows", "add a small number to the divisor"),
+    "divide": ("a division by 0, or by so small a number that x / y² overflows", "add a small number to the divisor"),
     "power": ("the slope of a power below 1 at 0 is infinite", "add a small number to the base"),
     "norm": ("the norm overflows", "scale the input down"),
 }

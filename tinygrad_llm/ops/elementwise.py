@@ -66,9 +66,9 @@ def divide_forward(x, y):
 
 
 def divide_backward(g, x, y, needs=(True, True)):
-    """dx = g / y,  dy = -g x / y²"""
+    """dx = g / y,  dy = -g (x / y) / y, in which nothing is squared that could leave the dtype's range"""
     dx = sum_to(g / y, x.shape) if needs[0] else None
-    dy = sum_to(-g * x / (y * y), y.shape) if needs[1] else None
+    dy = sum_to(-g * (x / y / y), y.shape) if needs[1] else None
     return dx, dy
 
 

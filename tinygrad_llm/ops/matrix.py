@@ -79,7 +79,9 @@ def check_ids(ids: np.ndarray, n_rows: int, what: str) -> np.ndarray:
 
 
 def embedding_forward(weight, *, ids):
-    """y = rows of the table, W[ids]; ids are integers of any shape"""
+    """y = rows of the table, W[ids]; W is (V, D), ids are integers of any shape"""
+    if weight.ndim != 2:
+        raise ShapeError(f"embedding: weight is {weight.shape}: it must be a table (V, D), one row for each of V ids")
     ids = check_ids(ids, len(weight), "embedding")
     return weight[ids], (weight.shape, ids)
 
