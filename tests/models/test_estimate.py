@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import math
+import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ import tinygrad_llm as tg
 from tinygrad_llm.cli import main
 from tinygrad_llm.errors import ConfigError
 from tinygrad_llm.models import PRESETS, GPTConfig, GPTModel, preset
-from tinygrad_llm.models.estimate import SIZES, ModelSizes, estimate
+from tinygrad_llm.models.estimate import SIZES, ModelSizes, TrainingMemory, estimate, memory_there
 from tinygrad_llm.nn.state import KVCache
 
 GPT3 = estimate(SIZES["gpt3-175B"])
@@ -145,6 +149,141 @@ def test_training_memory():
     e = estimate(SIZES["story"], batch_size=2)
     assert e.training_bytes == 16 * e.parameters + e.activation_bytes
     assert estimate(SIZES["story"], batch_size=4).activation_bytes == 2 * e.activation_bytes
+
+
+# ---- beside what there is
+
+MEASURE = """
+import sys
+
+import numpy as np
+
+import tinygrad_llm as tg
+from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.training import train_step
+
+def peak():  # ru_maxrss would know of the process that started this one
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+
+vocab_size, t, emb_dim, n_heads, n_layers, batch_size = map(int, sys.argv[1:])
+before = peak()
+model = GPTModel(GPTConfig(vocab_size, t, emb_dim, n_heads, n_layers, drop_rate=0.1))
+optimizer = tg.optim.AdamW(model.parameters())
+ids = np.random.default_rng(0).integers(0, vocab_size, (batch_size, t))
+for _ in range(4):
+    train_step(model, optimizer, ids, ids, max_norm=1.0, threads=2)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="needs /proc")
+@pytest.mark.parametrize(
+    ("sizes", "batch_size", "at_once"),
+    [((65, 64, 128, 4, 4), 12, 12), ((512, 128, 192, 6, 6), 8, 8), ((512, 128, 192, 6, 6), 32, 8)],
+    ids=["nano", "mini", "mini, of whose batch a quarter is under way"],
+)
+def test_the_formula_is_what_a_training_step_holds(sizes, batch_size, at_once):
+    command = [sys.executable, "-c", MEASURE, *map(str, (*sizes, batch_size))]
+    held = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    assert TrainingMemory(GPTConfig(*sizes), batch_size, at_once).n_bytes == pytest.approx(held, rel=0.25)
+
+
+BOOK = TrainingMemory(preset("124M"), 2, 2)  # 4.23 GiB by formula, 4,140 MiB measured
+
+
+@pytest.mark.parametrize(
+    ("there", "free", "outcome"),
+    [(8, 6, None), (8, 4, "4.00 GiB are free"), (4, 3, "3.00 GiB are free"), (2, 2, "2.00 GiB are there")],
+)
+def test_the_run_of_the_book_beside_what_there_is(monkeypatch, there, free, outcome):
+    monkeypatch.setattr("tinygrad_llm.models.estimate.memory_there", lambda: (there * 2**30, free * 2**30))
+    lines = []
+    if there == 2:
+        with pytest.raises(ConfigError, match=f"on batches of 2 x 1024 tokens needs about 4.23 GiB, {outcome}: use a"):
+            BOOK.check(lines.append)
+    else:
+        BOOK.check(lines.append)
+    assert len(lines) == (there in (8, 4) and free <= 4)
+    assert all(outcome in line for line in lines)
+
+
+def test_a_text_counts(monkeypatch):
+    text = dataclasses.replace(BOOK, text_bytes=5 * 2**30)
+    assert text.n_bytes == BOOK.n_bytes + 5 * 2**30
+    assert "about 9.23 GiB" in str(text)
+
+
+def machine(root, groups, files):
+    """/proc and /sys of a machine with 1 GiB free, on which this process holds 3 pages."""
+    files = files | {
+        "proc/self/statm": "9 3 1 1 0 1 0\n",
+        "proc/meminfo": "MemTotal: 9999999 kB\nMemFree: 5 kB\nMemAvailable: 1048576 kB\n",
+        "proc/self/cgroup": groups,
+    }
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return root
+
+
+V1, V2 = "sys/fs/cgroup/memory/", "sys/fs/cgroup/"
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="control groups are Linux's")
+@pytest.mark.parametrize(
+    ("groups", "files", "limit", "free"),
+    [
+        ("", {}, math.inf, 2**30),
+        ("0::/\n", {V2 + "memory.max": "max\n"}, math.inf, 2**30),
+        (
+            "0::/\n",
+            {V2 + "memory.max": "5000000", V2 + "memory.current": "900000", V2 + "memory.stat": "inactive_file 500000"},
+            5_000_000,
+            4_600_000,
+        ),
+        (
+            "1:cpu:/\n0::/a/b\n",  # the group around the own one is the narrower
+            {V2 + "a/memory.max": "7000000", V2 + "a/memory.current": "8000000"}
+            | {V2 + "a/memory.stat": "x 1\ninactive_file 0\n", V2 + "a/b/memory.max": "max"},
+            7_000_000,
+            0,
+        ),
+        (
+            "4:memory:/docker/1234\n0::/\n",  # as it is called outside the container
+            {V1 + "memory.limit_in_bytes": "6000000", V1 + "memory.usage_in_bytes": "2000000"}
+            | {V1 + "memory.stat": "inactive_file 3\ntotal_inactive_file 1000000\n"},
+            6_000_000,
+            5_000_000,
+        ),
+        ("4:memory:/\n", {V1 + "memory.limit_in_bytes": "9223372036854771712"}, math.inf, 2**30),
+        ("nonsense", {V2 + "memory.max": "5"}, math.inf, 2**30),
+    ],
+    ids=["none", "no limit", "version 2", "nested", "version 1", "version 1, no limit", "unreadable"],
+)
+def test_what_a_container_allows(tmp_path, groups, files, limit, free):
+    there, now = memory_there(machine(tmp_path, groups, files))
+    page = os.sysconf("SC_PAGE_SIZE")
+    assert there == min(limit, page * os.sysconf("SC_PHYS_PAGES"))
+    assert now == 3 * page + free
+
+
+@pytest.mark.skipif(platform.system() == "Windows", reason="RLIMIT_AS is POSIX's")
+def test_a_limit_of_the_address_space_is_a_limit():
+    program = """
+import resource
+from tinygrad_llm.models.estimate import memory_there
+resource.setrlimit(resource.RLIMIT_AS, (2**31, resource.RLIM_INFINITY))
+print(*memory_there())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    there, free = map(int, done.stdout.split())
+    assert 0 < free < there == 2**31
+
+
+def test_a_system_that_says_nothing_has_no_limit(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sysconf", raising=False)
+    assert memory_there(tmp_path) == (math.inf, math.inf)
 
 
 # ---- variants

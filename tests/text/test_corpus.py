@@ -1,7 +1,12 @@
+import random
+import tracemalloc
+
 import pytest
 
 from tinygrad_llm.errors import ConfigError
+from tinygrad_llm.evaluation.losses import all_windows
 from tinygrad_llm.rng import Generator, use_generator
+from tinygrad_llm.text import story
 from tinygrad_llm.text.corpus import TrainingWindows, read_corpus
 
 
@@ -40,3 +45,21 @@ def test_windows_side_by_side_stay_where_they_are():
 def test_a_kind_of_tokenizer_that_there_is_not():
     with pytest.raises(ConfigError, match="tokenizer is 'word': use one of bpe, char, gpt2"):
         read_corpus([], "word", context_length=8)
+
+
+def test_the_memory_of_a_text_and_its_windows(tmp_path):
+    """The most that is held when an epoch of overlapping windows is under way, beside what the corpus says."""
+    path, tokenizer = tmp_path / "text.txt", read_corpus([], "bpe", context_length=16).tokenizer
+    tokenizer.encode("once, so that what is loaded by it does not count")
+    path.write_text(" ".join(random.Random(0).choices(story().split(), k=100_000)))
+    tracemalloc.start()
+    try:
+        corpus = read_corpus([path], tokenizer, context_length=16)
+        windows = TrainingWindows(corpus.train_ids, 16, 8, 2)
+        evaluated = all_windows(corpus.train_ids, 16, 8)
+        next(iter(windows.epoch()))
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(windows) > len(evaluated) > 0
+    assert 0.5 < held / corpus.n_bytes < 1.5

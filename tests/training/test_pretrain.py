@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import sys
 from dataclasses import asdict
 from itertools import product
@@ -17,7 +18,7 @@ from tinygrad_llm.errors import (
 )
 from tinygrad_llm.evaluation import longest_copied_run
 from tinygrad_llm.evaluation.losses import all_windows, mean_loss
-from tinygrad_llm.training import PretrainOptions, load_run, pretrain
+from tinygrad_llm.training import PretrainOptions, load_run, pretrain, resume
 
 TINY = {"context_length": 16, "emb_dim": 16, "n_heads": 2, "n_layers": 1, "batch_size": 8, "sample_tokens": 6}
 TINY |= {"stride": 0, "seed": 3}
@@ -264,3 +265,18 @@ def test_when_nobody_reads_the_record_the_weights_are_kept(rhyme, tmp_path):
 def test_a_batch_has_no_more_parts_than_windows():
     with pytest.raises(ConfigError, match="accumulate is 9: a batch of 8 has no more parts than rows"):
         PretrainOptions.for_preset("story", accumulate=9)
+
+
+def test_more_memory_than_is_free_is_said_and_more_than_there_is_refused(rhyme, tmp_path, monkeypatch):
+    lines, words = [], r"on batches of 8 x 16 tokens needs about 1 MiB, 0 MiB are {}: use a smaller batch_size"
+    monkeypatch.setattr("tinygrad_llm.models.estimate.memory_there", lambda: (2**20, 2**18))
+    pretrain(rhyme, out=tmp_path / "run", report=lines.append, epochs=1, **TINY)
+    assert re.search(words.format("free"), lines[0])
+    monkeypatch.setattr("tinygrad_llm.models.estimate.memory_there", lambda: (2**18, 2**18))
+    for refused in (
+        lambda: pretrain(rhyme, out=tmp_path / "other", report=lines.append, **TINY),
+        lambda: resume(tmp_path / "run", epochs=2, report=lines.append),
+    ):
+        with pytest.raises(ConfigError, match=words.format("there")):
+            refused()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -141,7 +141,7 @@ def _examine_model(options: PretrainOptions, corpus: Corpus, found: Callable[...
         speeds.append(sweep.tokens_per_second)
         return check_learning_rate(sweep, options.lr)
 
-    yield found("memory", check_memory, config, options.batch_size)
+    yield found("memory", check_memory, options.memory(config, corpus))
     yield found("batches", lambda: check_batches(some_batches() + val_batches[:_BATCHES], config.vocab_size))
     yield found("first loss", first_loss)
     yield found("causality", lambda: check_causality(make_model(config.architecture, config)))

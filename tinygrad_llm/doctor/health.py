@@ -22,12 +22,12 @@ from ..engine import composed, no_grad
 from ..errors import NonFiniteError
 from ..evaluation.losses import Batch, mean_loss, unigram_entropy
 from ..models import LanguageModel, make_model
+from ..models.estimate import TrainingMemory, memory_there
 from ..ops import cross_entropy
 from ..optim import AdamW
 from ..parallel import default_threads
 from ..rng import Generator, use_generator
 from ..runs.curve import LOOK, OK, WRONG, Finding, judge_initial_loss
-from ..training.memory import estimate_memory
 from ..training.step import train_step
 
 _SMALL = {"vocab_size": 11, "context_length": 6, "emb_dim": 8, "n_heads": 2, "n_layers": 2}
@@ -73,24 +73,12 @@ def check_blas() -> Finding:
     return Finding(OK, text)
 
 
-def check_memory(config: Any, batch_size: int) -> Finding:
-    needed, there = estimate_memory(config, batch_size), _available_memory()
-    text = f"a training step needs about {byte_size(needed)}"
-    if there is None:
-        return Finding(OK, text)
-    text += f", {byte_size(there)} are available"
-    if needed > there:
+def check_memory(memory: TrainingMemory) -> Finding:
+    _, free = memory_there()
+    text = f"{memory}, {byte_size(int(free))} are free" if free < math.inf else str(memory)
+    if memory.n_bytes > free:
         return Finding(WRONG, text, "use a smaller batch_size, context_length or preset, or close other programs")
     return Finding(OK, text)
-
-
-def _available_memory() -> int | None:
-    """Bytes that programs can still have; None where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 # ---- the gradients

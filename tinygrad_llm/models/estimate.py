@@ -14,18 +14,23 @@ The conventions, and where they come from:
 - Activations are what this package keeps from the forward for the backward: the result of each norm before scale and
   shift, the input of each linear layer, queries, keys, values and result of attention, P only up to 256 tokens, and a
   number for each logit. Dropout, and what saves memory (checkpointing, a loss that is cut into rows), are not counted.
-- Training in float32 takes 16 bytes a parameter besides: the weight, its gradient and AdamW's two moments.
+- Training in float32 takes 16 bytes a parameter besides: the weight, its gradient and AdamW's two moments. `TrainingMemory`
+  puts all that a run needs beside what this machine, or the container, has.
 - The KV cache keeps 2 T H_kv d numbers in each layer, or as many as its window sees.
 """
 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from ..checks import check_flag, check_integer, is_number
-from ..errors import ConfigError
+from ..checks import byte_size, check_flag, check_integer, is_number
+from ..errors import ConfigError, OutOfMemory
 from ..ops.scaled_dot_product import _KEPT
 from . import PRESETS
 from .base import Config
@@ -232,3 +237,108 @@ def estimate(sizes: ModelSizes, *, batch_size: int = 1, bytes_per_number: int = 
             module("cross_entropy", kept=s.vocab_size + 1),
         ),
     )
+
+
+# ---- beside what there is
+
+# The control groups of a container, version 2 and 1: where they are, what they allow, what they hold, what of that is cache.
+_GROUPS = {
+    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """What training takes: a model with its optimizer, the activations of the sequences of a batch that are under way `at_once`,
+    and the text."""
+
+    config: Config
+    batch_size: int
+    at_once: int
+    text_bytes: int = 0
+
+    @property
+    def n_bytes(self) -> int:
+        return estimate(ModelSizes.of(self.config), batch_size=self.at_once).training_bytes + self.text_bytes
+
+    def __str__(self) -> str:
+        n_parameters, t = self.config.n_parameters(), self.config.context_length
+        batches = f"batches of {self.batch_size} x {t} tokens"
+        return f"training {n_parameters:,} parameters on {batches} needs about {byte_size(self.n_bytes)}"
+
+    def check(self, report: Callable[[str], None]) -> None:
+        """ConfigError where it is hopeless, more than twice of what there is; a report where it is more than is free."""
+        there, free = memory_there()
+        remedy = "use a smaller batch_size, context_length or preset"
+        if self.n_bytes > 2 * there:
+            raise ConfigError(f"{self}, {byte_size(int(there))} are there: {remedy}")
+        if self.n_bytes > free:
+            report(f"{self}, {byte_size(int(free))} are free: {remedy}, or close other programs, if it does not fit.")
+
+    @contextmanager
+    def explain(self) -> Iterator[None]:
+        """Inside, a MemoryError becomes an OutOfMemory with the estimate and what to do."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            # a thread that finds no room for its stack is a RuntimeError
+            if isinstance(error, OutOfMemory) or (
+                not isinstance(error, MemoryError) and "new thread" not in str(error)
+            ):
+                raise
+            raise OutOfMemory(
+                f"out of memory: {self}: use a smaller batch_size, context_length or preset, or close other programs"
+            ) from error
+
+
+def memory_there(root: Path = Path("/")) -> tuple[float, float]:
+    """Bytes that this process may hold at most, and as things are: what is free, and what it holds already.
+
+    The least of what the machine, the control groups of a container and RLIMIT_AS allow; infinite where the system does not
+    say. /proc and /sys are in `root`.
+    """
+    there = free = math.inf
+    size = held = 0
+    with suppress(AttributeError, ValueError, OSError):
+        page = os.sysconf("SC_PAGE_SIZE")
+        there = free = page * os.sysconf("SC_PHYS_PAGES")
+        size, held = (page * int(n) for n in (root / "proc/self/statm").read_text().split()[:2])
+        free = held + 1024 * _field(root / "proc/meminfo", "MemAvailable:")
+    for limit, used in _control_groups(root):
+        there, free = min(there, limit), min(free, held + max(0, limit - used))
+    with suppress(ImportError):
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]  # of addresses, many of which hold nothing
+        if limit != resource.RLIM_INFINITY:
+            there, free = min(there, limit), min(free, held + max(0, limit - size))
+    return there, free
+
+
+def _control_groups(root: Path) -> Iterator[tuple[int, int]]:
+    """(limit, bytes in use) of the control groups that this process is in, and of those around them, where there is a limit."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        kind, _, name = line.partition(":")[2].partition(":")
+        if kind not in _GROUPS:
+            continue
+        mount, limit, used, cache = _GROUPS[kind]
+        group = root / mount / name.strip("/")  # from within a container, a name of the world outside may be no folder
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):  # ValueError: "max"
+                most = int((folder / limit).read_text())
+                yield most, int((folder / used).read_text()) - _field(folder / "memory.stat", cache)
+            if folder == root / mount:
+                break
+
+
+def _field(path: Path, name: str) -> int:
+    """The number after a name, in a file of a name and a number in each line. ValueError if it is not there."""
+    for line in path.read_text().splitlines():
+        if line.split()[:1] == [name]:
+            return int(line.split()[1])
+    raise ValueError(f"{path}: no {name}")

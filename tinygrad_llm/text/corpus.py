@@ -11,16 +11,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..checks import check_integer
 from ..errors import ConfigError, DataError
 from ..rng import get_generator
 from . import story
-from .datasets import DataLoader, SlidingWindowDataset, read_text, train_val_split
+from .datasets import DataLoader, SlidingWindowDataset, Subset, read_text, train_val_split
 from .tokenizers import BPETokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer
 
 TOKENIZERS = ("bpe", "char", "gpt2")  # kinds that a corpus can be made with
@@ -42,6 +44,12 @@ class Corpus:
         words = re.match(r"\s*(\S+(\s+\S+){0,2})", beginning)
         return (words.group(1) if words else beginning)[:40]
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the texts take, and their ids: Python's integers in lists, and the arrays that windows are cut from."""
+        n_ids = len(self.train_ids) + len(self.val_ids)
+        return 56 * n_ids + sum(map(sys.getsizeof, self.train_texts + self.val_texts))
+
     def fingerprint(self) -> dict[str, Any]:
         """SHA-256 of each text and of all token ids: what decides the batches of a run, besides its options."""
         ids = np.array([*self.train_ids, -1, *self.val_ids], "<i8")
@@ -62,7 +70,7 @@ class TrainingWindows:
 
     def __init__(self, ids: list[int], context_length: int, batch_size: int, stride: int | None = None) -> None:
         self._every = SlidingWindowDataset(ids, context_length, stride=1)
-        self._stride = context_length if stride is None else stride
+        self._stride = context_length if stride is None else check_integer("stride", stride)
         self._overlap = self._stride < context_length
         self._starts = np.arange(0, len(self._every), self._stride)
         self._batch_size = batch_size
@@ -79,7 +87,7 @@ class TrainingWindows:
         return self._loader(starts.clip(max=len(self._every) - 1))
 
     def _loader(self, starts: np.ndarray) -> DataLoader:
-        return DataLoader([self._every[i] for i in starts], self._batch_size)
+        return DataLoader(Subset(self._every, starts), self._batch_size)
 
 
 def read_corpus(

@@ -15,6 +15,7 @@ import math
 import operator
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -93,6 +94,20 @@ class SlidingWindowDataset:
     def __getitem__(self, i: int) -> Sample:
         window = self._windows[operator.index(i)]  # (T + 1,)
         return window[:-1], window[1:]  # (T,), (T,)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The samples of a dataset at these of its indices."""
+
+    dataset: Dataset
+    indices: Sequence[int] | np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> Sample:
+        return self.dataset[self.indices[i]]
 
 
 class Dataset(Protocol):

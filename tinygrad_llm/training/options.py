@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from ..checks import check_integer, check_number, check_options
 from ..errors import ConfigError
 from ..models import PRESETS, preset
+from ..models.estimate import TrainingMemory
+from ..parallel import default_threads
 from ..text import Tokenizer
 from ..text.corpus import Corpus, TrainingWindows, check_kind, read_corpus
+from .step import shard_batch
 
 # What a preset trains with unless told otherwise: the story in many passes over windows that overlap, the GPT-2 sizes as in
 # the book's chapter 5.
@@ -112,6 +117,13 @@ class PretrainOptions(LoopOptions):
             val_ratio=self.val_ratio,
             vocab_size=self.vocab_size,
         )
+
+    def memory(self, config: Any, corpus: Corpus) -> TrainingMemory:
+        """What training a model on a corpus takes: of each batch, as many shards are under way as there are threads."""
+        batch = np.broadcast_to(np.int8(0), (self.batch_size, config.context_length))
+        under_way = shard_batch(batch, self.accumulate)[: default_threads()]
+        at_once = sum(shard.stop - shard.start for shard in under_way)
+        return TrainingMemory(config, self.batch_size, at_once, corpus.n_bytes)
 
     def windows(self, ids: list[int]) -> TrainingWindows:
         """The batches of an epoch over these ids."""

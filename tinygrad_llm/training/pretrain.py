@@ -26,7 +26,6 @@ from ..runs.folder import FORMAT, new_run
 from ..runs.loggers import Logger
 from ..text.corpus import Corpus
 from .loop import TrainingLoop
-from .memory import check_memory, explain_memory
 from .options import PretrainOptions
 from .result import PretrainResult, judge
 from .step import NEXT_TOKEN, Batch
@@ -135,7 +134,8 @@ def begin(
     `config` is that of the model, if the options do not say all; `more` goes into config.json.
     """
     config = config or options.model_config(corpus.tokenizer.vocab_size)
-    check_memory(config, options.batch_size)
+    memory = options.memory(config, corpus)
+    memory.check(report)
     check_room(folder, config.n_parameters(), options.keep, report)
     task = Pretraining(corpus, options)
     record = {
@@ -148,7 +148,7 @@ def begin(
         "data": corpus.fingerprint(),
         **more,
     }
-    with explain_memory(config, options.batch_size), use_generator(Generator(options.seed)):
+    with memory.explain(), use_generator(Generator(options.seed)):
         model = make_model(config.architecture, config)
         if weights is not None:
             try:

@@ -33,7 +33,6 @@ from ..runs.loggers import Logger
 from ..text import load_tokenizer
 from ..text.corpus import Corpus
 from .loop import TrainingLoop
-from .memory import check_memory, explain_memory
 from .options import PretrainOptions
 from .pretrain import Pretraining, begin
 from .result import PretrainResult
@@ -112,14 +111,15 @@ def _go_on(
         "dtype": checkpoint.about["dtype"],
     }
     _refuse(folder, {name: (then.get(name), now[name]) for name in now if name != "drop_rate"})
-    check_memory(model_config, options.batch_size)
+    memory = options.memory(model_config, corpus)
+    memory.check(report)
     check_room(folder, model_config.n_parameters(), options.keep, report)
     check_writable(folder)
     task = Pretraining(corpus, options)
     trained = checkpoint.about["training"]
     batches = [checkpoint.about["data"]["ids"], trained["batch_size"], trained["stride"]]  # as format 1 says it
     checkpoint = replace(checkpoint, about={"batches": batches} | checkpoint.about)
-    with explain_memory(model_config, options.batch_size), use_generator(Generator(0)):
+    with memory.explain(), use_generator(Generator(0)):
         model = make_model(config["architecture"], model_config, Zeros())
         loop = TrainingLoop(task, options, model, folder, report, loggers)
         loop.restore(checkpoint)
