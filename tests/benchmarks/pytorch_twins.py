@@ -2,7 +2,7 @@
 
     python tests/benchmarks/pytorch_twins.py book 65 64 128 4 4 12 60 --drop-rate 0.1
 
-after book|tuned: vocabulary, context, width, heads, layers, batch, steps. `tinygrad-llm bench --pytorch` runs it beside ours.
+after book|tuned: vocabulary, context, width, heads, layers, batch, steps. beside_pytorch.py runs it beside ours.
 
 "tuned" is what PyTorch offers for a GPT on a CPU: one matrix for queries, keys and values, scaled_dot_product_attention, F.gelu,
 LayerNorm of the library and the fused AdamW. Its output is one JSON line: milliseconds of every step, peak memory, loss.

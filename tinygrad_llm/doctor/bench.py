@@ -1,28 +1,22 @@
-"""How fast a training step is, and against what: the matrix products alone, and PyTorch on the same machine.
+"""How fast a training step is, beside its matrix products alone. tests/benchmarks/beside_pytorch.py puts it beside PyTorch's.
 
-Wall time of one step drifts with whatever else the machine does, so the median of many is taken, and two programs are compared by
-running them in turn, each in processes of its own: in one process the BLAS threads of one slow the other down.
+Wall time of one step drifts with whatever else the machine does, so the median of many is taken.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import parallel
 from ..debug.profile import profile
-from ..errors import ConfigError
 from ..models import LanguageModel, make_model
 from ..models.estimate import ModelSizes, estimate
 from ..optim import AdamW
@@ -31,8 +25,6 @@ from ..training.step import shard_batch, train_step
 
 # The twins train with the same numbers (tests/benchmarks/pytorch_twins.py).
 LEARNING_RATE, WEIGHT_DECAY = 4e-4, 0.1
-TWINS = Path(__file__).parents[2] / "tests" / "benchmarks" / "pytorch_twins.py"
-_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}  # what recycle_memory() does for us
 
 
 @dataclass(frozen=True)
@@ -153,48 +145,6 @@ def profile_step(work: Workload, drop_rate: float = 0.0) -> profile:
 def flops(work: Workload) -> int:
     """Of one step, by formula: 6 N + 12 L C T for each token."""
     return work.tokens * estimate(ModelSizes(**work.sizes)).training_flops_per_token
-
-
-def compare(
-    name: str,
-    *,
-    drop_rate: float,
-    book_drop_rate: float,
-    steps: int | None,
-    rounds: int,
-    python: str,
-    twins: Path = TWINS,
-) -> dict[str, list[Timing]]:
-    """Ours and three PyTorch programs in turn, `rounds` times, each in a process of its own; ConfigError where one fails."""
-    if not twins.exists():
-        raise ConfigError(
-            f"bench: {twins} is not there: run from a checkout of the project, which has the PyTorch twins"
-        )
-    work = WORKLOADS[name]
-    numbers = [str(n) for n in (*work.sizes.values(), work.batch_size, work.steps if steps is None else steps)]
-    ours = [sys.executable, "-m", "tinygrad_llm", "bench", name, "--steps", numbers[-1], "--once", "--drop-rate"]
-    theirs = [python, str(twins)]
-    programs: dict[str, tuple[list[str], dict[str, str]]] = {
-        "ours": ([*ours, str(drop_rate)], {}),
-        "tuned": ([*theirs, "tuned", *numbers, "--drop-rate", str(drop_rate)], {}),
-        "tuned, our malloc": ([*theirs, "tuned", *numbers, "--drop-rate", str(drop_rate)], _MALLOC),
-    }
-    if book_drop_rate != drop_rate:
-        programs["ours, drop_rate of the book"] = ([*ours, str(book_drop_rate)], {})
-    programs["book"] = ([*theirs, "book", *numbers, "--drop-rate", str(book_drop_rate)], {})
-    timings: dict[str, list[Timing]] = {program: [] for program in programs}
-    for _ in range(rounds):
-        for program, (command, environment) in programs.items():
-            timings[program].append(_run(command, environment))
-    return timings
-
-
-def _run(command: list[str], environment: dict[str, str]) -> Timing:
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ConfigError(f"bench: {' '.join(command[:4])} ... failed: {last}")
-    return Timing(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def peak_megabytes() -> float:
