@@ -27,7 +27,7 @@ from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.weights import convert, load_pretrained, save_pretrained
-from tinygrad_llm.weights.gpt2 import recognise
+from tinygrad_llm.weights.gpt import TABLE
 from tinygrad_llm.weights.load import load_with_tokenizer
 
 CASES = store.read("transformers")
@@ -296,7 +296,7 @@ def test_words_in_a_file_that_say_nothing_are_passed_over(tmp_path, words):
 )
 def test_what_is_no_gpt2_is_said_at_once(shapes, message):
     with pytest.raises(StateDictError, match="not a GPT-2: .*" + message):
-        recognise(shapes)
+        TABLE.recognise(shapes)
 
 
 def test_an_untied_head_is_kept_and_a_missing_one_said(tmp_path):

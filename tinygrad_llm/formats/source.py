@@ -41,6 +41,11 @@ class TensorSource(ABC):
     infos: Mapping[str, TensorInfo]  # name -> info, in the order of the file
     metadata: Mapping[str, Any]  # what else the file holds, as plain values: sizes, texts
 
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoint and its configuration are."""
+        return self.path if self.path.is_dir() else self.path.parent
+
     @abstractmethod
     def read(self, name: str) -> np.ndarray:
         """The numbers of a tensor: a new C-contiguous, writable array in the machine's byte order, of the dtype of the file.

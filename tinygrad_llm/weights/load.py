@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError, DTypeError, NonFiniteError, StateDictError
-from ..formats.open import CONFIG_FILE, HPARAMS_FILE, META_FILE, open_weights
+from ..formats.open import CONFIG_FILE, META_FILE, open_weights
 from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
-from ..models import LanguageModel, make_model
-from ..models.gpt import GPTConfig
+from ..models import LanguageModel, make_config, make_model
 from ..rng import Zeros
 from ..runs.folder import is_run, load_run
 from ..text import Tokenizer
 from ..text.vocabulary import UnknownTokenizer
-from . import gpt2
-from .gpt2_config import from_nanogpt, from_openai, from_run, from_transformers
 from .report import LoadReport
+from .table import Found, Table, find_table, table_of
 from .tensor_map import fill, match
 from .tokenizer_files import read_meta, read_tokenizer
 
@@ -73,7 +70,7 @@ def read_pair(
 
     nanoGPT's meta.pkl is read only with `pickles`.
     """
-    folder, note = folder_of(source), None
+    folder, note = source.folder, None
     try:
         eos_id = read_json(folder / CONFIG_FILE).get("eos_token_id") if (folder / CONFIG_FILE).exists() else None
         tokenizer = read_tokenizer(folder, eos_id)
@@ -119,77 +116,67 @@ def _judge(n_bad: int, report: LoadReport, strict_finite: bool) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
-def folder_of(source: TensorSource) -> Path:
-    return source.path if source.path.is_dir() else source.path.parent
-
-
 def read_model(
     source: TensorSource, dtype: Any, strict_finite: bool = False, n_heads: int | None = None
 ) -> LanguageModel:
-    """The GPT in an opened file, with the sizes that the file, or a configuration beside it, says."""
+    """The model in an opened file, with the sizes that the file, or a configuration beside it, says."""
     dtype = _check_dtype(dtype)
-    config, notes, conv1d = read_config(source)
+    table, (config, notes, conv1d) = _read_config(source)
     try:
-        found = gpt2.recognise({name: info.shape for name, info in source.infos.items()}, conv1d)
+        found = table.recognise({name: info.shape for name, info in source.infos.items()}, conv1d)
         if config is None:
             said = str(source.metadata.get("n_heads", ""))  # as save_pretrained writes it
             n_heads = int(said) if n_heads is None and said.isdecimal() and len(said) < 10 else n_heads
-            config, notes = gpt2.infer_config(found, n_heads)
+            config, notes = table.infer_config(found, n_heads)
         elif n_heads not in (None, config.n_heads):
             raise ConfigError(f"n_heads is {n_heads}, the configuration says {config.n_heads}")
         elif config.n_layers != found.n_layers:
             raise StateDictError(f"has tensors of {found.n_layers} layers, the configuration says {config.n_layers}")
-        config, ignored = _tie(config, found, source, notes)
+        config, ignored = _tie(table, config, found, source, notes)
     except (StateDictError, ConfigError) as error:
         raise type(error)(f"{source.path}: {error}") from None
-    report = LoadReport(source.path, f"{gpt2.NAME}, {found.layout.name}, {source.form}", notes=notes)
-    entries = gpt2.entries(config, found.layout)
+    report = LoadReport(source.path, f"{table.name}, {found.layout.name}, {source.form}", notes=notes)
+    entries = table.entries(config, found.layout)
     match(entries, source, found.names, ignored, report)
 
-    model = make_model(config.architecture, config, Zeros())
+    model = make_model(table.architecture, config, Zeros())
     _judge(fill(model, entries, source, found.names, report, dtype), report, strict_finite)
     model.load_report = report
     return model.eval()
 
 
-def read_config(source: TensorSource) -> tuple[GPTConfig | None, list[str], bool | None]:
-    """What is said about the model in the file or beside it: its configuration, notes, and whether it has Conv1D matrices.
-
-    None for what is not said. ConfigError names a field that cannot be.
-    """
-    if isinstance(arguments := source.metadata.get("model_args"), Mapping):
-        return *from_nanogpt(arguments, f"{source.path}: model_args"), False
-    folder = folder_of(source)
-    if (path := folder / HPARAMS_FILE).exists():
-        return *from_openai(read_json(path), str(path)), True
-    if not (path := folder / CONFIG_FILE).exists():
-        return None, [], None
-    values = read_json(path)
-    if isinstance(values.get("model"), dict):
-        return from_run(values["model"], str(path)), [], None
-    if "block_size" in values:  # nanoGPT's model_args, written beside weights in safetensors
-        return *from_nanogpt(values, str(path)), None
-    return *from_transformers(values, str(path)), True
+def _read_config(source: TensorSource) -> tuple[Table, tuple[Any, list[str], bool | None]]:
+    """The table of the model in an opened file, and what is said about it there or beside it, as Table.read_config has it."""
+    path = source.folder / CONFIG_FILE
+    values = read_json(path) if path.exists() else {}
+    if isinstance(values.get("model"), dict):  # a run's
+        architecture = values.get("architecture", "gpt")
+        try:
+            config = make_config(architecture, values["model"])
+        except ConfigError as error:
+            raise ConfigError(f"{path}: model: {error}") from None
+        return table_of(architecture), (config, [], None)
+    table = find_table(source, values.get("model_type"))
+    return table, table.read_config(source)
 
 
 def describe(source: TensorSource) -> str:
     """What the tensors in a file seem to be, by their names and shapes: for people."""
+    table = find_table(source, None)
     try:
-        found = gpt2.recognise({name: info.shape for name, info in source.infos.items()})
-        config, _ = gpt2.infer_config(found, n_heads=1)
+        found = table.recognise({name: info.shape for name, info in source.infos.items()})
+        config, _ = table.infer_config(found, n_heads=1)
     except (StateDictError, ConfigError) as error:
         return str(error)
     return (
-        f"{gpt2.NAME} with the {found.layout.name}: {config.n_layers} layers, width {config.emb_dim}, context "
+        f"{table.name} with the {found.layout.name}: {config.n_layers} layers, width {config.emb_dim}, context "
         f"{config.context_length}, {config.vocab_size:,} tokens"
     )
 
 
-def _tie(
-    config: GPTConfig, found: gpt2.Found, source: TensorSource, notes: list[str]
-) -> tuple[GPTConfig, frozenset[str]]:
+def _tie(names: Table, config: Any, found: Found, source: TensorSource, notes: list[str]) -> tuple[Any, frozenset[str]]:
     """Whether the head is the token embedding, as the file has it; and the names that say nothing new then."""
-    table, head = (gpt2.name_of(ours, found.layout) for ours in ("tok_emb.weight", "out_head.weight"))
+    table, head = (names.name_of(ours, found.layout) for ours in ("tok_emb.weight", "out_head.weight"))
     if not config.tie_weights or head not in found.names:
         return config, found.ignored
     if table not in found.names:  # one tensor with two names is written once, under either

@@ -15,8 +15,7 @@ from ..formats.strict_json import read_json
 from ..models import LanguageModel
 from ..text import Tokenizer
 from ..text.vocabulary import to_json
-from . import gpt2
-from .gpt2_config import to_transformers
+from .table import table_of
 from .tensor_map import collect
 from .tokenizer_files import write_tokenizer
 
@@ -40,12 +39,13 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
                 f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}: they do not belong together"
             )
         to_json(tokenizer)  # an error now, rather than after writing
-    config = to_transformers(model.config) | {"torch_dtype": dtype.name}
+    table = table_of(model.architecture)
+    config = table.write_config(model.config) | {"torch_dtype": dtype.name}
     eot = None if tokenizer is None else tokenizer.eot_id
     config |= {"bos_token_id": eot, "eos_token_id": eot, "transformers_version": "4.50.0", "written_by": package}
     arrays = {
-        ("" if entry.theirs == "lm_head.weight" else "transformer.") + entry.theirs: collect(values, entry, dtype)
-        for entry in gpt2.entries(model.config, gpt2.TRANSFORMERS)
+        ("" if "out_head.weight" in entry.ours else table.written.prefix) + entry.theirs: collect(values, entry, dtype)
+        for entry in table.entries(model.config, table.written)
     }
     with storing(folder.parent):
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,194 @@
+"""Which tensor of a file is which parameter of a model: one table of names for each architecture, in the file of its name.
+
+Letters of shapes: V vocab_size, T context_length, C emb_dim, H hidden_dim; weights are (outputs, inputs) here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Protocol
+
+from ..errors import StateDictError
+from ..formats.source import TensorSource, printable
+from ..models import architectures
+from .tensor_map import Entry
+
+_MOST_TENSORS = 20_000  # the largest GPT-2 has 48 layers of some 20
+
+
+class Row(Protocol):
+    """A parameter, and a column for what each form calls it; an empty one where the form does not have it."""
+
+    @property
+    def ours(self) -> str: ...  # {i} is the number of the layer; {qkv} three parameters that others keep as one
+    @property
+    def shape(self) -> str: ...  # of each of ours, in letters
+    @property
+    def may_lack(self) -> bool: ...  # zeros then
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to name and store the tensors."""
+
+    name: str
+    column: str  # of the table
+    transposed: bool = False  # the matrices of the layers are (inputs, outputs), as in Conv1D
+    fused: bool = False  # queries, keys and values are one tensor
+    wrappers: re.Pattern[str] = re.compile("")  # what names may begin with besides
+    ignored: tuple[str, ...] = ()  # what holds nothing learned: causal masks
+    prefix: str = ""  # of all names but that of the head, when they are written
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file's tensors under the names of a layout."""
+
+    layout: Layout
+    names: dict[str, str]  # name in the layout -> name in the file
+    shapes: dict[str, tuple[int, ...]]  # name in the layout -> shape
+    ignored: frozenset[str]  # names in the layout
+    n_layers: int
+
+
+class Table:
+    """The names of an architecture, and how its public configuration is read and written."""
+
+    architecture: str  # as make_model takes it
+    name: str  # as people do
+    model_type: str  # as config.json of transformers does
+    rows: tuple[Any, ...]
+    layouts: tuple[Layout, ...]  # that are told apart by their names
+    layer: re.Pattern[str]  # the number of the layer in a name
+    written: Layout  # what save_pretrained writes
+
+    def sizes(self, config: Any) -> dict[str, int]:
+        """What the letters of shapes stand for."""
+        raise TypeError(f"{type(self).__name__} must define sizes(config)")
+
+    def read_config(self, source: TensorSource) -> tuple[Any, list[str], bool | None]:
+        """What is said about the model in the file or beside it: its configuration, notes, and whether it has Conv1D matrices.
+
+        None for what is not said. ConfigError names a field that cannot be.
+        """
+        raise TypeError(f"{type(self).__name__} must define read_config(source)")
+
+    def infer_config(self, found: Found, n_heads: int | None) -> tuple[Any, list[str]]:
+        """The sizes that shapes tell, and notes on what they do not. StateDictError where a telling tensor is missing."""
+        raise TypeError(f"{type(self).__name__} must define infer_config(found, n_heads)")
+
+    def write_config(self, config: Any) -> dict[str, Any]:
+        """The config.json with which transformers opens the model."""
+        raise TypeError(f"{type(self).__name__} must define write_config(config)")
+
+    def refine(self, layout: Layout, shapes: Mapping[str, tuple[int, ...]], conv1d: bool | None) -> Layout:
+        """The layout, where several have the same names and differ in how they are stored."""
+        return layout
+
+    def store(self, row: Any, i: int, config: Any, layout: Layout) -> list[Entry]:
+        """The tensors of a row in layer i."""
+        theirs = getattr(row, layout.column).replace("{i}", str(i))
+        ours = expand(row.ours.replace("{i}", str(i)))
+        sizes = self.sizes(config)
+        shape = tuple(sizes[letter] for letter in row.shape)
+        if not layout.fused:
+            names = expand(theirs)
+            return [Entry(name, shape, (own,)) for name, own in zip(names, ours, strict=True)]
+        shape = (len(ours) * shape[0], *shape[1:])
+        transposed = layout.transposed and len(shape) == 2 and "{i}" in row.ours
+        return [Entry(theirs, shape[::-1] if transposed else shape, ours, transposed, row.may_lack)]
+
+    def entries(self, config: Any, layout: Layout) -> list[Entry]:
+        """The tensors of a model of these sizes, layer by layer."""
+        return [
+            entry
+            for row, i in self._rows(config.n_layers)
+            if getattr(row, layout.column) and not (row.ours == "out_head.weight" and config.tie_weights)
+            for entry in self.store(row, i, config, layout)
+        ]
+
+    def _rows(self, n_layers: int) -> Iterator[tuple[Any, int]]:
+        """The rows of the table in the order of the model, those of a layer once for each."""
+        layers = [row for row in self.rows if "{i}" in row.ours]
+        first = self.rows.index(layers[0])
+        yield from ((row, 0) for row in self.rows[:first])
+        yield from ((row, i) for i in range(n_layers) for row in layers)
+        yield from ((row, 0) for row in self.rows[first + len(layers) :])
+
+    def name_of(self, ours: str, layout: Layout) -> str:
+        """What a layout calls a parameter, in the first layer and, of three in one, the first."""
+        row = next(row for row in self.rows if row.ours == ours)
+        return expand(getattr(row, layout.column).replace("{i}", "0"))[0]
+
+    # ---- recognising a file by its names and shapes
+
+    def known(self, layout: Layout, names: Iterable[str]) -> int:
+        """How many of the names the layout knows."""
+        templates = set(self._templates(layout))
+        return sum(self._template(layout.wrappers.sub("", name, count=1)) in templates for name in names)
+
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]], conv1d: bool | None = None) -> Found:
+        """The layout that knows most names. `conv1d`: how its matrices are stored, if not to be told by their shapes.
+
+        StateDictError if none knows any, or a tensor has two names.
+        """
+        if len(shapes) > _MOST_TENSORS:
+            raise StateDictError(f"not a {self.name}: it holds {len(shapes):,} tensors")
+        layout = max(self.layouts, key=lambda layout: self.known(layout, shapes))
+        if not self.known(layout, shapes):
+            first = ", ".join(map(printable, list(shapes)[:3])) or "nothing"
+            wanted = " or ".join(dict.fromkeys(self.name_of("tok_emb.weight", layout) for layout in self.layouts))
+            raise StateDictError(f"not a {self.name}: it holds {first}, ... and should hold {wanted}")
+        names: dict[str, str] = {}
+        for own in shapes:
+            name = layout.wrappers.sub("", own, count=1)
+            if name in names:
+                raise StateDictError(
+                    f"{printable(own)} and {printable(names[name])} are the same tensor of a {self.name}"
+                )
+            names[name] = own
+        found = {name: shapes[own] for name, own in names.items()}
+        templates = set(self._templates(layout))
+        ignored = frozenset(name for name in names if self._template(name) in layout.ignored)
+        layers = [
+            int(match.group())
+            for name in names
+            if (match := self.layer.search(name)) and self._template(name) in templates
+        ]
+        return Found(self.refine(layout, found, conv1d), names, found, ignored, 1 + max(layers, default=0))
+
+    def _template(self, name: str) -> str:
+        return self.layer.sub("{i}", name)
+
+    def _templates(self, layout: Layout) -> Iterable[str]:
+        for row in self.rows:
+            if theirs := getattr(row, layout.column):
+                yield from (theirs,) if layout.fused else expand(theirs)
+        yield from layout.ignored
+
+
+def expand(ours: str) -> tuple[str, ...]:
+    """The three names that {qkv} stands for."""
+    return tuple(ours.replace("{qkv}", word) for word in ("query", "key", "value")) if "{qkv}" in ours else (ours,)
+
+
+def tables() -> list[Table]:
+    """The table of every architecture whose weights are published."""
+    there = {name for _, name, _ in iter_modules(import_module(__package__).__path__)}
+    return [table_of(name) for name in architectures() if name in there]
+
+
+def table_of(architecture: str) -> Table:
+    return import_module(f"{__package__}.{architecture}").TABLE
+
+
+def find_table(source: TensorSource, model_type: Any) -> Table:
+    """The table of the architecture that the configuration names, else the one that knows most of a file's names."""
+    for table in tables():
+        if table.model_type == model_type:
+            return table
+    return max(tables(), key=lambda table: max(table.known(layout, source.infos) for layout in table.layouts))
