@@ -140,7 +140,7 @@ def test_a_batch_in_shards_equals_the_batch_whole(batch):
     loss.backward()
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # not even where one of the shards has nothing that counts
-        sharded, gradients = loss_and_gradients(model, (ids, targets), shard_batch(ids))
+        sharded, gradients = loss_and_gradients(model, list(model.parameters()), (ids, targets), shard_batch(ids))
     assert sharded == pytest.approx(loss.item(), rel=1e-12)
     for p in model.parameters():
         np.testing.assert_allclose(gradients[p], p.grad, rtol=1e-9, atol=1e-13)
@@ -150,7 +150,7 @@ def test_a_batch_in_shards_equals_the_batch_whole(batch):
 def test_a_batch_in_which_nothing_counts_says_so_once_and_has_no_gradient(model_and_ids):
     model, ids = model_and_ids
     with pytest.warns(UserWarning, match="every target is ignored") as warned:
-        loss, gradients = loss_and_gradients(model, (ids, np.full(ids.shape, -100)), shard_batch(ids))
+        loss, gradients = loss_and_gradients(model, [], (ids, np.full(ids.shape, -100)), shard_batch(ids))
     assert len(warned) == 1
     assert loss == 0
     assert all(np.all(g == 0) for g in gradients.values())

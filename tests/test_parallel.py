@@ -125,7 +125,7 @@ def test_gradients_of_shards_equal_those_of_the_whole_batch(b):
     expected = tg.ops.cross_entropy(model(ids), targets=targets)
     expected.backward()
     with parallel.threads(2):
-        loss, gradients = loss_and_gradients(model, (ids, targets), shard_batch(ids))
+        loss, gradients = loss_and_gradients(model, list(model.parameters()), (ids, targets), shard_batch(ids))
     assert loss == pytest.approx(expected.item(), rel=1e-14)
     for name, parameter in model.named_parameters():
         np.testing.assert_allclose(gradients[parameter], parameter.grad, rtol=1e-11, atol=1e-14, err_msg=name)

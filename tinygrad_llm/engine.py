@@ -100,7 +100,7 @@ class Op:
             if isinstance(value, Tensor):
                 options[key] = np.asarray(value)  # refused where it would lose a gradient
         record = parents is not None and _recording.get()
-        kept = freeze(options) if record and self.draws else options
+        kept = freeze(options) if record and self.draws and options.get("rng") is not None else options
         watching = observers.get()
         for observer in watching:
             observer.before_forward(self)
@@ -144,7 +144,7 @@ class Op:
                         dtype = array.dtype
                     else:
                         adapt, dtype = True, self._join(dtype, array.dtype)
-            else:
+            elif x is not None:
                 adapt = exposed = True
             if parent is not None:
                 wanted = True
@@ -284,7 +284,9 @@ class Tensor(Operators):
         for i, node in enumerate(reversed(nodes)):
             if node not in gradients:
                 continue  # no gradient came back this far
-            g = node.through_hooks(gradients.pop(node))
+            g = gradients.pop(node)
+            if node.hooks:
+                g = node.through_hooks(g)
             for observer in watching:
                 observer.before_backward(node)
             computed = _quiet.copy().run(node.op.backward, g, *node.spend(reuse), **node.asked(reuse))
@@ -315,7 +317,8 @@ class Tensor(Operators):
                     "or pass gradient= of that shape"
                 )
             return np.ones_like(self.data)
-        gradient = _as_array(gradient, self.data.dtype)
+        if type(gradient) is not _ndarray or gradient.dtype != self.data.dtype:
+            gradient = _as_array(gradient, self.data.dtype)
         if gradient.shape != self.shape:
             raise ShapeError(f"backward: gradient is {gradient.shape}, the tensor is {self.shape}: they must be equal")
         return gradient.copy() if self.node is None else gradient  # a leaf keeps what it is given

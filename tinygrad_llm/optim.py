@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,6 +129,7 @@ class Optimizer:
             groups = [{"params": groups}]
         self.param_groups: list[dict[str, Any]] = []
         self._lr_scales: list[float] = []
+        self._checked: list[dict[str, Any]] = []  # the options of each group that were found right
         self._states: dict[Tensor, _State] = {}
         for i, group in enumerate(groups):
             self._add_group(f"group {i}", group, options)
@@ -151,6 +153,7 @@ class Optimizer:
                 raise ConfigError(f"{where}, parameter {i}: {_brief(p)} is in an earlier group too: keep it in one")
         self.param_groups.append({"params": list(dict.fromkeys(params))} | own)
         self._lr_scales.append(own["lr"] / options["lr"] if options["lr"] else 1.0)
+        self._checked.append(own)
         self._states.update((p, _State()) for p in params)
 
     def moment_names(self, options: dict[str, Any]) -> tuple[str, ...]:
@@ -163,6 +166,10 @@ class Optimizer:
         for group, scale in zip(self.param_groups, self._lr_scales, strict=True):
             group["lr"] = lr * scale
 
+    def parameters(self) -> list[Tensor]:
+        """All of them, in the order in which they were given."""
+        return list(self._states)
+
     def zero_grad(self) -> None:
         """Forget all gradients: the next backward starts from none."""
         for p in self._states:
@@ -174,11 +181,16 @@ class Optimizer:
         Gradients count `gradient_scale` times: `clip_scale(norm, max_norm)` clips them without another pass over memory.
         """
         todo = []
-        for group in self.param_groups:
-            options = _check_options({name: value for name, value in group.items() if name != "params"})
-            todo += [(p, p.grad, self._states[p], options) for p in group["params"] if p.grad is not None]
-        for p, g, state, _ in todo:
-            _check_arrays(p, {"gradient": g, **state.moments})
+        for i, group in enumerate(self.param_groups):
+            options = dict(group)
+            params = options.pop("params")
+            if options != self._checked[i]:
+                self._checked[i] = _check_options(options)
+            options = self._checked[i]
+            for p in params:
+                if p.grad is not None:
+                    _check_arrays(p, {"gradient": p.grad, **self._states[p].moments})
+                    todo.append((p, p.grad, self._states[p], options))
         blocks = []
         for p, g, state, options in todo:
             for name in self.moment_names(options):
@@ -186,7 +198,8 @@ class Optimizer:
                     state.moments[name] = np.zeros_like(p.data)
             state.step += 1
             update = partial(self.update, step=state.step, **options)
-            blocks += [(update, gradient_scale, p.data, g, state.moments, i) for i in parallel.blocks(p.data)]
+            for i in parallel.blocks(p.data):
+                blocks.append((update, gradient_scale, p.data, g, state.moments, i))
         parallel.spread(_update_block, blocks)
 
     def state_dict(self) -> dict[str, Any]:
@@ -243,7 +256,7 @@ def _update_block(block: tuple) -> None:
     """The rule on a part of one parameter that fits into the cache."""
     update, gradient_scale, p, g, moments, i = block
     g = g[i] if gradient_scale == 1 else g[i] * gradient_scale
-    update(p[i], g, **{name: moment[i] for name, moment in moments.items()})
+    update(p[i], g, *map(itemgetter(i), moments.values()))
 
 
 class SGD(Optimizer):

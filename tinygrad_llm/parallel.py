@@ -58,7 +58,8 @@ def threads(n: int | None = None, *, sharing_rows: bool = False) -> Iterator[Non
     With `sharing_rows`, the blocks of rows of the large ops are what is shared. The limit of BLAS holds for the whole
     process, until the last thread inside has left.
     """
-    n = default_threads() if n is None else check_integer("threads", n)
+    if type(n) is not int or n < 1:
+        n = default_threads() if n is None else check_integer("threads", n)
     outside = _here.threads, _here.rows
     _one_blas_thread.enter()
     _here.threads, _here.rows = n, sharing_rows
@@ -78,7 +79,7 @@ def spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result
     """[task(item) for item in items], by the threads there are; the results in order, and the first error raised."""
     n = min(_here.threads, len(items))
     if n <= 1:
-        return [task(item) for item in items]
+        return list(map(task, items))
     results: list[Any] = [None] * len(items)
     queue = iter(range(len(items)))  # next() on it is atomic
     others = [_pool().submit(copy_context().run, _work, task, items, results, queue) for _ in range(n - 1)]
@@ -165,12 +166,12 @@ class _OneBlasThread:
     def enter(self) -> None:
         libraries = _blas()
         with self.lock:
-            if self.depth == 0:
-                self.outside = [(library, library.num_threads) for library in libraries]
+            for library in libraries:
+                if self.depth == 0:
+                    self.outside.append((library, library.num_threads))
+                _set_threads(library, 1)
             self.depth += 1
             _here.depth += 1
-            for library in libraries:
-                _set_threads(library, 1)
 
     def leave(self) -> None:
         with self.lock:

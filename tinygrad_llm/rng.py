@@ -46,7 +46,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start again from `seed`; returns the generator itself."""
-        self.seed = _check_seed(seed)
+        self.seed = seed if type(seed) is int and 0 <= seed < 2**64 else _check_seed(seed)
         self._twister = np.random.RandomState(self.seed & 0xFFFFFFFF)
         self._spare_normal: float | None = None
         return self
@@ -55,7 +55,7 @@ class Generator:
 
     def random64(self) -> int:
         """One integer, 0 <= r < 2**64, made of two words with the high one first."""
-        high, low = self._words(2).tolist()
+        high, low = self._twister.randint(0, 2**32, 2, dtype=np.uint32).tolist()
         return high << 32 | low
 
     def randint(self, low: int, high: int, shape: Shape) -> np.ndarray:

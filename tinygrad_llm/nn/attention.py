@@ -45,7 +45,7 @@ class MultiHeadAttention(Module):
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """With a `cache`, x are the tokens that follow those in it."""
-        if x.ndim != 3:
+        if len(x.shape) != 3:
             raise ShapeError(f"attention: x is {x.shape}: it must be (B, T, {self.W_query.weight.shape[1]})")
         if x.shape[1] > self.context_length:
             raise ContextLengthError(f"attention: {x.shape[1]} tokens, the context length is {self.context_length}")

@@ -203,7 +203,7 @@ class Sequential(Module):
             setattr(self, str(i), module)
 
     def __iter__(self) -> Iterator[Module]:
-        return (module for _, module in self.named_children())
+        return iter(dict(self.named_children()).values())
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

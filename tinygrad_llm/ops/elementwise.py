@@ -16,7 +16,11 @@ def sum_to(g: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if g.shape == shape:
         return g
     g = g.sum(axis=tuple(range(g.ndim - len(shape))))
-    return g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1 != g.shape[i]), keepdims=True)
+    stretched = []
+    for i, n in enumerate(shape):
+        if n == 1 != g.shape[i]:
+            stretched.append(i)
+    return g.sum(axis=tuple(stretched), keepdims=True)
 
 
 def add_forward(x, y):

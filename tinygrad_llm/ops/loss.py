@@ -14,6 +14,8 @@ from ..engine import Op
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
 from ..parallel import blocks, each, product
 
+_REDUCTIONS = ("mean", "sum", "none")
+
 
 def check_targets(shape: tuple[int, ...], targets, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
     """The targets as a flat array in which ignored ones are 0, and which of them count (both (N,))."""
@@ -42,7 +44,8 @@ def cross_entropy_forward(logits, *, targets, ignore_index=-100, label_smoothing
 
     Mean over the counted targets, "sum" of them, or "none": one loss a target, 0 where it is ignored. All ignored: 0.
     """
-    _check_options(label_smoothing, reduction)
+    if label_smoothing or reduction not in _REDUCTIONS:
+        _check_options(label_smoothing, reduction)
     targets, counted = check_targets(logits.shape, targets, ignore_index)
     x = logits.reshape(-1, logits.shape[-1])  # (N, V)
     e, total, losses = np.empty_like(x), np.empty(len(x), x.dtype), np.empty(len(x), x.dtype)
@@ -150,6 +153,6 @@ def _weights(g, counted, reduction, dtype):
 
 
 def _check_options(label_smoothing, reduction):
-    if reduction not in ("mean", "sum", "none"):
+    if reduction not in _REDUCTIONS:
         raise ConfigError(f"cross_entropy: reduction is {reduction!r}: use 'mean', 'sum' or 'none'")
     check_number("cross_entropy: label_smoothing", label_smoothing, most=1)

@@ -6,12 +6,9 @@ from ..engine import Op
 from ..errors import ShapeError
 
 
-def _check(name, x, *parameters):
-    for p in parameters:
-        if x.ndim == 0 or p.shape != x.shape[-1:]:
-            raise ShapeError(
-                f"{name}: x is {x.shape}, a parameter is {p.shape}: it must be {x.shape[-1:]}, x's last axis"
-            )
+def _misfit(name, x, *parameters):
+    shapes = ", ".join(str(p.shape) for p in parameters if p.shape != x.shape[-1:] or x.ndim == 0)
+    return ShapeError(f"{name}: x is {x.shape}, a parameter is {shapes}: it must be {x.shape[-1:]}, x's last axis")
 
 
 def _mean(x):
@@ -39,7 +36,8 @@ def _inverse_root(square, x, eps):
 
 def layer_norm_forward(x, scale, shift, *, eps=1e-5):
     """y = scale z + shift,  z = (x - mean x) r,  r = 1/√(var x + eps),  var with divisor D (Ba et al. 2016)"""
-    _check("layer_norm", x, scale, shift)
+    if not x.shape[-1:] == scale.shape == shift.shape != ():
+        raise _misfit("layer_norm", x, scale, shift)
     z = x - _mean(x)
     r = _inverse_root(_mean_product(z, z), z, eps)  # (..., 1)
     z *= r
@@ -65,7 +63,8 @@ layer_norm = Op(layer_norm_forward, layer_norm_backward)
 
 def rms_norm_forward(x, scale, *, eps=1e-5):
     """y = scale z,  z = x r,  r = 1/√(mean x² + eps) (Zhang and Sennrich 2019)"""
-    _check("rms_norm", x, scale)
+    if not x.shape[-1:] == scale.shape != ():
+        raise _misfit("rms_norm", x, scale)
     r = _inverse_root(_mean_product(x, x), x, eps)  # (..., 1)
     z = x * r
     return z * scale, (z, r, scale)

@@ -30,7 +30,9 @@ def attention_forward(q, k, v, *, n_heads, n_kv_heads=None, causal=True, mask=No
     q is (B, T, H d), k and v are (B, S, H_kv d); with fewer key heads, each serves H/H_kv query heads in a row. `causal` hides
     later keys, `mask` (boolean, broadcast to (B, H, T, S)) hides keys where it is False; a query that sees no key gets 0.
     """
-    group, drop_rate = _check(q, k, v, n_heads, n_kv_heads), check_number("attention: drop_rate", drop_rate, most=1)
+    group = _check(q, k, v, n_heads, n_kv_heads)
+    if drop_rate:
+        drop_rate = check_number("attention: drop_rate", drop_rate, most=1)
     b, t, c = q.shape
     n_keys = k.shape[1]
     queries = _heads(q, n_heads)  # (N, T, d)
@@ -115,7 +117,8 @@ class Hidden(NamedTuple):
 def _head_blocks(queries, keys):
     """Slices of heads, each with no more scores at a time than the cache holds."""
     heads = max(1, _SCORES // max(1, _block(queries.shape[1]) * keys.shape[1]))
-    return [slice(h, min(h + heads, len(queries))) for h in range(0, len(queries), heads)]
+    starts = range(0, len(queries), heads)
+    return list(map(slice, starts, [*starts[1:], len(queries)]))
 
 
 def _query_blocks(queries, keys, causal):

@@ -7,6 +7,8 @@ import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import partial
+from operator import attrgetter, is_not
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _serial = itertools.count()
 _NO_OPTIONS: dict[str, Any] = {}  # of most nodes
+_IS_WANTED = partial(is_not, None)  # of a parent: whether it wants a gradient
 
 Hook = Callable[[np.ndarray], np.ndarray | None]
 Scope = tuple[Any, Any]  # (the scope outside of it or None, the module that was called)
@@ -61,8 +64,8 @@ class Node:
         self.marks = marks  # of what was saved and can be written to (watch.py)
         self.options = options or _NO_OPTIONS  # with parents and constants, what it takes to run the forward again
         self.constants: list | None = None
-        for parent in parents:
-            if parent is None:
+        for k, parent in enumerate(parents):
+            if parent is None and arrays[k] is not None:
                 self.constants = [a if p is None else None for a, p in zip(arrays, parents, strict=True)]
                 break
         self.shape, self.dtype = out.shape, out.dtype
@@ -79,7 +82,7 @@ class Node:
             return _NO_OPTIONS
         options: dict[str, Any] = {"reuse": reuse} if "reuse" in takes else {}
         if "needs" in takes:
-            options["needs"] = tuple([parent is not None for parent in self.parents])
+            options["needs"] = tuple(map(_IS_WANTED, self.parents))
         return options
 
     @property
@@ -135,25 +138,20 @@ def recorded(root: Any) -> list[Node]:
             if isinstance(parent, Node) and parent not in nodes:
                 nodes.add(parent)
                 stack.append(parent)
-    return sorted(nodes, key=_by_serial)
+    return sorted(nodes, key=attrgetter("serial"))
 
 
 def last_uses(nodes: list[Node]) -> dict[Node, list]:
     """Node -> the leaves whose gradients are complete when a backward has passed it: no node before it uses them."""
-    earliest = {
-        parent: node
-        for node in reversed(nodes)
-        for parent in node.parents
-        if parent is not None and not isinstance(parent, Node)
-    }
+    earliest: dict[Any, Node] = {}
+    for node in reversed(nodes):
+        for parent in node.parents:
+            if parent is not None and not isinstance(parent, Node):
+                earliest[parent] = node
     leaves: dict[Node, list] = {}
     for leaf, node in earliest.items():
         leaves.setdefault(node, []).append(leaf)
     return leaves
-
-
-def _by_serial(node: Node) -> int:
-    return node.serial
 
 
 def freeze(options: dict[str, Any]) -> dict[str, Any]:

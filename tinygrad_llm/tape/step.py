@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,7 +87,7 @@ class Step:
             dx = self.gradients[k]
             if parent is None or dx is None:
                 continue
-            if dx.shape != parent.shape or dx.dtype != parent.dtype:
+            if dx.shape != parent.shape or dx.dtype != self.grad_out.dtype:  # a graph has one dtype
                 raise self.wrong_gradient(k)
             if type(parent) is not Node and (node.op.view or dx is not self.computed[k]):
                 dx = np.array(dx)  # may be somebody else's array, and a leaf keeps what it is given
@@ -138,15 +139,13 @@ class Inputs(dict[str, "np.ndarray | None"]):
         super().__setitem__(name, gradient)
 
 
+@dataclass(eq=False, slots=True)
 class Walk:
     """All nodes of one backward pass; what concerns them together is worked out when it is first asked for."""
 
-    __slots__ = ("_names", "_values", "nodes")
-
-    def __init__(self, nodes: list[Node]) -> None:
-        self.nodes = nodes  # in the order of the forward
-        self._names: dict[Any, str] = {}
-        self._values: dict[Node, np.ndarray] = {}
+    nodes: list[Node]  # in the order of the forward
+    _names: dict[Any, str] = field(default_factory=dict)
+    _values: dict[Node, np.ndarray] = field(default_factory=dict)
 
     @property
     def names(self) -> dict[Any, str]:

@@ -16,8 +16,10 @@ def mark(saved: tuple, given: Sequence[Any]) -> Sequence[tuple[int, int]]:
     for i, array in enumerate(saved):
         if isinstance(array, np.ndarray) and array.flags.writeable:
             base = array if array.base is None else array.base
-            if any(array is x or base is x for x in given):
-                marks.append((i, fingerprint(array)))
+            for x in given:
+                if array is x or base is x:
+                    marks.append((i, fingerprint(array)))
+                    break
     return marks
 
 

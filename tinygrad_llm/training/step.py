@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from ..rng import Generator, get_generator, use_generator
 
 _SHARD = 512  # tokens that make a shard worth a thread of its own
 _MOST_SHARDS = 8
+_DATA = attrgetter("data")
 
 Batch = tuple[np.ndarray, ...]  # arrays with a row for each example: ids and targets (B, T), for example
 Gradients = dict[Tensor, np.ndarray]
@@ -79,7 +81,7 @@ def train_step(
     batch = tuple(map(np.asarray, batch))
     shards = shard_batch(batch[0], accumulate)
     with parallel.threads(threads, sharing_rows=len(shards) == 1):
-        loss, gradients = loss_and_gradients(model, batch, shards, objective)
+        loss, gradients = loss_and_gradients(model, optimizer.parameters(), batch, shards, objective)
         if not math.isfinite(loss):
             raise NonFiniteError(
                 f"train_step: the loss is {loss}: lower the learning rate, or look for NaN in the weights"
@@ -96,32 +98,42 @@ def train_step(
 def shard_batch(ids: np.ndarray, at_least: int = 1) -> list[slice]:
     """Rows of a batch with this first array, two shards or more where it has two rows or more; its size alone decides."""
     b = len(ids) if ids.ndim else 1
-    if not is_integer(at_least) or not 1 <= at_least <= max(1, b):
+    if (type(at_least) is not int and not is_integer(at_least)) or not 1 <= at_least <= max(1, b):
         raise ConfigError(f"accumulate is {at_least!r}: it must be an integer from 1 to the batch's {b} sequences")
     n = max(at_least, min(b, _MOST_SHARDS, max(2, ids.size // _SHARD)))
-    borders = [round(b * i / n) for i in range(n + 1)]
-    return [slice(start, end) for start, end in pairwise(borders)]
+    borders = np.rint(np.arange(n + 1) * b / n).astype(int).tolist()
+    return list(map(slice, borders, borders[1:]))
 
 
 def loss_and_gradients(
-    model: Module, batch: Batch, shards: list[slice], objective: Objective = NEXT_TOKEN
+    model: Module,
+    parameters: Sequence[Tensor],
+    batch: Batch,
+    shards: list[slice],
+    objective: Objective = NEXT_TOKEN,
 ) -> tuple[float, Gradients]:
-    """The mean loss over what is counted in all shards, and its gradient for each parameter."""
+    """The mean loss over what is counted in all shards, and its gradient for each parameter, those of `parameters` first."""
     n = objective.count(*batch)
     if n == 0:
         warnings.warn("train_step: every target is ignored, so the loss is 0 and has no gradient", stacklevel=3)
-    rng = get_generator()
-    seeded = [(shard, Generator(rng.random64())) for shard in shards]
-    parameters = [p for p in model.parameters() if p.data.flags.writeable]
-    for parameter in parameters:
-        parameter.data.flags.writeable = False  # which spares the tape its own watch over them
+    seeded = []
+    for rows in shards:
+        seeded.append((rows, Generator(get_generator().random64())))
+    frozen = []
+    for array in (*map(_DATA, parameters), *batch):
+        if array.flags.writeable:
+            array.flags.writeable = False  # which spares the tape its own watch over it
+            frozen.append(array)
     try:
         loss, gradients = _add_up(partial(_shard, model, batch, objective.loss, 1 / max(1, n)), seeded)
-        in_order = {p: gradients.pop(p) for p in model.parameters() if p in gradients}  # whichever thread was first
+        in_order = Gradients()
+        for parameter in parameters:  # whichever thread was first
+            if parameter in gradients:
+                in_order[parameter] = gradients.pop(parameter)
         return loss, in_order | gradients
     finally:
-        for parameter in parameters:
-            parameter.data.flags.writeable = True
+        for array in frozen:
+            array.flags.writeable = True
 
 
 def _add_up(task: Callable[[Shard], float], seeded: list[tuple[slice, Generator]]) -> tuple[float, Gradients]:
@@ -131,54 +143,53 @@ def _add_up(task: Callable[[Shard], float], seeded: list[tuple[slice, Generator]
     for start in range(0, len(seeded), at_once):
         under_way = seeded[start : start + at_once]
         wave = _Wave(gradients, len(under_way))
-        loss = sum(parallel.spread(task, [(*shard, _Part(wave, i)) for i, shard in enumerate(under_way)]), loss)
-        wave.finish()
+        shards = []
+        for i, (rows, rng) in enumerate(under_way):
+            shards.append((rows, rng, _Part(wave, i)))
+        loss = sum(parallel.spread(task, shards), loss)
+        for parameter in list(wave.parts):  # of which not every shard had a gradient
+            wave.add(parameter)
     return loss, gradients
 
 
+@dataclass
 class _Wave:
     """Shards that are under way at the same time. Which of them brings the last part of a gradient adds all parts up."""
 
-    def __init__(self, total: Gradients, n_shards: int) -> None:
-        self.total, self.n_shards = total, n_shards
-        self._parts: dict[Tensor, dict[int, np.ndarray]] = {}
-        self._lock = threading.Lock()
+    total: Gradients
+    n_shards: int
+    parts: dict[Tensor, dict[int, np.ndarray]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def bring(self, i: int, parameter: Tensor, gradient: np.ndarray) -> None:
-        with self._lock:
-            parts = self._parts.setdefault(parameter, {})
-            parts[i] = gradient
-            last = len(parts) == self.n_shards
-        if last:
-            self._add(parameter)
-
-    def finish(self) -> None:
-        """Add what not every shard had a gradient for."""
-        for parameter in list(self._parts):
-            self._add(parameter)
-
-    def _add(self, parameter: Tensor) -> None:
-        for _, gradient in sorted(self._parts.pop(parameter).items()):
+    def add(self, parameter: Tensor) -> None:
+        for _, gradient in sorted(self.parts.pop(parameter).items()):
             if parameter in self.total:
                 self.total[parameter] += gradient
             else:
                 self.total[parameter] = gradient
 
 
+@dataclass(eq=False)
 class _Part(Gradients):
     """Where the backward of one shard puts each gradient when it is complete: it goes straight into the sum."""
 
-    def __init__(self, wave: _Wave, i: int) -> None:
-        self.wave, self.i = wave, i
+    wave: _Wave
+    i: int
 
     def __setitem__(self, parameter: Tensor, gradient: np.ndarray) -> None:
-        self.wave.bring(self.i, parameter, gradient)
+        with self.wave.lock:
+            parts = self.wave.parts.setdefault(parameter, {})
+            parts[self.i] = gradient
+            last = len(parts) == self.wave.n_shards
+        if last:
+            self.wave.add(parameter)
 
 
 def _shard(model: Module, batch: Batch, loss_of: Callable[..., Tensor], weight: float, shard: Shard) -> float:
     """Forward and backward of one shard: its part of the mean loss; the gradients of that part go where the shard says."""
     rows, rng, gradients = shard
     with use_generator(rng):
-        loss = weight * loss_of(model, *(array[rows] for array in batch))
-        loss.backward(into=gradients)
-    return loss.item()
+        loss = loss_of(model, *map(itemgetter(rows), batch))
+        share = np.asarray(weight, loss.data.dtype)
+        loss.backward(share, into=gradients)
+    return float(loss.data * share)
