@@ -2,7 +2,16 @@
 
 import struct
 
-from tinygrad_llm.runs.tensorboard import record
+
+def masked_crc32c(content):
+    """CRC-32C (RFC 3720 §12.1), a bit at a time, and masked as TensorFlow's record_writer.cc does."""
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def read_fields(content):
@@ -39,7 +48,8 @@ def read_events(path):
         (length,) = struct.unpack("<Q", content[:8])
         if len(content) < 16 + length:
             break
-        assert content[: 16 + length] == record(content[12 : 12 + length])
+        sums = struct.unpack("<I", content[8:12]) + struct.unpack("<I", content[12 + length : 16 + length])
+        assert sums == (masked_crc32c(content[:8]), masked_crc32c(content[12 : 12 + length]))
         events.append(read_fields(content[12 : 12 + length]))
         content = content[16 + length :]
     return events

@@ -1,62 +1,59 @@
 """Event files: the bytes that TensorBoard's own encoders and record writer make, and what its reader would see."""
 
 import math
+import sys
 
 import pytest
 from event_files import read_folder
 
-from tinygrad_llm.runs.tensorboard import (
-    TensorBoard,
-    crc32c,
-    event,
-    has_events,
-    markdown,
-    message,
-    record,
-    scalars,
-    string,
-    varint,
-)
+from tinygrad_llm.cli import main
+from tinygrad_llm.errors import MissingPackage
+from tinygrad_llm.runs.tensorboard import TensorBoard, has_events
 
 # Written by tensorboard 2.21.0: RecordWriter().write(Event(...).SerializeToString()), text by plugins.text.summary_v2.text_pb.
 GOLDEN = {
     "file version": "1800000000000000a37f4b220900000040fc54d9411a0d627261696e2e4576656e743a32eced8f9d",
     "start of a session": "100000000000000095fbfe180900001040fc54d94110ad023a020801cb79b93b",
-    "scalars": "3c00000000000000c8b7a3520900002040fc54d94110ac022a2e0a140a0d6c6f73732f747261696e696e6715000020400a160a0f6c6f"
-    "73732f76616c69646174696f6e1566664640b3092adb",
-    "NaN at a late step": "1c00000000000000c8c1951d0900000040fc54d941108080808080202a0a0a080a0178150000c07fa83b919a",
-    "text": "3a000000000000001295eae20900000040fc54d94110072a2d0a2b0a0673616d706c654217080712004211556e61206c69667465640ae28094"
-    "20c3a94a080a060a04746578746b678b4c",
-    "a long text": "f000000000000000974165aa0900000040fc54d94110072ae2010adf010a017442cf010807120042c801"
-    + 100 * "6162"
-    + "4a080a060a047465787456923b7f",
-}
-OURS = {
-    "file version": event(1.7e9, 0, string(3, "brain.Event:2")),
-    "start of a session": event(1.7e9 + 0.25, 301, message(7, varint(1, 1))),
-    "scalars": event(1.7e9 + 0.5, 300, scalars({"loss/training": 2.5, "loss/validation": 3.1})),
-    "NaN at a late step": event(1.7e9, 2**40, scalars({"x": math.nan})),
-    "text": event(1.7e9, 7, markdown("sample", "Una lifted\n— é")),
-    "a long text": event(1.7e9, 7, markdown("t", 100 * "ab")),
+    "options": "4a00000000000000af77dbb00900002040fc54d94110ac022a3c0a3a0a076f7074696f6e73422508071200421f202020206c"
+    "723a20302e3030330a2020202070726f6d70743a2022556e61224a080a060a0474657874d043e8cc",
+    "NaN at a late step": "300000000000000095f5d05f0900003040fc54d941108080808080202a1e0a110a0a6c6f73732f6261746368150000c07f0a"
+    "090a026c72150000003f7bf6cbec",
+    "scalars": "3c00000000000000c8b7a3520900004040fc54d94110ac022a2e0a140a0d6c6f73732f747261696e696e6715000020400a16"
+    "0a0f6c6f73732f76616c69646174696f6e15666646404461a883",
+    "sample": "420000000000000079f36eaa0900005040fc54d94110072a350a330a0673616d706c65421f08071200421920202020556e61"
+    "206c69667465640a20202020e2809420c3a94a080a060a0474657874169bddba",
+    "a long sample": "f900000000000000892b9b960900006040fc54d94110082aeb010ae8010a0673616d706c6542d3010807120042cc01202020"
+    "20" + 100 * "6162" + "4a080a060a047465787447fdbace",
 }
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_the_bytes_are_those_of_tensorboard(name):
-    assert record(OURS[name]).hex() == GOLDEN[name]
+def test_the_bytes_are_those_of_tensorboard(tmp_path, monkeypatch):
+    times = iter([1.7e9, *(1.7e9 + i / 4 for i in range(len(GOLDEN)))])  # the first is for the name of the file
+    logger = TensorBoard()
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", lambda: next(times))
+        logger.start(tmp_path, {"training": {"lr": 0.003, "prompt": "Una"}}, 300)
+        logger.log_step(2**40, math.nan, 0.5)
+        logger.log_evaluation({"step": 300, "train_loss": 2.5, "val_loss": 3.1})
+        logger.log_sample(7, "Una lifted\n— é")
+        logger.log_sample(8, 100 * "ab")
+    (path,) = tmp_path.iterdir()
+    assert path.name == "events.out.tfevents.1700000000.tinygrad_llm"
+    assert path.read_bytes().hex() == "".join(GOLDEN.values())
 
 
-@pytest.mark.parametrize(
-    ("content", "checksum"),
-    [
-        (b"123456789", 0xE3069283),  # RFC 3720, appendix B.4
-        (bytes(32), 0x8A9136AA),
-        (b"\xff" * 32, 0x62A8AB43),
-        (bytes(range(32)), 0x46DD794E),
-    ],
-)
-def test_known_checksums(content, checksum):
-    assert crc32c(content) == checksum
+def test_without_tensorboardx_nothing_is_begun_and_the_remedy_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)  # which makes its import fail
+    monkeypatch.setitem(sys.modules, "tensorboardX.proto.event_pb2", None)
+    with pytest.raises(
+        MissingPackage, match=r"tensorboardX is not installed: pip install tensorboardX, or the extra \[tens"
+    ):
+        TensorBoard()
+    assert main(["pretrain", "--tensorboard", "--out", str(tmp_path / "run")]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("tinygrad-llm pretrain: TensorBoard: tensorboardX is not installed")
+    assert not list(tmp_path.iterdir())
 
 
 def log(folder, first, last, salt=0.0):

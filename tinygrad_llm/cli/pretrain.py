@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tensorboard",
         action="store_true",
-        help="also write event files, for `tensorboard --logdir runs`; a run that has them goes on with them when resumed",
+        help="also write event files, for `tensorboard --logdir runs` (extra `tensorboard`); a run that has them goes on with "
+        "them when resumed",
     )
     story, gpt2 = PretrainOptions.defaults("story"), PretrainOptions.defaults("124M")
     types = get_type_hints(PretrainOptions)
