@@ -36,8 +36,8 @@ if quick:
     ours = GPTModel(GPTConfig(tokenizer.vocab_size, 32, 32, 2, 2), rng=tg.rng.Generator(123)).eval()
     save_pretrained(ours, folders[0], tokenizer)  # a folder that transformers opens too
 
-model, tokenizer = load_pretrained(folders[0])
-print(model.load_report)
+model, tokenizer, report = load_pretrained(folders[0], report=True)
+print(report)
 if tokenizer is None:
     sys.exit(f"{folders[0]} has no tokenizer: put vocab.json and merges.txt there")
 if quick:

@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..weights import convert
 
-    model, tokenizer = convert(args.source, args.folder, n_heads=args.n_heads)
+    model, tokenizer, report = convert(args.source, args.folder, n_heads=args.n_heads)
     if args.json:
         about = {"folder": args.folder, "model": model.config.to_dict(), "tokenizer": tokenizer and tokenizer.name}
-        print(json.dumps(about | {"notes": model.load_report.notes}))
+        print(json.dumps(about | {"notes": report.notes}))
         return 0
-    print(model.load_report)
+    print(report)
     print(f"  tokenizer: {tokenizer or 'none beside the weights'}")
     print(f"In {args.folder}, {model.n_parameters():,} parameters: tinygrad-llm inspect {args.folder}")
     return 0

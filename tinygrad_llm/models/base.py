@@ -43,7 +43,6 @@ class LanguageModel(Module):
     final_norm: Module
     out_head: Module
     checkpoint_blocks: bool = False
-    load_report: Any = None  # of weights.load_pretrained, for a model that it made
 
     def __init__(self, config: Any, *, rng: Generator | None = None) -> None:
         raise TypeError(f"{type(self).__name__} must define __init__(config, *, rng=None)")

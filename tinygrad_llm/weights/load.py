@@ -6,7 +6,7 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -24,6 +24,30 @@ from .table import Found, Table, find_table, table_of
 from .tensor_map import fill, match
 from .tokenizer_files import read_meta, read_tokenizer
 
+Loaded = tuple[LanguageModel, Tokenizer | None, LoadReport]
+
+
+@overload
+def load_pretrained(
+    path: str | os.PathLike[str],
+    dtype: Any = ...,
+    strict_finite: bool = ...,
+    *,
+    n_heads: int | None = ...,
+    report: Literal[False] = ...,
+) -> tuple[LanguageModel, Tokenizer | None]: ...
+
+
+@overload
+def load_pretrained(
+    path: str | os.PathLike[str],
+    dtype: Any = ...,
+    strict_finite: bool = ...,
+    *,
+    n_heads: int | None = ...,
+    report: Literal[True],
+) -> Loaded: ...
+
 
 def load_pretrained(
     path: str | os.PathLike[str],
@@ -31,8 +55,11 @@ def load_pretrained(
     strict_finite: bool = False,
     *,
     n_heads: int | None = None,
-) -> tuple[LanguageModel, Tokenizer | None]:
-    """The model in a folder or file, in evaluation mode, and the tokenizer beside it or None. `model.load_report` says how.
+    report: bool = False,
+) -> Any:
+    """(model, tokenizer): the model in a folder or file, in evaluation mode, and the tokenizer beside it or None.
+
+    With `report`, a LoadReport comes third: what became of each tensor.
 
     Folders: of transformers (config.json, model.safetensors or its shards), of OpenAI (hparams.json, model.ckpt.*), of a
     run. Files: .safetensors with the names of transformers, of nanoGPT or of the book. What no configuration says is told from
@@ -41,9 +68,11 @@ def load_pretrained(
     UnsafeFile for PyTorch's pickles, which `tinygrad-llm convert` makes into safetensors.
     """
     if is_run(folder := Path(path)):
-        return _load_run(folder, dtype, strict_finite)
-    with open_weights(path) as source:
-        return read_pair(source, dtype, strict_finite, n_heads)
+        loaded = _load_run(folder, dtype, strict_finite)
+    else:
+        with open_weights(path) as source:
+            loaded = read_all(source, dtype, strict_finite, n_heads)
+    return loaded if report else loaded[:2]
 
 
 def load_with_tokenizer(path: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
@@ -58,14 +87,14 @@ def load_with_tokenizer(path: str | os.PathLike[str]) -> tuple[LanguageModel, To
     return model, tokenizer
 
 
-def read_pair(
+def read_all(
     source: TensorSource,
     dtype: Any,
     strict_finite: bool = False,
     n_heads: int | None = None,
     *,
     pickles: bool = False,
-) -> tuple[LanguageModel, Tokenizer | None]:
+) -> Loaded:
     """The model in an opened file, and the tokenizer beside it. One of a kind that is not known is said, and left out.
 
     nanoGPT's meta.pkl is read only with `pickles`.
@@ -78,24 +107,23 @@ def read_pair(
             tokenizer = read_meta(folder / META_FILE)
     except UnknownTokenizer as error:
         tokenizer, note = None, f"no tokenizer: {error}"
-    model = read_model(source, dtype, strict_finite, n_heads)
+    model, report = read_model(source, dtype, strict_finite, n_heads)
     rows = model.config.vocab_size
     if tokenizer is not None and tokenizer.vocab_size > rows:
         note = f"the tokenizer has {tokenizer.vocab_size:,} ids, the model {rows:,}: it cannot read the last ones"
     if note:
-        model.load_report.notes.append(note)
+        report.notes.append(note)
         warnings.warn(f"{source.path}: {note}", RuntimeWarning, stacklevel=3)
-    return model, tokenizer
+    return model, tokenizer, report
 
 
-def _load_run(folder: Path, dtype: Any, strict_finite: bool) -> tuple[LanguageModel, Tokenizer]:
+def _load_run(folder: Path, dtype: Any, strict_finite: bool) -> Loaded:
     dtype = _check_dtype(dtype)
     model, tokenizer = load_run(folder)
     report = LoadReport(folder, "a run, names of the book", mapped={name: name for name in model.state_dict()})
     n_bad = sum(p.size - int(np.count_nonzero(np.isfinite(p.data))) for p in model.parameters())
     _judge(n_bad, report, strict_finite)
-    model.load_report = report
-    return model.astype(dtype), tokenizer
+    return model.astype(dtype), tokenizer, report
 
 
 def _check_dtype(dtype: Any) -> np.dtype:
@@ -118,7 +146,7 @@ def _judge(n_bad: int, report: LoadReport, strict_finite: bool) -> None:
 
 def read_model(
     source: TensorSource, dtype: Any, strict_finite: bool = False, n_heads: int | None = None
-) -> LanguageModel:
+) -> tuple[LanguageModel, LoadReport]:
     """The model in an opened file, with the sizes that the file, or a configuration beside it, says."""
     dtype = _check_dtype(dtype)
     table, (config, notes, conv1d) = _read_config(source)
@@ -141,8 +169,7 @@ def read_model(
 
     model = make_model(table.architecture, config, Zeros())
     _judge(fill(model, entries, source, found.names, report, dtype), report, strict_finite)
-    model.load_report = report
-    return model.eval()
+    return model.eval(), report
 
 
 def _read_config(source: TensorSource) -> tuple[Table, tuple[Any, list[str], bool | None]]:
