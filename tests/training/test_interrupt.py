@@ -5,11 +5,12 @@ import pytest
 
 from tinygrad_llm.training.interrupt import InterruptAfterStep
 
-SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+SIGNALS = [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143)]
+SIGNALS += [(signal.SIGHUP, SystemExit, 129)] if hasattr(signal, "SIGHUP") else []
 
 
-@pytest.mark.parametrize(("number", "error"), SIGNALS)
-def test_the_first_signal_waits_and_the_second_does_not(number, error):
+@pytest.mark.parametrize(("number", "error", "code"), SIGNALS)
+def test_the_first_signal_waits_and_the_second_does_not(number, error, code):
     before = signal.getsignal(number)
     with InterruptAfterStep() as interrupt:
         assert interrupt.requested is None
@@ -18,8 +19,19 @@ def test_the_first_signal_waits_and_the_second_does_not(number, error):
         with pytest.raises(error) as caught:
             signal.raise_signal(number)
     assert signal.getsignal(number) is before
-    if error is SystemExit:
-        assert caught.value.code == 143
+    assert getattr(caught.value, "code", None) == code
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="SIGHUP")
+def test_a_signal_that_is_ignored_still_is():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does
+    try:
+        with InterruptAfterStep() as interrupt:
+            signal.raise_signal(signal.SIGHUP)
+            assert interrupt.requested is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_in_another_thread_nothing_is_touched():

@@ -59,7 +59,7 @@ def whole(run):
     assert main(["pretrain", "--resume", str(run), "--epochs", "1", "--eval-every", "1000"]) == 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_during_a_step_saves_and_says_how_to_go_on(text, tmp_path, number, code):
     run = tmp_path / "run"
     with start("pretrain", text, "--out", str(run), *SMALL) as process:

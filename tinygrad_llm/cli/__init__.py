@@ -1,22 +1,24 @@
 """The command line: `tinygrad-llm COMMAND ...`, the same as `python -m tinygrad_llm COMMAND ...`.
 
-Exit codes: 0 done, 1 `doctor` found something wrong, 2 wrong use or input (one line on stderr), 130 stopped by Ctrl-C, 141 nobody
-reads the output.
+Exit codes: 0 done; 1 `doctor` found something wrong; 2 wrong use or input, or an output that cannot be written (one line on
+stderr); 129, 130 and 143 stopped by a hang-up, Ctrl-C and SIGTERM; 141 nobody reads the output. A training run goes on without
+its output, and ends with that code. A stream that is closed from the beginning is not missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import errno
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
 from ..checks import did_you_mean
 from ..errors import TinygradLLMError
 from . import bench, convert, doctor, estimate, evaluate, generate, inspect, pretrain, report, runs, step, tokenize
+from .streams import OutputLost, standard_streams
 
 COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "pretrain": pretrain,
@@ -79,9 +81,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter gets a question mark, not a traceback
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    with standard_streams():
+        try:
+            try:
+                return run(argv)
+            finally:
+                sys.stdout.flush()
+        except OutputLost as error:
+            if error.errno == errno.EPIPE:
+                return 141
+            print(f"tinygrad-llm: standard output cannot be written: {error.strerror}", file=sys.stderr)
+            return 2
+
+
+def run(argv: Sequence[str] | None) -> int:
     args = parse(sys.argv[1:] if argv is None else argv)
 
     def warn(message: Warning | str, *_: object) -> None:
@@ -90,9 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = warn  # type: ignore[assignment]
-            code = args.run(args)
-        sys.stdout.flush()
-        return code
+            return args.run(args)
     except TinygradLLMError as error:
         if hasattr(args, "debug"):
             raise
@@ -100,6 +111,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more when it exits
-        return 141

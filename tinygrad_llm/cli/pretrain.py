@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
+    from ..runs.progress import lasting
     from ..runs.tensorboard import TensorBoard, has_events
     from ..training import continue_pretraining, pretrain, resume
 
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         option.name: getattr(args, option.name) for option in fields(PretrainOptions) if hasattr(args, option.name)
     }
 
+    @lasting
     def report(line: str) -> None:
         print(line, file=sys.stderr if args.json else sys.stdout, flush=True)
 

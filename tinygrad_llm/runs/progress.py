@@ -4,7 +4,30 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
+
+
+def lasting(report: Callable[[str], None]) -> Callable[[str], None]:
+    """`report` until it cannot be written, then a warning and silence: no training is lost because a terminal went away."""
+    lost = False
+
+    def say(line: str) -> None:
+        nonlocal lost
+        if lost:
+            return
+        try:
+            report(line)
+        except OSError as error:
+            lost = True
+            warnings.warn(
+                f"what the run says can no longer be written ({error.strerror or type(error).__name__}): training goes on, and "
+                "its records are in its folder",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    return say
 
 
 class Progress:
@@ -27,7 +50,7 @@ class Progress:
             dynamic_ncols=True,
             leave=False,
             file=sys.stderr,
-            disable=not sys.stderr.isatty(),
+            disable=sys.stderr is None or not sys.stderr.isatty(),
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at a convenient moment: the step under way is finished, so that a run can be left whole."""
+"""Ctrl-C, SIGTERM and a closed terminal at a convenient moment: after the step under way, so that a run can be left whole."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import threading
 from types import TracebackType
 from typing import Any
 
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class InterruptAfterStep:
-    """Inside `with`, the first SIGINT or SIGTERM only sets `requested`, for the loop to look at; a second ends it at once.
+    """Inside `with`, the first SIGINT, SIGTERM or SIGHUP only sets `requested`, for the loop to look at; a second ends it.
 
-    In any other thread than the main one, where no signal can be caught, `requested` stays None.
+    One that is ignored, as SIGHUP under nohup, still is. In any other thread than the main one, where no signal can be caught,
+    `requested` stays None.
     """
 
     requested: int | None = None  # the number of the signal
@@ -19,7 +22,8 @@ class InterruptAfterStep:
     def __enter__(self) -> InterruptAfterStep:
         self._previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+            heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._handle) for number in heeded}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -27,8 +31,9 @@ class InterruptAfterStep:
             signal.signal(number, handler)
 
     def error(self) -> BaseException:
-        """What to raise once the work is in order: Python ends with 130 for it, or with 143."""
-        return KeyboardInterrupt() if self.requested == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
+        """What to raise once the work is in order: Python ends with 130 for it, or with 143 or 129."""
+        number = self.requested or signal.SIGINT
+        return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
 
     def _handle(self, number: int, frame: Any) -> None:
         if self.requested is not None:

@@ -26,7 +26,7 @@ from ..runs.checkpoint import MODEL_FILE, Checkpoint, TrainerState, save_checkpo
 from ..runs.folder import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, load_config, resume_command, save_model, tokenizer_sum
 from ..runs.loggers import Logger
 from ..runs.plots import plot_losses
-from ..runs.progress import Progress
+from ..runs.progress import Progress, lasting
 from ..runs.records import read_metrics
 from .interrupt import InterruptAfterStep
 from .nonfinite import RECENT, highest_loss, leave_evidence
@@ -52,7 +52,7 @@ class TrainingLoop:
         loggers: Sequence[Logger] = (),
     ) -> None:
         self.task, self.options, self.model, self.folder = task, options, model, folder
-        self.report, self.loggers = report, loggers
+        self.report, self.loggers = lasting(report), loggers
         self.optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         self.state = TrainerState(log_bytes={METRICS_FILE: 0, SAMPLES_FILE: 0})
         self.metrics: list[dict[str, float]] = []
@@ -120,9 +120,6 @@ class TrainingLoop:
                 if interrupt.requested is not None:
                     raise interrupt.error()
             return result
-        except BrokenPipeError:  # nobody reads the record any more: what was learned stays
-            self.save()
-            raise
         except Exception:
             if self.saved is not None:
                 self.progress.line(f"{self.saved} is whole; to go on from there: {resume_command(self.folder)}")

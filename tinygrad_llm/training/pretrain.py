@@ -103,10 +103,11 @@ def pretrain(
 ) -> PretrainResult:
     """Train a GPT on UTF-8 text files, or on the bundled story, and leave a run folder that `load_run` reads.
 
-    `out` is the folder (runs/story, or runs/ and the name of the first file), `report` is given each line of the record,
-    `loggers` hear of every step (loggers.py), `options` are those of PretrainOptions. All input is checked before anything
-    is written. Ctrl-C or SIGTERM saves a checkpoint after the step under way and raises KeyboardInterrupt or SystemExit; a
-    second one does not wait. `resume` goes on from the newest checkpoint.
+    `out` is the folder (runs/story, or runs/ and the name of the first file), `report` is given each line of the record
+    until it raises OSError (training goes on without it), `loggers` hear of every step (loggers.py), `options` are those of
+    PretrainOptions. All input is checked before anything is written. Ctrl-C, SIGTERM or SIGHUP saves a checkpoint after the
+    step under way and raises KeyboardInterrupt or SystemExit; a second one does not wait. `resume` goes on from the newest
+    checkpoint.
     """
     chosen = PretrainOptions.for_preset(**options)
     corpus = chosen.corpus(files)
