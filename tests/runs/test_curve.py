@@ -54,6 +54,21 @@ def test_validation():
     assert "both losses" in judge_validation(rows([7.0, 5.0, 5.5], [7.0, 5.5, 6.5]), 6.0).text
 
 
+@pytest.mark.parametrize(
+    ("train", "val", "advice"),
+    [
+        ([7.0, 6.8, 6.6], [7.0, 6.8, 6.7], "train longer, or on more text"),
+        ([7.0, 4.0, 1.0], [7.0, 6.5, 9.0], "give it more text"),
+        ([7.0, 6.8, 6.9], [7.0, 6.5, 9.0], "try a lower learning rate"),
+    ],
+)
+def test_only_who_may_still_learn_is_told_to_train_longer(train, val, advice):
+    """Counting tokens reaches 6, below all of these."""
+    found = judge_validation(rows(train, val), 6.0)
+    assert (found.verdict, found.advice) == ("look", advice)
+    assert ("counting tokens (6.50, 6.00)" in found.text) == (advice == "give it more text")
+
+
 def test_beginnings():
     assert judge_start(rows([7.1]), 1024).verdict == "ok"
     assert judge_start(rows([9.8]), 1024).verdict == "wrong"

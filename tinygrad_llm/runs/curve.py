@@ -103,12 +103,12 @@ def judge_spikes(rows: Rows) -> Finding:
 def judge_validation(rows: Rows, unigram_val: float | None = None) -> Finding:
     """How training and validation loss relate. `unigram_val`: what token counts of the training text reach on validation."""
     best, last = min(rows, key=lambda row: row["val_loss"]), rows[-1]
+    counts = ""
     if unigram_val is not None and best["val_loss"] >= unigram_val:
-        text = (
-            f"on text it has not seen it is no better than counting tokens ({best['val_loss']:.2f}, {unigram_val:.2f})"
-        )
-        return Finding(LOOK, text, "train longer, or on more text")
+        counts = f"no better than counting tokens ({best['val_loss']:.2f}, {unigram_val:.2f})"
     if last["val_loss"] <= best["val_loss"] + 0.05:
+        if counts:
+            return Finding(LOOK, f"on text it has not seen it is {counts}", "train longer, or on more text")
         return Finding(
             OK, "validation loss is about as low as it has been, so what was learned holds for text not seen"
         )
@@ -117,5 +117,7 @@ def judge_validation(rows: Rows, unigram_val: float | None = None) -> Finding:
             f"validation loss has risen since step {best['step']:.0f} while training loss fell, so the model goes on to learn "
             "this text by heart, which is of no use for other texts"
         )
+        if counts:
+            return Finding(LOOK, f"{text}, and was {counts} on them even then", "give it more text")
         return Finding(LOOK, text, "stop there, or give it more text")
     return Finding(LOOK, f"both losses have risen since step {best['step']:.0f}", "try a lower learning rate")
