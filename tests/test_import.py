@@ -30,9 +30,9 @@ def hook(event, args):
         seen.append(event)
 sys.addaudithook(hook)
 threads = threading.active_count()
-start = time.perf_counter()
+start = time.process_time()
 import tinygrad_llm
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 loaded = {name.split(".")[0] for name in set(sys.modules) - before}
 others = sorted(loaded - set(sys.stdlib_module_names) - {"tinygrad_llm", "numpy"})
 print(json.dumps({"seen": seen, "others": others, "threads": threading.active_count() - threads, "seconds": seconds,
@@ -56,7 +56,7 @@ def test_import_loads_numpy_alone_and_does_nothing():
 def test_import_is_quick():
     seconds = min(audit()["seconds"] for _ in range(3))
     print(f"import tinygrad_llm after numpy: {1000 * seconds:.0f} ms")
-    assert seconds < 1.0  # far below on an idle machine; the bound is for a busy one
+    assert seconds < 0.3  # a fifth of that on an idle machine
 
 
 PUBLIC = ("debug", "doctor", "errors", "evaluation", "formats", "generation", "models", "nn", "ops", "optim")

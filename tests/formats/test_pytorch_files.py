@@ -381,9 +381,9 @@ def test_the_meta_file_of_nanogpt():
 def test_long_programs_take_time_by_their_length(one):
     """Appended one by one, kept in the memo, between marks. Time that grows with the square would be hours."""
     n = 200_000
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(read_pickle(b"]" + one * n + b".")) == n
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,10 @@ def written(tmp_path):
 def refused(path, message, kind=CorruptCheckpoint):
     """Opening fails with the message, on one line that begins with the path, and takes neither time nor memory."""
     tracemalloc.start()
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(kind, match=message) as caught:
         SafetensorsFile(path)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1
     assert tracemalloc.get_traced_memory()[1] < 20e6
     tracemalloc.stop()
     text = str(caught.value)
@@ -186,10 +186,10 @@ def test_every_small_float_is_widened_exactly(written, dtype, n_bytes, exponent_
 
 def test_a_hundred_thousand_tensors_open_in_a_moment(written):
     path = written(file_bytes({f"t{i}": entry(shape=(0,), offsets=(0, 0)) for i in range(100_000)}))
-    begin = time.perf_counter()
+    begin = time.process_time()
     with SafetensorsFile(path) as file:
         assert len(file.infos) == 100_000
-    assert time.perf_counter() - begin < 10  # less than 1 s where nothing else runs
+    assert time.process_time() - begin < 10  # less than 1 s where nothing else runs
 
 
 def test_a_file_cut_short_while_it_is_open_is_an_error(written):

@@ -91,10 +91,10 @@ def test_a_right_op_passes_every_check_that_applies():
     ],
 )
 def test_a_wrong_op_is_found_and_the_place_is_named(backward, words):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(GradcheckError, match=words):
         check_op(spec_of(backward))
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize(

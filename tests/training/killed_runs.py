@@ -8,10 +8,10 @@ import gc
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
-import time
 import traceback
 from itertools import count
 from pathlib import Path
@@ -102,7 +102,7 @@ def in_fork(prepare, run, text):
 
 def wait(child):
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code not in (0, -signal.SIGKILL):
+    if code not in (0, -signal.SIGKILL, -signal.SIGPROF):
         sys.exit(f"a run that should go on ended with {code}")
     return -code
 
@@ -143,20 +143,15 @@ def main(folder):
         os._exit = leave
 
     gc.freeze()  # or each process would copy most of this one's memory
-    began = time.perf_counter()
     wait(in_fork(counting, peace, text))
-    seconds = time.perf_counter() - began
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     expected, n = results(peace), int(report.read_text())
     rng = random.Random(7)
     killed = dict.fromkeys(("step", "instant", "again", "moment"), 0)
 
-    def kill(kind, prepare, after=None):
-        """Kill the run, after so many seconds or as `prepare` has it, unless it ends before."""
-        child = in_fork(prepare, run, text)
-        if after is not None:
-            time.sleep(after)
-            os.kill(child, signal.SIGKILL)
-        killed[kind] += wait(child) == signal.SIGKILL
+    def kill(kind, prepare):
+        """Run on until the end, or until what `prepare` has set up kills the run."""
+        killed[kind] += wait(in_fork(prepare, run, text)) != 0
 
     def compare(what):
         """Let the run come to its end, compare it, and take it away."""
@@ -183,8 +178,10 @@ def main(folder):
             kill("again", lambda k=again: Instants(k))
         compare(f"at instants {fatal} and {again} from step {start}")
     for _ in range(10):
-        moment = rng.uniform(0, seconds)
-        kill("moment", lambda: None, after=moment)
+        moment = rng.uniform(
+            0.001, used.ru_utime + used.ru_stime
+        )  # by the clock of the process; no one handles the signal
+        kill("moment", lambda s=moment: signal.setitimer(signal.ITIMER_PROF, s))
         compare(f"after {moment} seconds")
     print(json.dumps(killed))
 
