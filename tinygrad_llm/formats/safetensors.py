@@ -3,14 +3,15 @@
     {"__metadata__": {"format": "pt"}, "wte.weight": {"dtype": "BF16", "shape": [50257, 768], "data_offsets": [0, 77194752]}, ...}
 
 The header is believed only when it is beyond doubt: every byte of the data belongs to one tensor, whose shape and type give
-its length. The `safetensors` library maps files into memory, where a file cut short by somebody else kills the process that
-reads it, and copies all arrays before it writes them; so bytes are read and written here, and the tests hold them against
-the library.
+its length. Of the library `safetensors` (0.8), which the tests hold this against: without PyTorch it cannot read bfloat16, of
+two tensors with one name it takes the last, and it maps the file into memory, where somebody else who cuts the file short
+kills the process that reads it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,27 +20,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, CorruptCheckpoint, DTypeError
-from .source import TensorInfo, TensorSource, printable, widen_bfloat16
+from .source import TensorInfo, TensorSource, printable, stored_dtype, widen
 from .strict_json import MAX_BYTES, check_is_file, parse_json
 
-# name -> (bytes of a number, how its bytes are read)
-_DTYPES = {
-    "F64": (8, "<f8"),
-    "F32": (4, "<f4"),
-    "F16": (2, "<f2"),
-    "BF16": (2, "<u2"),
-    "F8_E4M3": (1, "u1"),
-    "F8_E5M2": (1, "u1"),
-    "I64": (8, "<i8"),
-    "I32": (4, "<i4"),
-    "I16": (2, "<i2"),
-    "I8": (1, "i1"),
-    "U64": (8, "<u8"),
-    "U32": (4, "<u4"),
-    "U16": (2, "<u2"),
-    "U8": (1, "u1"),
-    "BOOL": (1, "u1"),
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
+_DTYPES |= {
+    f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (64, 32, 16, 8)
 }
+_SIZES = {dtype: stored_dtype(name).itemsize for dtype, name in _DTYPES.items()}
+_WRITTEN = {"float32": "F32", "float64": "F64", "int64": "I64"}
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _MAX_NAME = 1000  # characters; PyTorch's longest names have about a hundred
 _MAX_AXES = 64  # NumPy's limit
@@ -52,6 +41,8 @@ class SafetensorsFile(TensorSource):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.infos: dict[str, TensorInfo] = {}
+        self._begins: dict[str, int] = {}  # where each tensor's numbers are in the file
         check_is_file(self.path)
         try:
             self._file = self.path.open("rb", buffering=0)
@@ -59,140 +50,97 @@ class SafetensorsFile(TensorSource):
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
         try:
-            header, self._start = self._read_header(size)
-            metadata = header.pop("__metadata__", {})
-            self.metadata: dict[str, str] = _check_metadata(metadata, self.path)
-            self.infos: dict[str, TensorInfo] = {}
-            self._offsets: dict[str, int] = {}
-            for name, entry in header.items():
-                try:
-                    self._offsets[name], self.infos[name] = _check_entry(name, entry, size - self._start, self.path)
-                except CorruptCheckpoint as error:
-                    raise CorruptCheckpoint(f"{self.path}: {printable(name)}: {error}") from None
-            self._check_ranges(size - self._start)
+            self._read_header(size)
+        except CorruptCheckpoint as error:
+            self.close()
+            raise CorruptCheckpoint(f"{self.path}: {error}") from None
         except BaseException:
             self.close()
             raise
 
-    def _read_header(self, size: int) -> tuple[dict[str, Any], int]:
+    def _read_header(self, size: int) -> None:
         if size < 8:
-            raise CorruptCheckpoint(
-                f"{self.path}: header too small: the file has {size} bytes, of the first 8 at least"
-            )
+            raise CorruptCheckpoint(f"header too small: the file has {size} bytes, of the first 8 at least")
         n_bytes = int.from_bytes(self._read_at(0, 8).tobytes(), "little")
         if n_bytes > MAX_BYTES:
             raise CorruptCheckpoint(
-                f"{self.path}: header too large: {n_bytes:,} bytes, at most {MAX_BYTES:,} are allowed: another form?"
+                f"header too large: {n_bytes:,} bytes, at most {MAX_BYTES:,} are allowed: another form?"
             )
         if n_bytes > size - 8:
-            raise CorruptCheckpoint(f"{self.path}: header of {n_bytes:,} bytes in a file of {size:,}: cut off?")
+            raise CorruptCheckpoint(f"header of {n_bytes:,} bytes in a file of {size:,}: cut off?")
         if n_bytes < 2:
-            raise CorruptCheckpoint(f"{self.path}: header too small: {n_bytes} bytes, {{}} has 2")
-        header = parse_json(self._read_at(8, n_bytes).tobytes(), f"{self.path}: header")
-        return header, 8 + n_bytes
+            raise CorruptCheckpoint(f"header too small: {n_bytes} bytes, {{}} has 2")
+        header = parse_json(self._read_at(8, n_bytes).tobytes(), "header")
+        self.metadata: dict[str, str] = header.pop("__metadata__", {})
+        if not isinstance(self.metadata, dict) or not all(isinstance(word, str) for word in self.metadata.values()):
+            raise CorruptCheckpoint("__metadata__ must map words to words")
+        for name, entry in header.items():
+            try:
+                begin, self.infos[name] = _check_entry(name, entry, size - 8 - n_bytes, self.path)
+            except CorruptCheckpoint as error:
+                raise CorruptCheckpoint(f"{printable(name)}: {error}") from None
+            self._begins[name] = 8 + n_bytes + begin
+        self._check_ranges(8 + n_bytes, size)
 
-    def _check_ranges(self, n_bytes: int) -> None:
-        """One tensor after the other, with nothing between them, up to the last byte."""
-        end, before = 0, None
-        order = sorted(self._offsets, key=lambda name: (self._offsets[name], self.infos[name].n_bytes))
-        for name in order:
-            begin = self._offsets[name]
-            if begin != end:
-                what = (
-                    f"{begin - end:,} bytes belong to nobody" if begin > end else f"{end - begin:,} bytes are in both"
-                )
+    def _check_ranges(self, end: int, size: int) -> None:
+        """One tensor after the other from `end` of the header on, with nothing between them, up to the last byte."""
+        before = "the beginning"
+        for name in sorted(self.infos, key=lambda name: (self._begins[name], self.infos[name].n_bytes)):
+            if gap := self._begins[name] - end:
+                what = "belong to nobody" if gap > 0 else "are in both"
                 raise CorruptCheckpoint(
-                    f"{self.path}: data_offsets: between {_or_start(before)} and {printable(name)} {what}"
+                    f"data_offsets: between {before} and {printable(name)} {abs(gap):,} bytes {what}"
                 )
-            end, before = begin + self.infos[name].n_bytes, name
-        if end != n_bytes:
-            raise CorruptCheckpoint(
-                f"{self.path}: {n_bytes - end:,} bytes after {_or_start(before)} belong to no tensor"
-            )
+            end, before = end + self.infos[name].n_bytes, printable(name)
+        if end != size:
+            raise CorruptCheckpoint(f"{size - end:,} bytes after {before} belong to no tensor")
 
     def read(self, name: str) -> np.ndarray:
-        info = self.infos[name]
-        raw = self._read_at(self._start + self._offsets[name], info.n_bytes)
-        return widen(raw.view(_DTYPES[info.dtype][1]), info.dtype).reshape(info.shape)
+        info, dtype = self.infos[name], _DTYPES[self.infos[name].dtype]
+        try:
+            raw = self._read_at(self._begins[name], info.n_bytes)
+        except CorruptCheckpoint as error:
+            raise CorruptCheckpoint(f"{self.path}: {error}") from None
+        return widen(raw.view(stored_dtype(dtype)), dtype).reshape(info.shape)
 
     def _read_at(self, position: int, n_bytes: int) -> np.ndarray:
         """Bytes of the file, copied: a file that has become shorter is an error here and no fault of memory."""
-        data = np.empty(n_bytes, np.uint8)
-        view, done = data.data, 0
+        data, done = np.empty(n_bytes, np.uint8), 0
         try:
             self._file.seek(position)
-            while done < n_bytes:
-                n = self._file.readinto(view[done : done + 2**30])
-                if not n:
-                    raise CorruptCheckpoint(
-                        f"{self.path}: ended {n_bytes - done:,} bytes early: changed while it was read"
-                    )
+            while n := self._file.readinto(data.data[done:]):
                 done += n
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        if done < n_bytes:
+            raise CorruptCheckpoint(f"ended {n_bytes - done:,} bytes early: changed while it was read")
         return data
 
     def close(self) -> None:
         self._file.close()
 
 
-def widen(numbers: np.ndarray, dtype: str) -> np.ndarray:
-    """The numbers of a file as NumPy can hold them; each is kept exactly. `numbers` as the table above reads them."""
-    if dtype == "BF16":
-        return widen_bfloat16(numbers)
-    if dtype == "F8_E5M2":  # the upper half of a float16
-        numbers = (numbers.astype(np.uint16) << 8).view(np.float16)
-    if numbers.dtype.itemsize == 2 and numbers.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):  # some NaN are "signalling"
-            return numbers.astype(np.float32)
-    if dtype == "F8_E4M3":
-        return _FLOAT8_E4M3[numbers]
-    if dtype == "BOOL":
-        return numbers != 0
-    return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
-
-
-def _float8_e4m3() -> np.ndarray:
-    """The 256 numbers of one sign bit, 4 of exponent (bias 7) and 3 of mantissa, without infinities (Micikevicius 2022 §3)."""
-    exponent, mantissa = np.divmod(np.arange(128), 8)
-    size = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7))
-    size[127] = np.nan
-    return np.concatenate([size, -size]).astype(np.float32)
-
-
-_FLOAT8_E4M3 = _float8_e4m3()
-
-
-def _check_metadata(metadata: Any, path: Path) -> dict[str, str]:
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise CorruptCheckpoint(f"{path}: __metadata__ must map words to words")
-    return metadata
-
-
 def _check_entry(name: str, entry: Any, n_bytes: int, path: Path) -> tuple[int, TensorInfo]:
-    """Where a tensor begins, and what it is."""
+    """Where in the data a tensor begins, and what it is."""
     if len(name) > _MAX_NAME:
         raise CorruptCheckpoint(f"a name of {len(name):,} characters, at most {_MAX_NAME:,} are allowed")
     if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
         raise CorruptCheckpoint("half a character (a lone surrogate) in a name")
     if not isinstance(entry, dict) or entry.keys() != _FIELDS:
-        raise CorruptCheckpoint(f"must have dtype, shape and data_offsets, and has {_keys(entry)}")
+        has = ascii(list(entry) if isinstance(entry, dict) else entry)
+        raise CorruptCheckpoint(f"must have dtype, shape and data_offsets, and has {has:.80}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise CorruptCheckpoint(f"dtype is {dtype!r:.40}: readable are {', '.join(_DTYPES)}")
     if not isinstance(shape, list) or len(shape) > _MAX_AXES:
         raise CorruptCheckpoint(f"shape is {shape!r:.80}: it must be a list of at most {_MAX_AXES} sizes")
-    size = _DTYPES[dtype][0]
-    for axis, length in enumerate(shape):
-        if type(length) is not int or length < 0:
-            raise CorruptCheckpoint(f"shape[{axis}] is {length!r:.40}: it must be an integer of 0 or more")
-        size *= length
     if not isinstance(offsets, list) or len(offsets) != 2:
         raise CorruptCheckpoint(f"data_offsets is {offsets!r:.80}: it must be [begin, end]")
-    for i, offset in enumerate(offsets):
-        if type(offset) is not int or offset < 0:
-            raise CorruptCheckpoint(f"data_offsets[{i}] is {offset!r:.40}: it must be an integer of 0 or more")
-    begin, end = offsets
+    for field in ("shape", "data_offsets"):
+        for i, n in enumerate(entry[field]):
+            if type(n) is not int or n < 0:
+                raise CorruptCheckpoint(f"{field}[{i}] is {n!r:.40}: it must be an integer of 0 or more")
+    size, (begin, end) = math.prod(shape) * _SIZES[dtype], offsets
     if end < begin:
         raise CorruptCheckpoint(f"data_offsets {offsets}: it ends before it begins")
     if end > n_bytes:
@@ -204,17 +152,12 @@ def _check_entry(name: str, entry: Any, n_bytes: int, path: Path) -> tuple[int, 
     return begin, TensorInfo(dtype, tuple(shape), size, path)
 
 
-def _or_start(name: str | None) -> str:
-    return "the beginning" if name is None else printable(name)
-
-
-def _keys(entry: Any) -> str:
-    return ascii(list(entry))[:80] if isinstance(entry, dict) else f"{entry!r:.40}"
-
-
-# ---- writing
-
-_WRITTEN = {"float32": "F32", "float64": "F64", "int64": "I64"}
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Name -> array. CorruptCheckpoint for a file that is not whole, CheckpointError for one that cannot be read."""
+    if not path.exists():
+        raise CorruptCheckpoint(f"{path}: missing")
+    with SafetensorsFile(path) as file:
+        return {name: file.read(name) for name in file.infos}
 
 
 def encode_arrays(
@@ -227,21 +170,10 @@ def encode_arrays(
         if array.dtype.name not in _WRITTEN:
             raise DTypeError(f"{name} is {array.dtype}: files are written of {', '.join(_WRITTEN)}")
         plain = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        header[name] = {
-            "dtype": _WRITTEN[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + plain.nbytes],
-        }
+        offsets = [offset, offset + plain.nbytes]
+        header[name] = {"dtype": _WRITTEN[array.dtype.name], "shape": list(array.shape), "data_offsets": offsets}
         parts.append(plain.reshape(-1).view(np.uint8).data)
         offset += plain.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8
     return [len(text).to_bytes(8, "little") + text, *parts]
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Name -> array. CorruptCheckpoint for a file that is not whole, CheckpointError for one that cannot be read."""
-    if not path.exists():
-        raise CorruptCheckpoint(f"{path}: missing")
-    with SafetensorsFile(path) as file:
-        return {name: file.read(name) for name in file.infos}

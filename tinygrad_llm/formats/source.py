@@ -64,13 +64,6 @@ class TensorSource(ABC):
         self.close()
 
 
-def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """float32 from the 16 bits of each bfloat16 (uint16): they are the upper half of the same number in float32."""
-    wide = bits.astype(np.uint32)
-    wide <<= 16
-    return wide.view(np.float32)
-
-
 def printable(name: str, width: int = 80) -> str:
     """A name from a file, safe for a terminal: in quotes, escaped and cut."""
     shown = ascii(name[: width + 1])
@@ -84,10 +77,12 @@ def stored_dtype(name: str, byteorder: Literal["<", ">"] = "<") -> np.dtype:
 
 def widen(stored: np.ndarray, name: str) -> np.ndarray:
     """What `TensorSource.read` gives, from an array of `stored_dtype(name)`; no copy where there is nothing to change."""
-    if name == "bfloat16":
-        return widen_bfloat16(stored)
-    native = {"float16": "float32"}.get(name, name)
-    return stored.astype(native, copy=False)
+    if name == "bfloat16":  # the upper half of the same number in float32
+        wide = stored.astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
+    with np.errstate(invalid="ignore"):  # some NaN of float16 are "signalling"
+        return stored.astype({"float16": "float32"}.get(name, name), copy=False)
 
 
 def check_shape(shape: tuple[int, ...], itemsize: int) -> int:
