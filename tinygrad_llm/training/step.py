@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,6 @@ from ..rng import Generator, get_generator, use_generator
 
 _SHARD = 512  # tokens that make a shard worth a thread of its own
 _MOST_SHARDS = 8
-_DATA = attrgetter("data")
 
 Batch = tuple[np.ndarray, ...]  # arrays with a row for each example: ids and targets (B, T), for example
 Gradients = dict[Tensor, np.ndarray]
@@ -71,10 +70,10 @@ def train_step(
     """Learn from one batch, by default ids and targets (B, T). Returns the loss before the step, there in nats per token.
 
     zero_grad, forward, the objective's mean loss, backward, `optimizer.step()`; with `max_norm`, gradients are clipped to
-    that norm first. `accumulate`: cut the batch into at least so many parts whose gradients are
-    added up, for a batch whose activations do not fit into memory at once. `threads`: None for the cores of the machine, 1 to
-    run the same lines in order, with the same bits. NonFiniteError, before any weight has changed, when the loss or (with
-    `max_norm`) a gradient is not finite; LossSpike, which is one, for a loss above `max_loss`.
+    that norm first. `accumulate`: cut the batch into at least so many parts whose gradients are added up, for a batch whose
+    activations do not fit into memory at once. `threads`: None for the cores of the machine, 1 to run the same lines in order,
+    with the same bits. NonFiniteError, before any weight has changed, when the loss or (with `max_norm`) a gradient is not
+    finite; LossSpike, which is one, for a loss above `max_loss`.
     """
     parallel.recycle_memory()
     optimizer.zero_grad()
@@ -120,10 +119,10 @@ def loss_and_gradients(
     for rows in shards:
         seeded.append((rows, Generator(get_generator().random64())))
     frozen = []
-    for array in (*map(_DATA, parameters), *batch):
-        if array.flags.writeable:
-            array.flags.writeable = False  # which spares the tape its own watch over it
-            frozen.append(array)
+    for parameter in parameters:
+        if parameter.data.flags.writeable:
+            parameter.data.flags.writeable = False  # which spares the tape its own watch over it
+            frozen.append(parameter.data)
     try:
         loss, gradients = _add_up(partial(_shard, model, batch, objective.loss, 1 / max(1, n)), seeded)
         in_order = Gradients()
