@@ -1,6 +1,7 @@
 """What passes the checks of arguments, as what it comes back, and what the rest is told."""
 
 import math
+from dataclasses import make_dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -76,11 +77,12 @@ def test_a_long_value_is_cut_short():
 
 
 def test_a_name_that_is_no_option():
-    checks.check_options("generation", {"top_k": 3}, ["top_k", "top_p"])
+    options = make_dataclass("Options", ["top_k", "top_p"])
+    checks.check_options("generation", {"top_k": 3}, options)
     with pytest.raises(ConfigError, match=r"^generation has no option 'top_kk' \(did you mean top_k\?\)$"):
-        checks.check_options("generation", {"top_p": 1, "top_kk": 3}, ["top_k", "top_p"])
+        checks.check_options("generation", {"top_p": 1, "top_kk": 3}, options)
     with pytest.raises(ConfigError, match=r"^generation has no option 'colour'$"):
-        checks.check_options("generation", {"colour": 3}, ["top_k", "top_p"])
+        checks.check_options("generation", {"colour": 3}, options)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,9 @@ def check_flag(name: str, value: Any) -> bool:
     return value
 
 
-def check_options(where: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a name that is no option, and say which one is nearest."""
-    known = list(known)
+def check_options(where: str, given: Iterable[str], options: Any) -> None:
+    """Refuse a name that is no field of the dataclass `options`, and say which one is nearest."""
+    known = [option.name for option in fields(options)]
     for name in given:
         if name not in known:
             raise ConfigError(f"{where} has no option {name!r:.80}{did_you_mean(name, known)}")

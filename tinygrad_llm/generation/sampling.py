@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -135,7 +135,7 @@ class Strategy:
     @classmethod
     def of(cls, **options: Any) -> Strategy:
         """The strategy of these options; ConfigError names one that does not exist, and the nearest that does."""
-        check_options("generation", options, [option.name for option in fields(cls)])
+        check_options("generation", options, cls)
         return cls(**options)
 
     def adjust(self, logits: np.ndarray, texts: Sequence[Sequence[int]], n_prompt: Sequence[int]) -> np.ndarray:

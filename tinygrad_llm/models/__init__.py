@@ -34,7 +34,7 @@ def make_config(architecture: str, config: Mapping[str, Any]) -> Any:
     model = _find(architecture) if isinstance(architecture, str) else None
     if model is None:
         raise ConfigError(f"architecture is {architecture!r}: use one of {', '.join(architectures())}")
-    check_options(architecture, config, [field.name for field in fields(model.config_class)])
+    check_options(architecture, config, model.config_class)
     return model.config_class(**config)
 
 

@@ -18,12 +18,11 @@ from ..models import LanguageModel
 from ..runs.loggers import Logger
 from ..text import CharTokenizer, GPT2Tokenizer, Tokenizer, read_text, story
 from ..weights.load import load_with_tokenizer
-from .options import PretrainOptions
+from .options import SIZES, PretrainOptions
 from .pretrain import begin
 from .result import Continued, PretrainResult
 
-_OF_THE_MODEL = ("preset", "tokenizer", "vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
-_SIZES = _OF_THE_MODEL[2:]
+_OF_THE_MODEL = ("preset", "tokenizer", *SIZES)
 
 
 def continue_pretraining(
@@ -50,7 +49,7 @@ def continue_pretraining(
     chosen = replace(
         PretrainOptions.for_preset("124M", **options),
         tokenizer=kind,
-        **{name: getattr(model.config, name) for name in _SIZES},
+        **{name: getattr(model.config, name) for name in SIZES},
     )
     corpus = chosen.corpus(files, tokenizer)
     if chosen.prompt:

@@ -24,7 +24,7 @@ from .step import shard_batch
 _STORY = {"tokenizer": "bpe", "epochs": 6, "batch_size": 8, "lr": 3e-3, "stride": 4}
 _GPT2 = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
 ON_NONFINITE = ("stop", "skip")
-_SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "drop_rate")
+SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")  # of the model; drop_rate is no size
 
 
 def _option(help: str, default: Any = MISSING, *, least: int = 1, most: float = math.inf) -> Any:
@@ -105,7 +105,7 @@ class PretrainOptions(LoopOptions):
 
     def model_config(self, vocab_size: int) -> Any:
         """The model of these sizes, for a tokenizer of `vocab_size` entries."""
-        sizes = {name: getattr(self, name) for name in _SIZES} | {"vocab_size": vocab_size}
+        sizes = {name: getattr(self, name) for name in (*SIZES, "drop_rate")} | {"vocab_size": vocab_size}
         return preset(self.preset, **sizes)
 
     def corpus(self, files: Sequence[str | os.PathLike[str]], tokenizer: Tokenizer | None = None) -> Corpus:
@@ -134,12 +134,12 @@ class PretrainOptions(LoopOptions):
         """What `for_preset` fills in for a preset."""
         config, recipe = preset(name), _STORY if name == "story" else _GPT2
         common = {option.name: option.default for option in fields(cls) if option.default is not MISSING}
-        return {"preset": name} | {size: getattr(config, size) for size in _SIZES} | common | recipe
+        return {"preset": name} | {size: getattr(config, size) for size in (*SIZES, "drop_rate")} | common | recipe
 
     @classmethod
     def for_preset(cls, preset: str = "story", **changes: Any) -> PretrainOptions:
         """The options of a preset with some changed. ConfigError for a name that is no option, with the nearest that is."""
-        _check_names(changes)
+        check_options("pretrain", changes, cls)
         options = cls.defaults(preset) | changes
         if "vocab_size" in changes and options["tokenizer"] != "bpe":
             raise ConfigError(
@@ -155,9 +155,5 @@ class PretrainOptions(LoopOptions):
 
     def changed(self, **changes: Any) -> PretrainOptions:
         """These options with some changed. ConfigError for a name that is no option, with the nearest that is."""
-        _check_names(changes)
+        check_options("pretrain", changes, PretrainOptions)
         return replace(self, **changes)
-
-
-def _check_names(options: dict[str, Any]) -> None:
-    check_options("pretrain", options, [option.name for option in fields(PretrainOptions)])

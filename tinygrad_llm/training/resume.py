@@ -33,11 +33,11 @@ from ..runs.loggers import Logger
 from ..text import load_tokenizer
 from ..text.corpus import Corpus
 from .loop import TrainingLoop
-from .options import PretrainOptions
+from .options import SIZES, PretrainOptions
 from .pretrain import Pretraining, begin
 from .result import PretrainResult
 
-_FIXED = ("preset", "tokenizer", "vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "seed")
+_FIXED = ("preset", "tokenizer", *SIZES, "seed")
 
 
 def resume(
