@@ -73,10 +73,10 @@ def test_long_commands_are_made_shorter(runner):
     assert runner.shortened("tinygrad-llm report pretrain") == "tinygrad-llm report pretrain"
 
 
-@pytest.mark.parametrize("name", ["README.md", "examples/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "examples/README.md", "CONTRIBUTING.md"])
 def test_every_block_of_our_pages_can_be_parsed(runner, name):
     found = runner.blocks(name, (ROOT / name).read_text())
-    assert len(found) >= 5
+    assert found
     runner.run_page([block._replace(words=[*block.words[:1], "no-run"]) if block.words else block for block in found])
 
 

@@ -1,6 +1,7 @@
 """The order of the package: at module level, a file imports only from what stands before it, so that there is no circle."""
 
 import ast
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "tinygrad_llm"
@@ -92,6 +93,12 @@ def test_the_walk_sees_what_is_imported():
     assert {"errors", "tape"} <= found
     assert "debug" not in found  # within a function: a notebook asks for it
     assert "ops" in {name for _, name in imported(PACKAGE / "unfused.py")}
+
+
+def test_contributing_shows_the_house_in_this_order():
+    (picture,) = re.findall(r"^```text\n(.*?)^```$", (PACKAGE.parent / "CONTRIBUTING.md").read_text(), re.M | re.S)
+    there = {place(path) for path in PACKAGE.rglob("*.py")}
+    assert re.findall(r"^\w+", picture, re.M)[::-1] == [name for name in ORDER if name in there]
 
 
 def test_architectures_are_named_in_their_own_files_alone():
