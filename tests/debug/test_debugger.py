@@ -175,7 +175,10 @@ def test_break_on_reaches_the_threads_of_a_training_step(stops):
     assert names(stops) == ["trf_blocks.0.att.attention#1"] * 2  # one a shard
 
 
-@pytest.mark.parametrize(("conditions", "words"), [({}, "no condition"), ({"norm_gt": float("nan")}, "norm_gt")])
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [({}, "no condition"), ({"norm_gt": float("nan")}, "norm_gt is nan"), ({"norm_gt": "5"}, "norm_gt is .5.")],
+)
 def test_break_on_refuses(conditions, words):
     before = breakpoints.Observer.__init__
     with pytest.raises(ConfigError, match=words):

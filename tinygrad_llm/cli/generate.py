@@ -63,14 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..checks import check_integer
     from ..errors import ConfigError
     from ..generation import stream_text
     from ..rng import Generator
     from ..runs.folder import is_run, load_config
     from ..weights.load import load_with_tokenizer
 
-    if args.show_candidates is not None and args.show_candidates < 1:
-        raise ConfigError(f"--show-candidates is {args.show_candidates}: it must be at least 1")
+    if args.show_candidates is not None:
+        check_integer("--show-candidates", args.show_candidates)
     model, tokenizer = load_with_tokenizer(args.folder)
     if args.prompt is None and not is_run(Path(args.folder)):
         raise ConfigError(

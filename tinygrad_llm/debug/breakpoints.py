@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from ..checks import check_number
 from ..errors import ConfigError
 from ..tape.display import norm
 from ..tape.observer import Observer
@@ -38,8 +39,8 @@ class break_on(Observer):
     ) -> None:
         if not nonfinite and norm_gt is None and op is None and name is None and when is None:
             raise ConfigError("break_on: no condition: pass nonfinite=True, norm_gt=, op=, name= or when=")
-        if norm_gt is not None and not norm_gt >= 0:
-            raise ConfigError(f"break_on: norm_gt is {norm_gt!r}: it must be a number from 0 on")
+        if norm_gt is not None:
+            check_number("break_on: norm_gt", norm_gt)
         self.nonfinite, self.norm_gt, self.op, self.name, self.when = nonfinite, norm_gt, op, name, when
         super().__init__()
 

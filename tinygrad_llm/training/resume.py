@@ -32,6 +32,7 @@ from ..runs.folder import CONFIG_FILE, FORMAT, load_config, tokenizer_sum, write
 from ..runs.loggers import Logger
 from ..text import load_tokenizer
 from ..text.corpus import Corpus
+from ..text.tokenizers import TOKENIZER_FILE
 from .loop import TrainingLoop
 from .options import SIZES, PretrainOptions
 from .pretrain import Pretraining, begin
@@ -105,9 +106,9 @@ def _go_on(
     model_config = options.model_config(corpus.tokenizer.vocab_size)
     if "init_from" in config:  # options do not tell all of a model made elsewhere
         model_config = replace(make_config(config["architecture"], config["model"]), drop_rate=options.drop_rate)
-    now = model_config.to_dict() | {"tokenizer.txt": tokenizer_sum(folder), "dtype": "float32"}
+    now = model_config.to_dict() | {TOKENIZER_FILE: tokenizer_sum(folder), "dtype": "float32"}
     then = checkpoint.about["model"] | {
-        "tokenizer.txt": checkpoint.about["tokenizer"],
+        TOKENIZER_FILE: checkpoint.about["tokenizer"],
         "dtype": checkpoint.about["dtype"],
     }
     _refuse(folder, {name: (then.get(name), now[name]) for name in now if name != "drop_rate"})
