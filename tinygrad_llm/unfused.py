@@ -18,13 +18,17 @@ from .ops.scaled_dot_product import dropout_pattern
 
 @ops.sigmoid.twin
 def sigmoid(x: Tensor) -> Tensor:
-    return 1 / (1 + ops.exp(ops.negative(x)))
+    """1 / (1 + e^-x), below 0 as e^x / (1 + e^x): an infinite e^-x has the gradient 0 * inf, which is NaN."""
+    x = _tensor(x)
+    negative = x < 0
+    e = ops.where(x, -x, condition=negative).exp()
+    return ops.where(e, 1.0, condition=negative) / (1 + e)
 
 
 @ops.relu.twin
 def relu(x: Tensor) -> Tensor:
     x = _tensor(x)
-    return ops.where(x, 0.0, condition=x > 0)
+    return ops.where(0.0, x, condition=x <= 0)
 
 
 @ops.gelu.twin
@@ -78,7 +82,9 @@ def _shift(x: Tensor, axis: Any) -> np.ndarray:
 def logsumexp(x: Tensor, *, axis: Any = None, keepdims: bool = False) -> Tensor:
     x = _tensor(x)
     m = _shift(x, axis)
-    y = (x - m).exp().sum(axis=axis, keepdims=True).log() + m
+    total = (x - m).exp().sum(axis=axis, keepdims=True)
+    nothing = total == 0  # where every x is -inf, the logarithm has no slope: a constant there, whose gradient is 0
+    y = ops.where(-math.inf, ops.where(1.0, total, condition=nothing).log(), condition=nothing) + m
     return y if keepdims else y.squeeze(axis)
 
 
@@ -108,7 +114,9 @@ def cross_entropy(
     log_p = ops.log_softmax(logits)  # (..., V)
     places = (*np.indices(targets.shape), np.where(counted, targets, 0))
     picked = log_p[places]  # (...)
-    losses = -((1 - label_smoothing) * picked + label_smoothing * log_p.mean(axis=-1))
+    losses = (label_smoothing - 1) * picked
+    if label_smoothing:  # or a logit of -inf, which a mask has hidden, would be 0 * inf
+        losses = losses - label_smoothing * log_p.mean(axis=-1)
     losses = ops.where(losses, 0.0, condition=counted)
     if reduction == "none":
         return losses

@@ -42,8 +42,8 @@ def relu_forward(x):
 
 
 def relu_backward(g, x):
-    """dx = g where x > 0, else 0; so 0 at x = 0"""
-    return (g * (x > 0),)
+    """dx = 0 where x <= 0, else g; so 0 at x = 0"""
+    return (np.where(x <= 0, 0, g),)
 
 
 relu = Op(relu_forward, relu_backward)

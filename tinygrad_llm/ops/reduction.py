@@ -107,13 +107,18 @@ def logsumexp_forward(x, *, axis=None, keepdims=False):
     """y = log Σ e^x = m + log Σ e^(x - m),  m = max x;  -inf where every x is"""
     m = x.max(axis=axis, keepdims=True)
     m = np.where(m == -math.inf, 0, m).astype(x.dtype)
-    y = m + np.log(np.exp(x - m).sum(axis=axis, keepdims=True))
-    return y if keepdims else y.squeeze(axis), (x, y, axis)
+    total = np.exp(x - m).sum(axis=axis, keepdims=True)
+    y = m + np.log(total)
+    return y if keepdims else y.squeeze(axis), (x, m, total, axis)
 
 
-def logsumexp_backward(g, x, y, axis):
-    """dx = g e^(x - y), the softmax of x; 0 where every x is -inf"""
-    return (spread(g, x.shape, axis) * np.exp(x - np.where(y == -math.inf, 0, y).astype(x.dtype)),)
+def logsumexp_backward(g, x, m, total, axis):
+    """dx = g e^(x - m) / Σ e^(x - m), the softmax of x; 0 where every x is -inf
+
+    Not e^(x - y): in float32 a y of 10000 is a multiple of 0.001, and e^(x - y) off by as much.
+    """
+    total = np.where(total == 0, 1, total)
+    return (spread(g, x.shape, axis) * np.exp(x - m) / total,)
 
 
 logsumexp = Op(logsumexp_forward, logsumexp_backward)

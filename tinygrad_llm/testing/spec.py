@@ -65,7 +65,8 @@ class OpSpec:
         elementwise: works on any shapes that broadcast; the battery then draws samples of its own (one or two arguments).
         analytic: the forward takes complex arrays, and the gradient is checked by a complex step too.
         rtol: of the values against the reference in float64.
-        special: `(inputs, value, gradients)` rows at points that need saying; gradients are for g = 1, None where not pinned.
+        special: `(inputs, value, gradients)` rows at points that need saying; gradients are for g = 1, None where not pinned. The
+            composed twin must agree there too, in float64 and float32.
         errors: `(inputs, error class, words)` rows: bad input and a part of the message it must get.
     """
 
