@@ -65,7 +65,7 @@ class DeepNetwork(nn.Module):
 
     def __init__(self, sizes, shortcut):
         self.shortcut = shortcut
-        self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.GELU()) for a, b in pairwise(sizes)))
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(a, b), nn.GELU()) for a, b in pairwise(sizes))
 
     def forward(self, x):
         for layer in self.layers:

@@ -26,6 +26,8 @@ LAYERS_WITHOUT_REFERENCE = {
     "checkpoint": "a function; as the op",
     "KVCache": "no layer; generation with it is compared with generation without",
     "Module": "the base class",
+    "ModuleDict": "a container",
+    "ModuleList": "a container",
     "Parameter": "a tensor",
     "Sequential": "a container; it is inside FeedForward",
 }

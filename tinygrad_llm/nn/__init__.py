@@ -3,7 +3,7 @@
 from .attention import MultiHeadAttention
 from .checkpointing import checkpoint
 from .layers import GELU, Dropout, Embedding, LayerNorm, Linear, RMSNorm
-from .module import Module, Parameter, Sequential
+from .module import Module, ModuleDict, ModuleList, Parameter, Sequential
 from .state import KVCache
 from .transformer import FeedForward, TransformerBlock
 
@@ -16,6 +16,8 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "Module",
+    "ModuleDict",
+    "ModuleList",
     "MultiHeadAttention",
     "Parameter",
     "RMSNorm",

@@ -32,7 +32,7 @@ from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, ShapeError
 from ..rng import Generator, get_generator
 from .layers import Dropout, Linear
-from .module import Module, Parameter, Sequential
+from .module import Module, ModuleList, Parameter
 
 
 class SimpleAttention(Module):
@@ -117,8 +117,8 @@ class MultiHeadAttentionWrapper(Module):
         rng: Generator | None = None,
     ) -> None:
         check_size("MultiHeadAttentionWrapper", num_heads=num_heads)
-        self.heads = Sequential(  # as a list of modules: each is given the same x
-            *(CausalAttention(d_in, d_out, context_length, dropout, qkv_bias, rng=rng) for _ in range(num_heads))
+        self.heads = ModuleList(
+            CausalAttention(d_in, d_out, context_length, dropout, qkv_bias, rng=rng) for _ in range(num_heads)
         )
 
     def forward(self, x: Tensor) -> Tensor:

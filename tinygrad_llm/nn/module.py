@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeVar
+from itertools import islice
+from typing import Any, ClassVar, TypeVar, overload
 
 import numpy as np
 
@@ -31,12 +32,18 @@ class Parameter(Tensor):
 class Module:
     """Whatever is assigned to an attribute and is a Parameter or a Module belongs to it, in the order of assignment.
 
+    Several modules go into a ModuleList or a ModuleDict: in a plain list or dict nobody would find them, so that is refused.
     Subclasses write `forward`; calling the module calls it. `training` is True until `eval()`.
     """
 
     training: bool = True
     ignored_keys: ClassVar[tuple[str, ...]] = ()  # names in other people's state dicts that hold nothing learned
     hooks: Hooks | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, _PLAIN):
+            _refuse_hidden(self, name, value)
+        super().__setattr__(name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         token = scope.set((scope.get(), self))  # what is recorded now is ours
@@ -98,6 +105,8 @@ class Module:
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):
                     yield f"{path}.{name}" if path else name, value
+                elif isinstance(value, _PLAIN):
+                    _refuse_hidden(module, name, value)  # which may have been filled since it was assigned
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Each parameter once, with its path: ("trf_blocks.0.att.W_query.weight", ...)."""
@@ -193,14 +202,63 @@ class Module:
         return ", ".join(f"{name} {value.shape}" for name, value in vars(self).items() if isinstance(value, Parameter))
 
 
-class Sequential(Module):
-    """Modules one after the other; they are named "0", "1", ..."""
+_PLAIN = (list, tuple, set, frozenset, dict)
 
-    def __init__(self, *modules: Module) -> None:
+
+def _refuse_hidden(owner: Module, name: str, value: Any) -> None:
+    """ConfigError where a plain container holds a Module or a Parameter, whose weights nobody would find."""
+    found = _hidden_in(value)
+    if found is not None:
+        remedy = f"use nn.Module{'Dict' if isinstance(value, dict) else 'List'}(...)"
+        if isinstance(found, Parameter):
+            remedy = "give each Parameter an attribute of its own"
+        raise ConfigError(
+            f"{type(owner).__name__}.{name} is a plain {type(value).__name__} with a {type(found).__name__} in it, whose "
+            f"weights would be neither learned nor saved: {remedy}"
+        )
+
+
+def _hidden_in(container: Any) -> Module | Parameter | None:
+    """The first Module or Parameter in a container, or in those inside it."""
+    items = [container]
+    for item in items:
+        if isinstance(item, (Module, Parameter)):
+            return item
+        if isinstance(item, _PLAIN) and len(items) < 1000:  # it may hold a million numbers, or itself
+            items += islice(item.values() if isinstance(item, dict) else item, 1000)
+    return None
+
+
+def _a_module(where: str, module: Any) -> Module:
+    if not isinstance(module, Module):
+        raise ConfigError(f"{where} is {module!r:.60}: it must be a Module")
+    return module
+
+
+class ModuleList(Module):
+    """Modules in a list, for a forward that goes through them in its own way; they are named "0", "1", ..."""
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        self._hold(modules)
+
+    def _hold(self, modules: Iterable[Module]) -> None:
+        modules = [_a_module(f"{type(self).__name__}: item {i}", module) for i, module in enumerate(modules)]
+        for name in [name for name, _ in self.named_children()]:
+            delattr(self, name)
         for i, module in enumerate(modules):
-            if not isinstance(module, Module):
-                raise ConfigError(f"Sequential: item {i} is {module!r:.60}: it must be a Module")
             setattr(self, str(i), module)
+
+    def append(self, module: Module) -> None:
+        self._hold([*self, module])
+
+    def extend(self, modules: Iterable[Module]) -> None:
+        self._hold([*self, *modules])
+
+    def insert(self, i: int, module: Module) -> None:
+        """Put a module before the i-th; those after it get the next number."""
+        modules = list(self)
+        modules.insert(i, module)
+        self._hold(modules)
 
     def __iter__(self) -> Iterator[Module]:
         return iter(dict(self.named_children()).values())
@@ -208,13 +266,90 @@ class Sequential(Module):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def __getitem__(self, i: int) -> Module:
-        return list(self)[i]
+    @overload
+    def __getitem__(self, i: int) -> Module: ...
+    @overload
+    def __getitem__(self: Self, i: slice) -> Self: ...
+    def __getitem__(self, i: Any) -> Any:
+        """The i-th module; of a slice, a list of the same modules."""
+        picked = list(self)[i]
+        if not isinstance(i, slice):
+            return picked
+        part = type(self).__new__(type(self))
+        part._hold(picked)
+        return part
+
+    def __setitem__(self, i: int, module: Module) -> None:
+        modules = list(self)
+        modules[i] = module
+        self._hold(modules)
+
+    def __delitem__(self, i: int | slice) -> None:
+        """Take modules out; those after them move up, and so do their names."""
+        modules = list(self)
+        del modules[i]
+        self._hold(modules)
+
+
+class Sequential(ModuleList):
+    """Modules one after the other; they are named "0", "1", ..."""
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__(modules)
 
     def forward(self, x: Tensor) -> Tensor:
         for module in self:
             x = module(x)
         return x
+
+
+class ModuleDict(Module):
+    """Modules in a dict, in the order in which they came; each is named by its key."""
+
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()) -> None:
+        self.update(modules)
+
+    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
+        modules = dict(modules)
+        for key, module in modules.items():
+            where = f"{type(self).__name__}: {key!r}"
+            if not isinstance(key, str) or not key or "." in key:
+                raise ConfigError(
+                    f"{where} cannot be a key: use a string without dots, which part the names of parameters"
+                )
+            if hasattr(type(self), key):
+                raise ConfigError(f"{where} is an attribute of every {type(self).__name__}: choose another key")
+            _a_module(where, module)
+        for key, module in modules.items():
+            setattr(self, key, module)
+
+    def __setitem__(self, key: str, module: Module) -> None:
+        self.update({key: module})
+
+    def __getitem__(self, key: str) -> Module:
+        return dict(self.named_children())[key]
+
+    def __delitem__(self, key: str) -> None:
+        self[key]  # a KeyError where there is none
+        delattr(self, key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def keys(self) -> KeysView[str]:
+        return dict(self.named_children()).keys()
+
+    def values(self) -> ValuesView[Module]:
+        return dict(self.named_children()).values()
+
+    def items(self) -> ItemsView[str, Module]:
+        return dict(self.named_children()).items()
 
 
 @contextmanager
