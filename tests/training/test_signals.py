@@ -16,6 +16,12 @@ SMALL = {"tokenizer": "char", "context-length": 8, "emb-dim": 8, "n-heads": 2, "
 SMALL |= {"sample-tokens": 1, "epochs": 10_000, "eval-every": 3}
 SMALL = [f"--{name}={value}" for name, value in SMALL.items()]
 
+IN_A_TERMINAL = """
+import signal, sys
+from tinygrad_llm.cli import main
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which these tests may have been told to ignore
+sys.exit(main(sys.argv[1:]))
+"""
 SLOW_DISK = """
 import os, sys, time
 from tinygrad_llm.cli import main
@@ -62,7 +68,7 @@ def whole(run):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_during_a_step_saves_and_says_how_to_go_on(text, tmp_path, number, code):
     run = tmp_path / "run"
-    with start("pretrain", text, "--out", str(run), *SMALL) as process:
+    with start("pretrain", text, "--out", str(run), *SMALL, program=IN_A_TERMINAL) as process:
         wait_for(process, "step 3/")
         process.send_signal(number)
         out, err = process.communicate(timeout=60)

@@ -7,13 +7,11 @@ import threading
 from types import TracebackType
 from typing import Any
 
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
 
 class InterruptAfterStep:
     """Inside `with`, the first SIGINT, SIGTERM or SIGHUP only sets `requested`, for the loop to look at; a second ends it.
 
-    One that is ignored, as SIGHUP under nohup, still is. In any other thread than the main one, where no signal can be caught,
+    Under nohup SIGHUP is ignored, and still is. In any other thread than the main one, where no signal can be caught,
     `requested` stays None.
     """
 
@@ -22,7 +20,9 @@ class InterruptAfterStep:
     def __enter__(self) -> InterruptAfterStep:
         self._previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            heeded = [signal.SIGINT, signal.SIGTERM]
+            if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+                heeded.append(signal.SIGHUP)
             self._previous = {number: signal.signal(number, self._handle) for number in heeded}
         return self
 
