@@ -1,13 +1,29 @@
-"""Hypothesis' profile for the suite, and the table of mutants at the end of a run."""
+"""Hypothesis' profile for the suite, an alarm for what may hang, and the table of mutants at the end of a run."""
 
 import os
+import signal
 
 import hypothesis
+import pytest
 
 import _tinygrad_llm_hypothesis
 
 _tinygrad_llm_hypothesis.register_profiles()
 hypothesis.settings.load_profile("tinygrad-llm-" + os.environ.get("HYPOTHESIS_PROFILE", "ci"))  # dev, ci or nightly
+
+
+@pytest.fixture
+def alarm():
+    """Whatever waits for a pipe, or loops, fails."""
+
+    def ring(*_):
+        raise TimeoutError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -99,7 +99,7 @@ def test_what_is_missing_is_named(tmp_path):
     [
         ("{", "not JSON"),
         ("[]", "must be a JSON object"),
-        ('{"model": []}', "not the configuration of a run"),
+        ('{"model": []}', r"config\.json: has no 'training'"),
         ('{"model": {}, "training": {"lr": NaN}}', "NaN is not JSON"),
         ('{"model": {}, "model": {}, "training": {}}', "the key 'model' stands there twice"),
         ('{"model": {"emb_dim": 3, "wings": 2}, "training": {}}', "wings"),

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from dataclasses import asdict
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -17,7 +18,7 @@ from tinygrad_llm import files
 from tinygrad_llm.errors import CheckpointError, CorruptCheckpoint, DTypeError, StorageError
 from tinygrad_llm.formats.safetensors import encode_arrays, read_arrays
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
-from tinygrad_llm.optim import AdamW
+from tinygrad_llm.optim import AdamW, CosineSchedule
 from tinygrad_llm.runs import checkpoint
 from tinygrad_llm.runs.checkpoint import (
     TrainerState,
@@ -39,12 +40,22 @@ def contents(seed):
         parameter.grad = np.full_like(parameter.data, seed + 1)
     optimizer.step()
     weights = {name: parameter.data for name, parameter in model.named_parameters()}
-    return {"weights": weights, "optimizer": optimizer.state_dict(), "about": {"model": model.config.to_dict()}}
+    about = {
+        "model": model.config.to_dict(),
+        "training": {},
+        "schedule": asdict(CosineSchedule(0.1, 9)),
+        "data": {},
+        "tokenizer": "",
+        "dtype": "float32",
+    }
+    return {"weights": weights, "optimizer": optimizer.state_dict(), "about": about}
 
 
 def save(run, step, keep=2, val_loss=None, **changes):
     made = contents(step) | changes
-    state = TrainerState(step=step, val_loss=val_loss, rng=tg.rng.get_generator().get_state())
+    rng = tg.rng.get_generator().get_state()
+    at = {"step": step, "epoch": 1, "epoch_batches": step, "batch": step, "tokens": step}
+    state = TrainerState(**at, val_loss=val_loss, epoch_rng=rng, rng=rng)
     return save_checkpoint(run, keep, state, **made)
 
 
@@ -296,11 +307,12 @@ def test_a_lock_is_for_one_and_for_as_long_as_it_is_held(tmp_path):
 def test_a_log_shorter_than_the_checkpoint_knows(tmp_path):
     (tmp_path / "log").write_bytes(b"123")
     with pytest.raises(CheckpointError, match="has 3 bytes, it had 5"):
-        files.truncate(tmp_path / "log", 5)
+        files.truncate({tmp_path / "log": 5})
     with pytest.raises(CheckpointError, match="has 0 bytes"):
-        files.truncate(tmp_path / "other", 1)
-    files.truncate(tmp_path / "log", 2)
-    assert (tmp_path / "log").read_bytes() == b"12"
+        files.truncate({tmp_path / "log": 1, tmp_path / "other": 1})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"log": b"123"}
+    files.truncate({tmp_path / "log": 2, tmp_path / "other": 0})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"log": b"12", "other": b""}
 
 
 def test_trainer_state_is_plain_json(tmp_path):

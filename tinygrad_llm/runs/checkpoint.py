@@ -24,16 +24,20 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..checks import byte_size
-from ..errors import CheckpointError, CorruptCheckpoint, StorageError
+from ..checks import byte_size, check_integer, is_integer
+from ..errors import CheckpointError, ConfigError, CorruptCheckpoint, StorageError
 from ..files import new_folder, remove_folder, replace_file, room, write_file
 from ..formats.open import MODEL_FILE
 from ..formats.safetensors import encode_arrays, read_arrays
+from ..formats.strict_json import check_is_file, read_json
+from ..rng import Generator
+from .fields import a_count, a_flag, a_number, a_text, an_object, an_object_of, list_of, naming, unless
 
 FORMAT = 1
 LATEST_FILE = "latest"
 OPTIMIZER_FILE, STATE_FILE, SUMS_FILE = "optimizer.safetensors", "trainer_state.json", "SHA256SUMS"
-_FOLDER = re.compile(r"step-(\d{6,})")
+METRICS_FILE, SAMPLES_FILE = "metrics.jsonl", "samples.txt"
+_FOLDER = re.compile(r"step-([0-9]{6,})")
 _SUM = re.compile(r"([0-9a-f]{64})  ([\w.-]+)")
 
 
@@ -51,13 +55,91 @@ class TrainerState:
     losses: list[float] = field(default_factory=list)  # of the last steps that learned
     recorded: bool = False  # whether the evaluation and the sample that are due after this step are in the logs
     val_loss: float | None = None  # at the last evaluation
-    log_bytes: dict[str, int] = field(default_factory=dict)  # how much of each log was written up to here
+    log_bytes: dict[str, int] = field(default_factory=lambda: {METRICS_FILE: 0, SAMPLES_FILE: 0})  # written up to here
     epoch_rng: dict[str, Any] = field(default_factory=dict)  # the generator before it shuffled the epoch
     rng: dict[str, Any] = field(default_factory=dict)  # the generator after `step` steps
 
     @property
     def epoch_is_over(self) -> bool:
         return self.batch == self.epoch_batches
+
+
+_WORDS = an_object_of(
+    {"seed": a_count, "key": list_of(a_count), "position": a_count, "spare_normal": unless(None, a_number)}
+)
+
+
+def _a_generator(name: str, value: Any) -> None:
+    """What `Generator.get_state` gives."""
+    _WORDS(name, value)
+    try:
+        Generator(0).set_state(value)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+_COUNTS = ("step", "epoch", "epoch_batches", "batch", "tokens", "skipped", "skipped_in_a_row")
+_FIELDS = an_object_of(
+    {
+        "format": partial(check_integer, least=1),
+        "state": an_object_of(
+            {
+                **dict.fromkeys(_COUNTS, a_count),
+                "losses": list_of(a_number),
+                "recorded": a_flag,
+                "val_loss": unless(None, a_number),
+                "log_bytes": an_object_of({METRICS_FILE: a_count, SAMPLES_FILE: a_count}),
+                "epoch_rng": unless({}, _a_generator),
+                "rng": _a_generator,
+            }
+        ),
+        "optimizer": an_object_of(
+            {
+                "param_groups": list_of(an_object_of({"params": list_of(a_count)}, others=True)),
+                "steps": list_of(a_count),
+            }
+        ),
+        "schedule": an_object_of(
+            {
+                **dict.fromkeys(("peak_lr", "min_lr"), a_number),
+                **dict.fromkeys(("total_steps", "warmup_steps"), a_count),
+            },
+            {"initial_lr": unless(None, a_number)},
+        ),
+        **dict.fromkeys(("model", "training", "data"), an_object),
+        **dict.fromkeys(("tokenizer", "dtype"), a_text),
+    },
+    {
+        **dict.fromkeys(("architecture", "task", "error"), a_text),
+        **dict.fromkeys(("task_state", "versions"), an_object),
+        "chance": a_number,
+    },
+    others=True,
+)
+
+
+def _contradictions(s: TrainerState, optimizer: Mapping[str, Any]) -> list[str]:
+    """What does not fit the rest. A state that led to NaN counts the step under way among those skipped."""
+    after, steps = f"after {s.step} steps", optimizer["steps"]
+    numbers = sorted(i for group in optimizer["param_groups"] for i in group["params"])
+    rules = [
+        (s.epoch or not (s.step or s.tokens or s.epoch_batches), f"state.epoch is 0 {after} and {s.tokens} tokens"),
+        (s.epoch_batches or not s.epoch, f"state.epoch_batches is 0 in epoch {s.epoch}"),
+        (s.epoch_rng or not s.epoch, f"state.epoch_rng is empty in epoch {s.epoch}"),
+        (s.batch <= s.epoch_batches, f"state.batch is {s.batch}, epoch_batches {s.epoch_batches}"),
+        (s.batch + max(s.epoch - 1, 0) <= s.step, f"state.epoch is {s.epoch}, batch {s.batch} {after}"),
+        (s.tokens >= s.step, f"state.tokens is {s.tokens} {after}"),
+        (s.skipped <= s.step + 1, f"state.skipped is {s.skipped} {after}"),
+        (s.skipped_in_a_row <= s.skipped, f"state.skipped_in_a_row is {s.skipped_in_a_row}, skipped {s.skipped}"),
+        (len(s.losses) + s.skipped <= s.step + 1, f"state.losses are {len(s.losses)}, skipped {s.skipped} {after}"),
+        (
+            s.log_bytes[METRICS_FILE] or not s.recorded,
+            "state.recorded is true, log_bytes say that nothing was recorded",
+        ),
+        (numbers == list(range(len(steps))), f"optimizer.param_groups have {len(numbers)} params, steps {len(steps)}"),
+        (max(steps, default=0) <= s.step, f"optimizer.steps are up to {max(steps, default=0)} {after}"),
+    ]
+    return [problem for holds, problem in rules if not holds]
 
 
 @dataclass(frozen=True)
@@ -90,17 +172,17 @@ def write_checkpoint(
     optimizer = dict(optimizer)
     arrays = {"model": weights, "optimizer": optimizer.pop("moments"), **more}
     versions = {"tinygrad_llm": __version__, "numpy": np.__version__, "python": platform.python_version()}
-    record = {"format": FORMAT, "state": vars(state), "optimizer": optimizer, **about, "versions": versions}
+    contents = {"format": FORMAT, "state": vars(state), "optimizer": optimizer, **about, "versions": versions}
     files: dict[str, list[Any]] = {f"{name}.safetensors": encode_arrays(each) for name, each in arrays.items()}
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in record.items())
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in contents.items())
     files[STATE_FILE] = [f"{{\n{lines}\n}}\n".encode()]
     n_bytes = sum(len(part) for parts in files.values() for part in parts)
     with new_folder(folder, n_bytes) as unfinished, ThreadPoolExecutor() as pool:
         sums = {name: pool.submit(_hash, parts) for name, parts in files.items()}
         for name, parts in files.items():
             write_file(unfinished / name, parts)
-        text = "".join(f"{sum.result()}  {name}\n" for name, sum in sums.items())
-        write_file(unfinished / SUMS_FILE, [text.encode()])
+        lines = "".join(f"{sum.result()}  {name}\n" for name, sum in sums.items())
+        write_file(unfinished / SUMS_FILE, [lines.encode()])
 
 
 def save_checkpoint(run: Path, keep: int, state: TrainerState, **contents: Any) -> Path:
@@ -160,11 +242,7 @@ def newest_checkpoint(
 
     What is wrong with those before it is reported. CorruptCheckpoint when something is wrong with each.
     """
-    folders = list_checkpoints(run)
-    try:
-        name = (run / LATEST_FILE).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        name = ""
+    folders, name = list_checkpoints(run), _latest(run)
     latest = run / name
     problems = []
     if latest in folders:
@@ -185,18 +263,28 @@ def newest_checkpoint(
     return None
 
 
+def _latest(run: Path) -> str:
+    """The name in `latest`; "" if there is none, or nothing to read."""
+    try:
+        check_is_file(run / LATEST_FILE)
+        with (run / LATEST_FILE).open("rb") as file:
+            return file.read(1000).decode(errors="replace").strip()
+    except (CheckpointError, OSError):
+        return ""
+
+
 def verify_checkpoint(folder: Path, weights_only: bool = False) -> None:
     """CorruptCheckpoint, naming the file, where one is missing or not, to the bit, what was written."""
     sums = folder / SUMS_FILE
+    if not sums.is_file():
+        raise CorruptCheckpoint(f"{sums}: missing")
     try:
-        text = sums.read_bytes().decode("ascii")
-    except FileNotFoundError:
-        raise CorruptCheckpoint(f"{sums}: missing") from None
+        lines = sums.read_bytes().decode("ascii")
     except UnicodeDecodeError as error:
         raise CorruptCheckpoint(f"{sums}: damaged: {error}") from None
-    matches = [_SUM.fullmatch(line) for line in text.removesuffix("\n").split("\n")]
+    matches = [_SUM.fullmatch(line) for line in lines.removesuffix("\n").split("\n")]
     expected = {match[2]: match[1] for match in matches if match}
-    if len(expected) != len(matches) or not text.endswith("\n"):
+    if len(expected) != len(matches) or not lines.endswith("\n"):
         raise CorruptCheckpoint(f"{sums}: damaged: not lines of a sum and the name of a file")
     needed = {MODEL_FILE} if weights_only else {MODEL_FILE, OPTIMIZER_FILE, STATE_FILE}
     if missing := sorted(needed - expected.keys()):
@@ -209,28 +297,31 @@ def verify_checkpoint(folder: Path, weights_only: bool = False) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint that `verify_checkpoint` found whole. CheckpointError for one of a newer format."""
-    record = read_state(folder)
-    optimizer = record.pop("optimizer") | {"moments": read_arrays(folder / OPTIMIZER_FILE)}
-    state = TrainerState(**record.pop("state"))
-    return Checkpoint(folder, state, read_arrays(folder / MODEL_FILE), optimizer, record)
+    """Read a checkpoint that `verify_checkpoint` found whole. CorruptCheckpoint names a field that cannot be, CheckpointError
+    is one of a newer format."""
+    about = read_state(folder)
+    optimizer, state = about.pop("optimizer"), TrainerState(**about.pop("state"))
+    optimizer["moments"] = read_arrays(folder / OPTIMIZER_FILE)
+    return Checkpoint(folder, state, read_arrays(folder / MODEL_FILE), optimizer, about)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The contents of trainer_state.json. CorruptCheckpoint if it is not that, CheckpointError for a newer format."""
+    """The contents of trainer_state.json. CorruptCheckpoint names a field that cannot be, CheckpointError is a newer format."""
     path = folder / STATE_FILE
-    try:
-        record = json.loads(path.read_bytes())
-        newer = record["format"] > FORMAT
-    except FileNotFoundError:
-        raise CorruptCheckpoint(f"{path}: missing") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptCheckpoint(f"{path}: damaged: {error}") from None
-    if newer:
+    contents = read_json(path)
+    if is_integer(contents.get("format")) and contents["format"] > FORMAT:
         raise CheckpointError(
-            f"{path}: written by format {record['format']}, this reads up to {FORMAT}: use a newer tinygrad_llm"
+            f"{path}: written by format {contents['format']}, this reads up to {FORMAT}: use a newer tinygrad_llm"
         )
-    return record
+    with naming(path):
+        _FIELDS("", contents)
+        state = TrainerState(**contents["state"])
+        problems = _contradictions(state, contents["optimizer"])
+        if _FOLDER.fullmatch(folder.name) and state.step != step_of(folder):
+            problems.append(f"state.step is {state.step} in {folder.name}")
+        if problems:
+            raise ConfigError(f"{problems[0]}: they do not belong together")
+    return contents
 
 
 def load_weights(run: Path, report: Callable[[str], None] = lambda line: None) -> dict[str, np.ndarray] | None:
@@ -249,7 +340,7 @@ def _verify_weights(folder: Path) -> None:
 def _val_loss(folder: Path) -> float | None:
     try:
         return read_state(folder)["state"]["val_loss"]
-    except (CheckpointError, OSError, KeyError, TypeError):  # damaged, or of a newer format
+    except CheckpointError:  # damaged, or of a newer format
         return None
 
 

@@ -21,26 +21,39 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, ConfigError, StateDictError
-from ..files import lock, remove_stale, replace_file, storing
+from ..files import lock, make_folder, remove_stale, replace_file, storing
 from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays, read_arrays
-from ..formats.strict_json import read_json
+from ..formats.strict_json import check_is_file, read_json
 from ..models import LanguageModel, make_model
 from ..nn import Module
 from ..rng import Zeros
 from ..text import Tokenizer, load_tokenizer
 from ..text.tokenizers import TOKENIZER_FILE
-from .checkpoint import load_weights
+from .checkpoint import METRICS_FILE, SAMPLES_FILE, load_weights
+from .fields import a_number, a_text, an_object, an_object_of, list_of, naming
 
 FORMAT = 2  # of config.json: with the names of architecture and task
-METRICS_FILE, SAMPLES_FILE, PLOT_FILE = "metrics.jsonl", "samples.txt", "loss.png"
+PLOT_FILE = "loss.png"
+_FIELDS = an_object_of(
+    {"model": an_object, "training": an_object_of({}, {"val_ratio": a_number, "prompt": a_text}, others=True)},
+    {
+        "architecture": a_text,
+        "task": a_text,
+        "files": list_of(a_text),
+        "data": an_object,
+        "changes": list_of(an_object),
+        "init_from": a_text,
+    },
+    others=True,
+)
 
 
 @contextmanager
 def new_run(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> Iterator[Path | None]:
     """`start_run` in a folder that nobody else writes into until the block ends: gives what it returns."""
     with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     with lock(folder):  # a run that is under way stays where it is
         previous = start_run(folder, config, tokenizer)
         if previous is None:
@@ -57,7 +70,7 @@ def start_run(folder: str | os.PathLike[str], config: dict[str, Any], tokenizer:
     """
     folder, previous = Path(folder), None
     with storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         remove_stale(folder)
         if any(folder.iterdir()):
             if not is_run(folder):
@@ -65,10 +78,10 @@ def start_run(folder: str | os.PathLike[str], config: dict[str, Any], tokenizer:
             if (folder / MODEL_FILE).exists() or any(path.is_dir() for path in folder.iterdir()):
                 previous = _free_name(folder)
                 folder.rename(previous)
-                folder.mkdir()
+                make_folder(folder)
         write_config(folder, config)  # first: from now on it is a run
         for name in (METRICS_FILE, SAMPLES_FILE):
-            (folder / name).write_bytes(b"")
+            replace_file(folder / name, [])
     tokenizer.save(folder)
     return previous
 
@@ -114,28 +127,27 @@ def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder, CONFIG_FILE)
     if not path.exists():
         raise CheckpointError(f"{folder}: no run there: {CONFIG_FILE} is missing")
-    config = read_json(path)
-    if not _is_of_run(config):
-        raise CheckpointError(f"{path}: not the configuration of a run")
-    config = {"format": 1, "architecture": "gpt", "task": "pretrain"} | config  # which format 1 does not say
+    config = {"format": 1, "architecture": "gpt", "task": "pretrain"} | read_json(path)  # which format 1 does not say
     if config["format"] not in range(1, FORMAT + 1):
         raise CheckpointError(
             f"{path}: written by format {config['format']!r:.40}, this reads up to {FORMAT}: use a newer tinygrad_llm"
         )
+    with naming(path):
+        _FIELDS("", config)
     return config
 
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run: its config.json tells what it was trained with. CheckpointError if that is not JSON."""
-    return (folder / CONFIG_FILE).is_file() and _is_of_run(read_json(folder / CONFIG_FILE))
-
-
-def _is_of_run(config: dict[str, Any]) -> bool:
+    if not (folder / CONFIG_FILE).is_file():
+        return False
+    config = read_json(folder / CONFIG_FILE)
     return all(isinstance(config.get(key), dict) for key in ("model", "training"))
 
 
 def tokenizer_sum(folder: Path) -> str:
     """SHA-256 of tokenizer.txt: which tokenizer this is."""
+    check_is_file(folder / TOKENIZER_FILE)
     return hashlib.sha256((folder / TOKENIZER_FILE).read_bytes()).hexdigest()
 
 
@@ -145,6 +157,6 @@ def resume_command(folder: Path) -> str:
 
 def _free_name(folder: Path) -> Path:
     n = 1
-    while (name := folder.with_name(f"{folder.name}.{n}")).exists():
+    while os.path.lexists(name := folder.with_name(f"{folder.name}.{n}")):
         n += 1
     return name

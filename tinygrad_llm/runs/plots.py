@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..files import storing
+from ..files import replace_file, storing
 
 
 def plot_losses(
     path: str | os.PathLike[str], rows: Sequence[Mapping[str, float]], baselines: Mapping[str, float]
 ) -> bool:
-    """Draw "train_loss" and "val_loss" of `rows` over "step", and each baseline as a dotted line. False without matplotlib."""
+    """Draw "train_loss" and "val_loss" of `rows` over "step", and each baseline as a dotted line: a PNG, which takes the place of
+    an older one. False without matplotlib."""
     try:
         from matplotlib.figure import Figure  # the class alone: no window, no global state
     except ImportError:
@@ -33,7 +35,9 @@ def plot_losses(
     axes.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
     axes.legend()
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    picture = BytesIO()
+    figure.savefig(picture)
+    replace_file(Path(path), [picture.getbuffer()])
     return True
 
 

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks import is_number
 from ..errors import CheckpointError, ConfigError, StorageError
 from ..files import lock
+from ..formats.strict_json import check_is_file
 from ..models import make_config
-from .checkpoint import MODEL_FILE, list_checkpoints, read_state
-from .folder import CONFIG_FILE, METRICS_FILE, load_config
+from .checkpoint import METRICS_FILE, MODEL_FILE, list_checkpoints, read_state
+from .folder import CONFIG_FILE, load_config
 
 _ROW = ("step", "tokens", "lr", "train_loss", "val_loss")
 
@@ -104,18 +106,19 @@ def read_metrics(folder: Path, n_bytes: int | None = None) -> list[dict[str, flo
     """
     path = folder / METRICS_FILE
     try:
+        check_is_file(path)
         lines = path.read_bytes()[:n_bytes].split(b"\n")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if n_bytes is not None and lines[-1]:
+        raise CheckpointError(f"{path}: line {len(lines)} does not end within {n_bytes:,} bytes: put it back as it was")
     rows = []
     for number, line in enumerate(lines[:-1], 1):
         try:
             row = json.loads(line)
-            fits = all(isinstance(row[name], (int, float)) for name in _ROW)
-            fits = fits and math.isfinite(row["step"] + row["tokens"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+            numbers = {name: float(row[name]) for name in _ROW if is_number(row[name])}
+            fits = len(numbers) == len(_ROW) and math.isfinite(numbers["step"] + numbers["tokens"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             fits = False
         if not fits:
             raise CheckpointError(f"{path}: line {number} is not a row of {', '.join(_ROW)}")

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 
 from ..checks import check_integer, is_integer
 from ..errors import CheckpointError, TokenizerError
+from ..files import make_folder, replace_file, storing
+from ..formats.strict_json import check_is_file
 from .bpe import SPLIT_PATTERN, Pair, apply_merges, rank_merges, split_pieces, train_bpe
 from .merges_file import GPT2_BYTE_ORDER, check_reachable, format_merges, parse_merges, read_gpt2_merges
 
@@ -102,14 +104,9 @@ class Tokenizer(ABC):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `tokenizer.txt` into `folder`, which is made if need be: plain text, to be read by `load_tokenizer`."""
         path = Path(folder, TOKENIZER_FILE)
-        text = "\n".join([_HEADER + self.name, *self._lines(), ""])
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".tmp")
-            unfinished.write_text(text, encoding="utf-8", newline="\n")
-            unfinished.replace(path)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+        with storing(path):
+            make_folder(path.parent)
+        replace_file(path, ["\n".join([_HEADER + self.name, *self._lines(), ""]).encode()])
 
     @abstractmethod
     def _encode(self, text: str, start: int = 0) -> list[int]: ...  # start: where `text` stands in the caller's text
@@ -296,7 +293,10 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     """The tokenizer that `save` left in `folder`. TokenizerError naming the file, and the line where it is damaged."""
     path = Path(folder, TOKENIZER_FILE)
     try:
+        check_is_file(path)
         header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    except CheckpointError as error:
+        raise TokenizerError(str(error)) from error
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import NonFiniteError
+from ..errors import CorruptCheckpoint, NonFiniteError
 from ..files import append, sync_file, truncate
 from ..formats.safetensors import read_arrays
 from ..nn import Module
 from ..optim import AdamW, CosineSchedule
 from ..rng import get_generator
-from ..runs.checkpoint import MODEL_FILE, Checkpoint, TrainerState, save_checkpoint, step_of
+from ..runs.checkpoint import MODEL_FILE, STATE_FILE, Checkpoint, TrainerState, save_checkpoint, step_of
+from ..runs.fields import naming
 from ..runs.folder import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, load_config, resume_command, save_model, tokenizer_sum
 from ..runs.loggers import Logger
 from ..runs.plots import plot_losses
@@ -54,7 +55,7 @@ class TrainingLoop:
         self.task, self.options, self.model, self.folder = task, options, model, folder
         self.report, self.loggers = lasting(report), loggers
         self.optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-        self.state = TrainerState(log_bytes={METRICS_FILE: 0, SAMPLES_FILE: 0})
+        self.state = TrainerState()
         self.metrics: list[dict[str, float]] = []
         self.saved: Path | None = None  # the newest checkpoint
         self._batches: Iterator[Batch] | None = None  # the rest of the epoch
@@ -63,8 +64,10 @@ class TrainingLoop:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Be where the checkpoint was. If the batches are others than they were, an epoch under way begins again."""
         self.metrics = read_metrics(self.folder, checkpoint.state.log_bytes[METRICS_FILE])
-        self.model.load_state_dict(checkpoint.weights)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        with naming(checkpoint.folder / MODEL_FILE):
+            self.model.load_state_dict(checkpoint.weights)
+        with naming(checkpoint.folder / STATE_FILE):
+            self.optimizer.load_state_dict(checkpoint.optimizer)
         for group in self.optimizer.param_groups:
             group["weight_decay"] = self.options.weight_decay
         self.state, self.saved = checkpoint.state, checkpoint.folder
@@ -72,6 +75,11 @@ class TrainingLoop:
         if self.about["batches"] != checkpoint.about["batches"] and not self.state.epoch_is_over:
             self.state.batch, self.state.epoch_batches = 0, len(self.task)
             self.state.epoch_rng = self.state.rng
+        elif self.state.epoch_batches != len(self.task) and not self.state.epoch_is_over:
+            raise CorruptCheckpoint(
+                f"{checkpoint.folder / STATE_FILE}: state.epoch_batches is {self.state.epoch_batches}: an epoch of these batches "
+                f"has {len(self.task)}"
+            )
         if not self.state.epoch_is_over:
             self._batches = self.rest_of_epoch()
         arrays = checkpoint.folder / TASK_FILE
@@ -102,8 +110,7 @@ class TrainingLoop:
 
     def rewind(self) -> None:
         """Take out of the folder what was written after the checkpoint that was restored."""
-        for name, n_bytes in self.state.log_bytes.items():
-            truncate(self.folder / name, n_bytes)
+        truncate({self.folder / name: n_bytes for name, n_bytes in self.state.log_bytes.items()})
         # What may be there are the weights at the end of a shorter run; the checkpoint has them.
         (self.folder / MODEL_FILE).unlink(missing_ok=True)
 
@@ -175,7 +182,7 @@ class TrainingLoop:
         except NonFiniteError as error:
             loss = math.nan
             state.skipped, state.skipped_in_a_row = state.skipped + 1, state.skipped_in_a_row + 1
-            if options.on_nonfinite == "stop" or state.skipped_in_a_row == _SKIPS:
+            if options.on_nonfinite == "stop" or state.skipped_in_a_row >= _SKIPS:
                 leave_evidence(self, batch, error)
             self.progress.line(f"step {state.step + 1} is skipped: {error}")
         n_tokens = batch[0].size

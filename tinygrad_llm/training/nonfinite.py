@@ -14,19 +14,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..checks import check_integer
 from ..debug import report
 from ..errors import ConfigError, NonFiniteError, StorageError, TinygradLLMError
 from ..formats.safetensors import read_arrays
 from ..models import make_model
 from ..optim import AdamW
 from ..rng import Generator, Zeros, use_generator
-from ..runs.checkpoint import load_checkpoint, verify_checkpoint, write_checkpoint
+from ..runs.checkpoint import STATE_FILE, load_checkpoint, verify_checkpoint, write_checkpoint
+from ..runs.fields import a_number, an_object_of, naming
 from ..text import load_tokenizer
 from .step import NEXT_TOKEN, Batch, Objective, train_step
 
 if TYPE_CHECKING:
     from .loop import TrainingLoop
 
+_OPTIONS = an_object_of(  # of which a step depends
+    {**dict.fromkeys(("lr", "max_norm", "spike"), a_number), "accumulate": check_integer}, others=True
+)
 _BATCH_FILE, _PAGE_FILE = "batch.safetensors", "report.html"
 RECENT = 20  # losses that a spike stands out from
 
@@ -90,10 +95,13 @@ def reproduce(
             f"{folder}: its batch holds {', '.join(batch)}, the objective takes {', '.join(_names(objective))}: "
             f"pass that of its task, {about.get('task', 'pretrain')}"
         )
-    options, model = about["training"], make_model(about.get("architecture", "gpt"), about["model"], Zeros())
-    model.load_state_dict(checkpoint.weights)
-    optimizer = AdamW(model.parameters(), lr=options["lr"])
-    optimizer.load_state_dict(checkpoint.optimizer)
+    options = about["training"]
+    with naming(folder / STATE_FILE):
+        _OPTIONS("training", options)
+        model = make_model(about.get("architecture", "gpt"), about["model"], Zeros())
+        model.load_state_dict(checkpoint.weights)
+        optimizer = AdamW(model.parameters(), lr=options["lr"])
+        optimizer.load_state_dict(checkpoint.optimizer)
     with use_generator(Generator(0)) as rng:
         rng.set_state(checkpoint.state.rng)
         return train_step(

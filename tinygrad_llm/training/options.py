@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..models import PRESETS, preset
 from ..models.estimate import TrainingMemory
 from ..parallel import default_threads
+from ..rng import Generator
 from ..text import Tokenizer
 from ..text.corpus import Corpus, TrainingWindows, check_kind, read_corpus
 from .step import shard_batch
@@ -62,6 +63,8 @@ class LoopOptions:
                 value = check_integer(what, value, option.metadata["least"])
             elif option.type in (float, "float"):
                 value = check_number(what, value, most=option.metadata["most"])
+            elif option.type in (str, "str") and not isinstance(value, str):
+                raise ConfigError(f"{what} is {value!r:.80}: it must be text")
             object.__setattr__(self, option.name, value)  # Python's own number: config.json takes no other
         check_number("training: min_lr", self.min_lr, most=self.lr)
         if self.on_nonfinite not in ON_NONFINITE:
@@ -70,6 +73,7 @@ class LoopOptions:
             raise ConfigError(
                 f"accumulate is {self.accumulate}: a batch of {self.batch_size} has no more parts than rows"
             )
+        Generator(self.seed)  # ConfigError for one that it cannot take
         if self.lr == 0:
             raise ConfigError(f"lr is {self.lr}: it may not be 0")
 
@@ -151,7 +155,9 @@ class PretrainOptions(LoopOptions):
     @classmethod
     def of_run(cls, training: dict[str, Any]) -> PretrainOptions:
         """The options in a run's config.json; one that did not exist yet when the run began has its default."""
-        return cls(**cls.defaults(training.get("preset", "story")) | training)
+        check_options("training", training, cls)
+        name = training.get("preset", "story")
+        return cls(**cls.defaults(name if isinstance(name, str) else "story") | training)
 
     def changed(self, **changes: Any) -> PretrainOptions:
         """These options with some changed. ConfigError for a name that is no option, with the nearest that is."""

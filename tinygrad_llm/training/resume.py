@@ -14,13 +14,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, ConfigError, ConfigMismatch, DataError
+from ..errors import CheckpointError, ConfigError, ConfigMismatch, CorruptCheckpoint, DataError
 from ..files import check_writable, lock, remove_stale
 from ..formats.safetensors import read_arrays
 from ..models import make_config, make_model
 from ..rng import Generator, Zeros, use_generator
 from ..runs.checkpoint import (
     MODEL_FILE,
+    STATE_FILE,
     Checkpoint,
     check_room,
     load_checkpoint,
@@ -28,6 +29,7 @@ from ..runs.checkpoint import (
     newest_checkpoint,
     verify_checkpoint,
 )
+from ..runs.fields import a_text, an_object_of, list_of, naming
 from ..runs.folder import CONFIG_FILE, FORMAT, load_config, tokenizer_sum, write_config
 from ..runs.loggers import Logger
 from ..text import load_tokenizer
@@ -38,6 +40,8 @@ from .options import SIZES, PretrainOptions
 from .pretrain import Pretraining, begin
 from .result import PretrainResult
 
+_DATA = an_object_of({"texts": list_of(a_text), "ids": a_text})
+_FIELDS = an_object_of({"files": list_of(a_text), "data": _DATA}, others=True)  # of a run that is resumed
 _FIXED = ("preset", "tokenizer", *SIZES, "seed")
 
 
@@ -61,13 +65,16 @@ def resume(
     """
     folder = Path(run)
     config = load_config(folder)
-    try:
+    with naming(folder / CONFIG_FILE):
+        _FIELDS("", config)
         before = PretrainOptions.of_run(config["training"])
-    except (TypeError, ConfigError) as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: not the configuration of a run: {error}") from error
+        if config["task"] != Pretraining.name:
+            raise ConfigError(f"task is {config['task']!r:.80}: only {Pretraining.name!r} goes on here")
+        if len(config["data"]["texts"]) != max(1, len(config["files"])):
+            raise ConfigError(f"files are {len(config['files'])}, data.texts {len(config['data']['texts'])}")
     options = before.changed(**changes)
     _refuse(folder, {name: (getattr(before, name), getattr(options, name)) for name in _FIXED})
-    names = [str(file) for file in files or config.get("files", [])]
+    names = [str(file) for file in files or config["files"]]
     with lock(folder):
         remove_stale(folder)
         if not weights_only and (found := newest_checkpoint(folder, verify_checkpoint, report)) is not None:
@@ -104,22 +111,32 @@ def _go_on(
     corpus = options.corpus(files, load_tokenizer(folder))
     _check_data(files, corpus, config, chosen)
     model_config = options.model_config(corpus.tokenizer.vocab_size)
-    if "init_from" in config:  # options do not tell all of a model made elsewhere
-        model_config = replace(make_config(config["architecture"], config["model"]), drop_rate=options.drop_rate)
+    with naming(folder / CONFIG_FILE):
+        written = replace(make_config(config["architecture"], config["model"]), drop_rate=options.drop_rate)
+        if "init_from" in config:  # options do not tell all of a model made elsewhere
+            model_config = written
     now = model_config.to_dict() | {TOKENIZER_FILE: tokenizer_sum(folder), "dtype": "float32"}
     then = checkpoint.about["model"] | {
         TOKENIZER_FILE: checkpoint.about["tokenizer"],
         "dtype": checkpoint.about["dtype"],
     }
     _refuse(folder, {name: (then.get(name), now[name]) for name in now if name != "drop_rate"})
+    if written != model_config:
+        others = [name for name, value in written.to_dict().items() if value != now.get(name)] or ["architecture"]
+        raise CorruptCheckpoint(
+            f"{folder / CONFIG_FILE}: model has another {', '.join(others)} than its training options"
+        )
     memory = options.memory(model_config, corpus)
     memory.check(report)
     check_room(folder, model_config.n_parameters(), options.keep, report)
     check_writable(folder)
     task = Pretraining(corpus, options)
-    trained = checkpoint.about["training"]
-    batches = [checkpoint.about["data"]["ids"], trained["batch_size"], trained["stride"]]  # as format 1 says it
-    checkpoint = replace(checkpoint, about={"batches": batches} | checkpoint.about)
+    about = checkpoint.about
+    with naming(checkpoint.folder / STATE_FILE):
+        _DATA("data", about["data"])
+        trained = PretrainOptions.of_run(about["training"])
+    batches = [about["data"]["ids"], trained.batch_size, trained.stride]  # as format 1 says it
+    checkpoint = replace(checkpoint, about={"batches": batches} | about)
     with memory.explain(), use_generator(Generator(0)):
         model = make_model(config["architecture"], model_config, Zeros())
         loop = TrainingLoop(task, options, model, folder, report, loggers)
@@ -159,7 +176,7 @@ def _refuse(folder: Path, pairs: dict[str, tuple]) -> None:
 
 def _check_data(files: list[str], corpus: Corpus, config: dict[str, Any], chosen: bool) -> None:
     """DataError if a text is not what it was, unless the files were chosen anew."""
-    if chosen or "data" not in config:
+    if chosen:
         return
     texts = corpus.fingerprint()["texts"]
     changed = [

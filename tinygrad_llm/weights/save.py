@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import __name__ as package
 from ..errors import CheckpointError, ConfigError, TokenizerError
-from ..files import new_folder, storing, write_file
+from ..files import make_folder, new_folder, storing, write_file
 from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays
 from ..formats.strict_json import read_json
@@ -48,7 +48,7 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
         for entry in table.entries(model.config, table.written)
     }
     with storing(folder.parent):
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.absolute().parent)
     n_bytes = sum(array.nbytes for array in arrays.values())
     with new_folder(folder, n_bytes) as unfinished:
         write_file(unfinished / CONFIG_FILE, [(json.dumps(config, indent=2) + "\n").encode()])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, TokenizerError
+from ..files import write_file
 from ..formats.pickles import LONGEST, read_pickle
 from ..formats.strict_json import MAX_BYTES, check_is_file, read_json
 from ..text import Tokenizer, load_tokenizer
@@ -129,4 +130,4 @@ def _read_merges(path: Path) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+    write_file(path, [f"{text}\n".encode()])
