@@ -4,9 +4,11 @@ A class for each text, a preference between two continuations, and one loss of t
 an epoch, and must end with the bits of the run that was not.
 """
 
+import hashlib
 import json
 import math
 import os
+import re
 import signal
 from itertools import pairwise
 
@@ -290,3 +292,17 @@ def test_batches_that_are_others_begin_the_epoch_again(tmp_path):
     task = Reordered()
     assert go_on(task, tmp_path / "run").metrics[-1]["step"] == 7 + 5 + 5
     assert task.epochs_begun == 2
+
+
+def test_a_checkpoint_that_does_not_say_its_batches_begins_the_epoch_again(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        begin(Classes(), tmp_path / "run", [StopAfter(7)])
+    (state,) = (tmp_path / "run").glob("step-*/trainer_state.json")
+    record = json.loads(state.read_text())
+    del record["batches"]
+    state.write_text(json.dumps(record))
+    sums = state.with_name("SHA256SUMS")
+    sums.write_text(
+        re.sub(r"\w{64}  trainer", f"{hashlib.sha256(state.read_bytes()).hexdigest()}  trainer", sums.read_text())
+    )
+    assert go_on(Classes(), tmp_path / "run").metrics[-1]["step"] == 7 + 5 + 5

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, ConfigError, CorruptCheckpoint, DataError, TinygradLLMError, TokenizerError
+from ..errors import CheckpointError, ConfigError, DataError, TinygradLLMError, TokenizerError
 from ..evaluation.losses import Batch, all_windows, unigram_cross_entropy, unigram_entropy
 from ..models import make_model
 from ..rng import Generator, use_generator
-from ..runs.checkpoint import MODEL_FILE, list_checkpoints, step_of, verify_checkpoint
+from ..runs.checkpoint import MODEL_FILE, list_checkpoints, read_state, step_of, verify_checkpoint
 from ..runs.curve import (
     LOOK,
     OK,
@@ -179,12 +179,13 @@ def check_weights(folder: Path) -> Finding:
 
 
 def check_checkpoints(folder: Path) -> Finding:
-    """Every file of every checkpoint against its checksum."""
+    """Every file of every checkpoint against its checksum, and where the run was against the rest."""
     folders, damaged = list_checkpoints(folder), []
     for checkpoint in folders:
         try:
             verify_checkpoint(checkpoint)
-        except CorruptCheckpoint as error:
+            read_state(checkpoint)
+        except CheckpointError as error:
             damaged.append(str(error))
     if damaged:
         left = f"{len(folders) - len(damaged)} of {len(folders)} are whole"

@@ -72,7 +72,7 @@ class TrainingLoop:
             group["weight_decay"] = self.options.weight_decay
         self.state, self.saved = checkpoint.state, checkpoint.folder
         get_generator().set_state(self.state.rng)
-        if self.about["batches"] != checkpoint.about["batches"] and not self.state.epoch_is_over:
+        if self.about["batches"] != checkpoint.about.get("batches") and not self.state.epoch_is_over:
             self.state.batch, self.state.epoch_batches = 0, len(self.task)
             self.state.epoch_rng = self.state.rng
         elif self.state.epoch_batches != len(self.task) and not self.state.epoch_is_over:
