@@ -1,5 +1,7 @@
 """Steps: names, formulas, saved arrays, and the check of one op at its actual values."""
 
+import copy
+import math
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -127,6 +129,64 @@ def test_a_kink_is_not_wrong():
     assert verdict.verdict == "kink"
     assert verdict.index == (0,)
     assert verdict
+
+
+def check_with(op, backward, *arrays):
+    """The verdict on the op with another backward, which does not enter the registry."""
+    claims = copy.copy(op)
+    claims.backward = backward
+    out = claims(*(tg.Tensor(np.array(a), True) for a in arrays))
+    (step,) = out.backward_steps(np.ones(out.shape))
+    return step.check()
+
+
+@pytest.mark.parametrize("slope", [math.nan, math.inf, 1e6, -0.001, 1.001])
+def test_what_is_not_between_the_slopes_of_a_kink_is_wrong(slope):
+    verdict = check_with(tg.ops.relu, lambda g, x: (g * np.where(x == 0, slope, x > 0),), [0.0, 1.0, -1.0])
+    assert verdict.verdict == "wrong"
+    assert verdict.index == (0,)
+    for right in (0.25, 1.0):
+        assert check_with(tg.ops.relu, lambda g, x, s=right: (g * np.where(x == 0, s, x > 0),), [0.0, 1.0, -1.0])
+
+
+def test_elements_that_tie_are_moved_together():
+    x, y = [1.0, 2.0, 5.0], [3.0, 2.0, 5.0]
+    assert check_with(tg.ops.maximum, tg.ops.maximum.backward, x, y)
+    for left, right, verdict in [
+        (1, 0, "kink"),
+        (0.25, 0.75, "kink"),
+        (1, 1, "wrong"),
+        (0, 0, "wrong"),
+        (0.6, 0.6, "wrong"),
+    ]:
+        found = check_with(
+            tg.ops.maximum,
+            lambda g, x, y, a=left, b=right: (g * np.where(x == y, a, x > y), g * np.where(x == y, b, x < y)),
+            x,
+            y,
+        )
+        assert found.verdict == verdict
+        assert ("worst dx and dy along all 2 elements equal to 2 together" in str(found)) == (verdict == "wrong")
+    # of three that tie, half for each is the mean of the two slopes, one by one, but half too much together
+    halves = check_with(tg.ops.max, lambda g, x, y, axis: (g * 0.5 * (x == y),), [4.0, 4.0, 4.0])
+    assert (halves.verdict, halves.analytic, halves.numeric) == ("wrong", 1.5, pytest.approx(1.0))
+
+
+def test_a_steep_function_is_not_at_a_kink(scratch_ops):
+    def switch_forward(x):
+        y = np.tanh(1e6 * x)
+        return y, (y,)
+
+    def switch_backward(g, y):
+        return (1e6 * g * (1 - y * y),)
+
+    switch, x = Op(switch_forward, switch_backward), [1e-7, -3e-7]
+    assert check_with(switch, switch_backward, x).verdict == "ok"
+    assert check_with(tg.ops.log, tg.ops.log.backward, [1e-7, 1e-9, 1e-13]).verdict == "ok"
+    for factor in (3, 2, 1.001, math.nan):
+        assert check_with(switch, lambda g, y, c=factor: (c * 1e6 * g * (1 - y * y),), x).verdict == "wrong"
+        for number in (1e-7, 1e-9, 1e-13):
+            assert check_with(tg.ops.log, lambda g, x, c=factor: (c * g / x,), [number]).verdict == "wrong"
 
 
 def test_a_gradient_that_was_replaced_is_noticed():

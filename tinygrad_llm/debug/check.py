@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import NonFiniteError
 from ..tape.node import run_again, unseen
-from .differences import derivative, slopes
+from .differences import derivative, repeated, ties
 
 if TYPE_CHECKING:
     from ..tape.node import Node
@@ -38,7 +38,9 @@ class Verdict:
     compared: int  # derivatives measured
     relative_error: float  # of the worst
     input: str = ""  # the worst: of which input
-    index: tuple[int, ...] | None = None  # at which element; None along a random direction
+    index: tuple[int, ...] | str | None = (
+        None  # at which element, or which moved together; None along a random direction
+    )
     analytic: float = 0.0  # dL/d(element) by the backward
     numeric: float = 0.0  # by differences
     remark: str = ""
@@ -50,7 +52,9 @@ class Verdict:
         head = f"{self.verdict}: {self.name}, {self.compared} derivatives measured"
         if self.verdict == "ok":
             return f"{head}, relative error {self.relative_error:.1g}"
-        where = "along a random direction" if self.index is None else f"at {list(self.index)}"
+        where = (
+            f"at {list(self.index)}" if isinstance(self.index, tuple) else f"along {self.index or 'a random direction'}"
+        )
         text = (
             f"{head}, worst d{self.input} {where}: {self.op}_backward says {self.analytic:.9g}, differences "
             f"{self.numeric:.9g}, relative error {self.relative_error:.2g} ({self.formula}; {self.site})"
@@ -79,20 +83,30 @@ def check_step(step: Step) -> Verdict:
     size = float(np.abs(np.where(np.isfinite(out), g * out, 0)).sum())
     broken = not all(np.isfinite(a).all() for a in (out, *arrays) if isinstance(a, np.ndarray))
     measured = _differentiate(step, arrays, np.where(np.isfinite(out), g, 0))[1] if broken else gradients
-    compared, worst = 0, _Finding("ok", 0.0)
-    for k, parent in enumerate(node.parents):
-        if parent is None:
-            continue
+    findings: list[_Finding] = []
+    at_kinks: list[float] = []
+
+    def measure(directions: dict[int, np.ndarray], index: tuple[int, ...] | str | None) -> bool:
+        """One derivative; whether it is at a kink."""
+        moved = [(arrays[k][d != 0], d[d != 0], measured[k][d != 0]) for k, d in directions.items()]
+        analytic = sum(float((d * gradient).sum()) for _, d, gradient in moved)
+        if broken and not math.isfinite(analytic):
+            return False  # it mixes with what is not finite
+        near = max(float(np.abs(x).max(initial=0)) for x, _, _ in moved)
+        found = _measure(_along(node, arrays, directions, out, g), near, analytic, size)
+        findings.append(found.at(" and d".join(map(step.argument, directions)), index))
+        return found.verdict == "kink"
+
+    inputs = [k for k, parent in enumerate(node.parents) if parent is not None]
+    for k in inputs:
         for index, direction in _probes(arrays[k], gradients[k], rng):
-            scale = max(1.0, float(np.abs(arrays[k][direction != 0]).max(initial=0)))
-            along = _along(node, arrays, k, direction, out, g)
-            analytic = float((direction * measured[k])[direction != 0].sum())
-            if broken and not math.isfinite(analytic):
-                continue  # it mixes with what is not finite
-            found = _measure(along, scale, analytic, size / scale)
-            compared += 1
-            worst = max(worst, found.at(step.argument(k), index), key=_Finding.rank)
-        worst = max(worst, _compare(step, k, gradients[k], nearby[k]), key=_Finding.rank)
+            if measure({k: direction}, index):
+                at_kinks += repeated(arrays[k])[:_RANDOM].tolist() if index is None else [float(arrays[k][index])]
+    for index, _, together in ties([a if k in inputs else None for k, a in enumerate(arrays)], at_kinks):
+        measure(together, index)
+    compared = len(findings)
+    findings += [_compare(step, k, gradients[k], nearby[k]) for k in inputs]
+    worst = max(findings, key=_Finding.rank, default=_Finding("ok", 0.0))
     return Verdict(
         worst.verdict,
         node.op.name,
@@ -116,10 +130,10 @@ class _Finding:
     analytic: float = 0.0
     numeric: float = 0.0
     input: str = ""
-    index: tuple[int, ...] | None = None
+    index: tuple[int, ...] | str | None = None
     remark: str = ""
 
-    def at(self, argument: str, index: tuple[int, ...] | None) -> _Finding:
+    def at(self, argument: str, index: tuple[int, ...] | str | None) -> _Finding:
         self.input, self.index = argument, index
         return self
 
@@ -155,30 +169,36 @@ def _probes(x: np.ndarray, gradient: np.ndarray, rng: np.random.Generator) -> li
     return probes
 
 
-def _along(node: Node, arrays: list, k: int, direction: np.ndarray, out: np.ndarray, g: np.ndarray) -> Callable:
+def _along(node: Node, arrays: list, directions: dict[int, np.ndarray], out: np.ndarray, g: np.ndarray) -> Callable:
     """h -> g f(x + h direction), element by element, where the output is finite and its gradient is not 0."""
     counted = np.isfinite(out) & (g != 0)
 
     def f(h: float) -> np.ndarray:
-        moved = list(arrays)
-        moved[k] = arrays[k] + h * direction
+        if not h:
+            return (out * g)[counted]
+        moved = [a + h * directions[k] if k in directions else a for k, a in enumerate(arrays)]
         return (run_again(node, moved)[0] * g)[counted]
 
     return f
 
 
-def _measure(f: Callable, scale: float, analytic: float, size: float) -> _Finding:
-    """One derivative: quickly, and once more with care where it seems to differ."""
-    numeric = float(derivative(f, scale, "central").value.sum())
-    if not abs(analytic - numeric) <= 1e-6 * abs(numeric) + 1e-9 * size:
-        measured = derivative(f, scale)
-        numeric, error = float(measured.value.sum()), float(measured.error.sum())
-        if not abs(analytic - numeric) <= 1e-6 * abs(numeric) + 4 * error + 1e-12 * size:
-            verdict = "kink" if slopes(f, scale)[2].any() else "wrong"
-            return _Finding(verdict, _relative(analytic, numeric), analytic, numeric)
+def _measure(f: Callable, near: float, analytic: float, size: float) -> _Finding:
+    """One derivative: quickly, and once more with care where it seems to differ, or to be one of two slopes."""
+    scale = max(1.0, near)
+    size /= scale
+    found = derivative(f, scale, "central")
+    numeric = float(found.value.sum())
+    if abs(analytic - numeric) <= 1e-6 * abs(numeric) + 1e-9 * size and (found.low == found.high).all():
+        significant = abs(numeric) > 1e-6 * size
+        return _Finding("ok", _relative(analytic, numeric) if significant else 0.0, analytic, numeric)
+    measured = derivative(f, scale, near=near).of_sums(np.ones((1, found.value.size)))
+    numeric = float(measured.value[0])
+    tolerance = 1e-6 * abs(numeric) + 4 * measured.error + 1e-12 * size
+    if measured.low[0] == measured.high[0] and abs(analytic - numeric) <= tolerance[0]:
         return _Finding("ok", 0.0)  # as far as differences can tell
-    significant = abs(numeric) > 1e-6 * size
-    return _Finding("ok", _relative(analytic, numeric) if significant else 0.0, analytic, numeric)
+    bent = np.isnan(measured.low) | measured.holds(np.array([analytic]), tolerance)
+    verdict = "kink" if bent[0] else "wrong"
+    return _Finding(verdict, _relative(analytic, numeric), analytic, numeric)
 
 
 def _compare(step: Step, k: int, expected: np.ndarray, nearby: np.ndarray) -> _Finding:

@@ -153,7 +153,8 @@ def _gradient(spec: OpSpec, sample: Sample, rng: np.random.Generator, method: st
         return spec.op(*(None if a is None else next(remaining) for a in sample.arrays), **sample.fresh_options())
 
     fn.__name__, fn.forward = spec.name, spec.op.forward  # type: ignore[attr-defined]
-    gradcheck(fn, *present, method=method)
+    if any(a.size for a in present):
+        gradcheck(fn, *present, method=method)
 
 
 def _complex_step(spec: OpSpec, sample: Sample, rng: np.random.Generator) -> None:

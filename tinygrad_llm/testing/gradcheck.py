@@ -3,24 +3,29 @@
 dL/dx is compared for L = Σ v f(x), with cotangents v that are drawn once from a seed (all ones would hide a gradient that
 sums to zero, as softmax's does) and, where input and output are small, with each output alone: the full Jacobian. Larger
 inputs are probed along random directions and at random elements.
+
+At a kink, where the differences end at two slopes however small they are taken (relu at 0), a gradient must be finite and lie
+between the two. Elements that tie for a maximum have a kink each; where they move together there is one slope, and their
+gradients must add up to it. An input is checked in the memory layout that it comes in: strides, offset, stride 0. Elements that
+share a place in memory are moved as one, and held against the sum of their gradients; one by one, these are compared with those
+of a copy in C order.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from ..debug.differences import METHODS, derivative, slopes
+from ..debug.differences import METHODS
 from ..debug.html import gradcheck_html
-from ..engine import Tensor, no_grad
+from ..engine import Tensor
 from ..errors import ConfigError, DTypeError, GraphError, NonFiniteError, TinygradLLMError
+from .probes import FULL, Comparison, Entry, Leaf, Unusable, gradients, outputs, values
 
-_FULL = 64  # the full Jacobian up to this many input elements, and outputs
-_ELEMENTS, _DIRECTIONS = 12, 3  # probed otherwise
 _FLOAT32 = 2.0**-10  # float32 gradients against float64 ones, relative to the largest
 
 
@@ -29,32 +34,14 @@ class GradcheckError(TinygradLLMError, AssertionError):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One derivative, analytic and measured. `output` is the flat index of the output, or None for Σ v f."""
-
-    argument: str
-    index: tuple[int, ...] | str  # of the element of the argument, or "a random direction"
-    output: int | None
-    analytic: float
-    numeric: float
-    relative_error: float
-    kink: tuple[float, float] | None = None  # the slopes from the left and from the right, where they differ
-
-    def __str__(self) -> str:
-        where = f"at {list(self.index)}" if isinstance(self.index, tuple) else f"along {self.index}"
-        of = "" if self.output is None else f" of output {self.output}"
-        text = f"{self.argument} {where}{of}: analytic {self.analytic:.12g}, "
-        if self.kink:
-            return text + f"slope {self.kink[0]:.6g} from the left and {self.kink[1]:.6g} from the right"
-        return text + f"numeric {self.numeric:.12g}, relative error {self.relative_error:.3g}"
-
-
-@dataclass(frozen=True)
 class GradcheckResult:
-    """What a gradcheck found. `bool(result)` is True when every derivative agrees; kinks are not disagreements."""
+    """What a gradcheck found. `bool(result)` is True when derivatives were compared and all of them agree.
+
+    `kinks` are those that lie between two slopes, as they should; nothing more can be said of them.
+    """
 
     function: str
-    checked: int = 0  # derivatives compared
+    checked: int = 0  # derivatives compared, kinks left out
     max_relative_error: float = 0.0
     mismatches: tuple[Entry, ...] = ()  # the largest error first
     kinks: tuple[Entry, ...] = ()
@@ -94,20 +81,22 @@ def gradcheck(
 
     Args:
         fn: a deterministic function of Tensors that returns a Tensor of any shape, or a sequence of them.
-        inputs: Tensors that require a gradient, or float arrays; of any shape. They are copied, and their `.grad` is left alone.
-            float32 inputs are checked in float64 and then once more in float32, against the float64 gradients.
+        inputs: Tensors that require a gradient, or float arrays; of any shape and memory layout, which is kept. They are
+            copied, and their `.grad` is left alone. float32 inputs are checked in float64 and then once more in float32,
+            against the float64 gradients.
         method: "richardson", "central" or "complex" (`fn` must be analytic), see `numerical_grad`.
         rtol, atol: how far analytic and numeric may be apart; atol is relative to the largest derivative of the argument, or
-            to the size of the result where that is larger.
+            to the size of the result where that is larger. What the differences themselves leave open is allowed as well.
         seed: of the cotangent and the probes.
         raise_on_failure: False returns the result instead of raising it.
 
     Raises GradcheckError with the argument, the index, both values and a reproducer; also when fn is not deterministic, returns
-    no Tensor, leaves the tape or writes to its inputs. DTypeError, GraphError or NonFiniteError for inputs of no use.
+    no Tensor, leaves the tape or writes to its inputs, and when nothing was compared because every derivative is at a kink or the
+    inputs are empty. DTypeError, GraphError or NonFiniteError for inputs of no use.
     """
     names = _argument_names(fn, len(inputs))
-    leaves = [(name, _leaf(name, x)) for name, x in zip(names, inputs, strict=True)]
-    tensors = [leaf for _, leaf in leaves]
+    leaves = [_leaf(name, x) for name, x in zip(names, inputs, strict=True)]
+    tensors = [leaf.tensor for leaf in leaves]
     function = str(getattr(fn, "name", None) or getattr(fn, "__name__", type(fn).__name__)).replace("<lambda>", "fn")
     return _check(
         lambda: fn(*tensors),
@@ -148,11 +137,11 @@ def gradcheck_module(
     try:
         model.astype(np.float64)
         for p, data, _, _ in originals:
-            p.data, p.grad, p.requires_grad = data.astype(np.float64), None, True
+            p.data, p.grad, p.requires_grad = data, None, True
         name = type(model).__name__
         return _check(
             lambda: loss(model),
-            [(name, _leaf(name, p, copy=False)) for name, p in parameters],
+            [_leaf(name, p, p) for name, p in parameters],
             name,
             lambda: f"reproduce with: gradcheck_module(model, loss, seed={seed})",
             method="richardson",
@@ -169,7 +158,7 @@ def gradcheck_module(
 
 def _check(
     run: Callable[[], Any],
-    leaves: list[tuple[str, Tensor]],
+    leaves: list[Leaf],
     function: str,
     reproducer: Callable[[], str],
     *,
@@ -181,200 +170,117 @@ def _check(
 ) -> GradcheckResult:
     if method not in METHODS:
         raise ConfigError(f"gradcheck: method is {method!r}: use one of {', '.join(METHODS)}")
-    given = [leaf.data for _, leaf in leaves]
     try:
-        for _, leaf in leaves:
-            leaf.data = leaf.data.astype(np.float64)
-        result, gradients, cotangent = _compare(run, leaves, function, method, rtol, atol, seed)
-        if result and any(x.dtype == np.float32 for x in given):
-            for (_, leaf), x in zip(leaves, given, strict=True):
-                leaf.data = x
-            complaint = _compare_float32(run, leaves, gradients, cotangent)
-            result = GradcheckResult(function, result.checked, result.max_relative_error, (), result.kinks, complaint)
-    except _Unusable as unusable:
+        for leaf in leaves:
+            leaf.place(np.float64)
+        result, expected, cotangent = _compare(run, leaves, function, method, rtol, atol, seed)
+        complaint = _compare_copies(run, leaves, expected, cotangent) if result else ""
+        if result and not complaint and any(leaf.dtype == np.float32 for leaf in leaves):
+            for leaf in leaves:
+                leaf.place(leaf.dtype)
+            complaint = _compare_float32(run, leaves, expected, cotangent)
+        if complaint:
+            result = replace(result, complaint=complaint)
+    except Unusable as unusable:
         result = GradcheckResult(function, complaint=str(unusable))
-    finally:
-        for (_, leaf), x in zip(leaves, given, strict=True):
-            leaf.data = x
     if result.mismatches:
-        result = GradcheckResult(
-            function, result.checked, result.max_relative_error, result.mismatches, result.kinks, "", reproducer()
-        )
+        result = replace(result, reproducer=reproducer())
     if not result and raise_on_failure:
         raise GradcheckError(str(result))
     return result
 
 
-class _Unusable(Exception):
-    """The function under test cannot be checked; the text says why."""
-
-
 def _compare(
-    run: Callable, leaves: list, function: str, method: str, rtol: float, atol: float, seed: int
+    run: Callable, leaves: list[Leaf], function: str, method: str, rtol: float, atol: float, seed: int
 ) -> tuple[GradcheckResult, list[np.ndarray], np.ndarray]:
     """All probes of all leaves, in float64; also the gradients for the first, random cotangent."""
     rng = np.random.default_rng(seed)
-    tensors = [leaf for _, leaf in leaves]
-    out = _values(_run_safely(run, leaves))
-    size_in = max(leaf.data.size for leaf in tensors)
-    full = size_in <= _FULL and out.size <= _FULL
+    out = _run_safely(run, leaves)
     cotangents = rng.uniform(0.5, 1.5, (1, out.size)) * rng.choice([-1.0, 1.0], (1, out.size))
-    if full:
+    if max((leaf.layout.size for leaf in leaves), default=0) <= FULL and out.size <= FULL:
         cotangents = np.concatenate([cotangents, np.eye(out.size)])  # (cotangents, outputs)
-    analytic = _analytic(run, tensors, cotangents)
-
-    checked, worst, mismatches, kinks = 0, 0.0, [], []
-    for number, (name, leaf) in enumerate(leaves):
-        entries = []
-        for index, direction, scale in _probes(leaf.data, rng):
-            f = _along(run, tensors, number, direction)
-            found = derivative(f, scale, method)
-            measured, size = _weighted(cotangents, found.value), _weighted(np.abs(cotangents), found.size)
-            exact = np.array(
-                [g[number][index] if isinstance(index, tuple) else np.vdot(direction, g[number]) for g in analytic]
-            )
-            entries.append((index, scale, f, measured, size, exact))
-        sizes = np.array([[np.abs(scale * m), size] for _, scale, _, m, size, _ in entries])
-        largest = np.max(sizes, axis=(0, 1), initial=0.0, where=np.isfinite(sizes)) if entries else np.zeros(0)
-        for index, scale, f, measured, _, exact in entries:
-            allowed = rtol * np.abs(scale * measured) + atol * largest
-            with np.errstate(invalid="ignore"):
-                wrong = ~(np.abs(scale * (exact - measured)) <= allowed) & (exact != measured)
-            at_kink = np.zeros(len(cotangents), bool)
-            if method != "complex":
-                left, right, kink = slopes(f, scale)
-                # Where an output has a kink, another one's gradient may be 0 times infinity.
-                at_kink = np.any((cotangents != 0) & kink, axis=1) | (kink.any() & ~np.isfinite(exact))
-            for row in range(len(cotangents)):
-                output = None if row == 0 else row - 1
-                size = max(abs(exact[row]), abs(measured[row]))
-                relative = abs(exact[row] - measured[row]) / size if size else 0.0
-                entry = (name, index, output, float(exact[row]), float(measured[row]), float(relative))
-                checked += 1
-                if at_kink[row]:
-                    both = [float(_weighted(cotangents[row : row + 1], side)[0]) for side in (left, right)]
-                    kinks.append(Entry(*entry, kink=(both[0], both[1])))
-                elif wrong[row]:
-                    mismatches.append(Entry(*entry))
-                elif abs(scale * measured[row]) > 1e-3 * largest[row]:
-                    worst = max(worst, float(relative))
-    # A single element of a single output says more than a sum of them.
-    mismatches.sort(key=lambda e: (isinstance(e.index, str), e.output is None, -e.relative_error))
-    return GradcheckResult(function, checked, worst, tuple(mismatches), tuple(kinks)), analytic[0], cotangents[0]
+    found = Comparison(run, leaves, out, cotangents, method, rtol, atol)
+    found.compare(rng)
+    complaint = ""
+    if not found.whole and not found.mismatches:
+        complaint = "nothing was compared, since " + (
+            f"all derivatives are at a kink, the first of them {found.kinks[0]}: choose other inputs"
+            if found.kinks
+            else "the inputs are empty: choose larger ones"
+        )
+    checked = 0 if complaint else found.checked
+    result = GradcheckResult(function, checked, found.worst, tuple(found.mismatches), tuple(found.kinks), complaint)
+    return result, found.gradients, cotangents[0]
 
 
-def _weighted(cotangents: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Σ v f over the outputs for each cotangent, in which an infinite output of weight 0 does not count."""
-    with np.errstate(invalid="ignore"):
-        return np.where(cotangents != 0, cotangents * values, 0.0).sum(axis=1)
-
-
-def _probes(x: np.ndarray, rng: np.random.Generator) -> list[tuple[tuple[int, ...] | str, np.ndarray, float]]:
-    """(index, direction, distance over which to move) for each derivative of one argument."""
-    elements = range(x.size) if x.size <= _FULL else np.sort(rng.choice(x.size, _ELEMENTS, replace=False))
-    probes: list = []
-    for flat in elements:
-        index = tuple(map(int, np.unravel_index(flat, x.shape)))
-        direction = np.zeros(x.shape)
-        direction[index] = 1.0
-        probes.append((index, direction, max(1.0, abs(x[index]))))
-    if x.size > _FULL:
-        for _ in range(_DIRECTIONS):
-            direction = rng.standard_normal(x.shape)
-            direction /= np.sqrt((direction * direction).sum())
-            probes.append(("a random direction", direction, max(1.0, float(np.abs(x).max()))))
-    return probes
-
-
-def _along(run: Callable, tensors: list[Tensor], number: int, direction: np.ndarray) -> Callable:
-    """h -> the outputs, flat, with argument `number` moved by h along the direction."""
-
-    def f(h: Any) -> np.ndarray:
-        before = [t.data for t in tensors]
-        try:
-            if isinstance(h, complex):  # one dtype for the whole graph
-                for t in tensors:
-                    t.data = t.data.astype(np.complex128)
-            tensors[number].data = tensors[number].data + h * direction
-            with no_grad():
-                return _values(run())
-        finally:
-            for t, data in zip(tensors, before, strict=True):
-                t.data = data
-
-    return f
-
-
-def _analytic(run: Callable, tensors: list[Tensor], cotangents: np.ndarray) -> list[list[np.ndarray]]:
-    """For each cotangent the gradient of each tensor; zeros where none came back."""
-    outputs = _outputs(run())
-    found = []
-    for i, cotangent in enumerate(cotangents):
-        gradients: dict[Tensor, np.ndarray] = {}
-        ends = np.cumsum([0] + [o.size for o in outputs])
-        for output, start, end in zip(outputs, ends[:-1], ends[1:], strict=True):
-            if output.requires_grad:
-                g = cotangent[start:end].reshape(output.shape).astype(output.dtype)
-                output.backward(g, retain_graph=i + 1 < len(cotangents), into=gradients)
-        found.append([gradients[t] if t in gradients else np.zeros(t.shape) for t in tensors])
-    return found
-
-
-def _compare_float32(run: Callable, leaves: list, expected: list[np.ndarray], cotangent: np.ndarray) -> str:
-    """What is wrong with the float32 run, measured by the float64 gradients; "" when nothing is."""
-    outputs = _outputs(run())
-    for output in outputs:
-        if output.dtype != np.float32:
-            return f"float32 inputs give a {output.dtype} result: use Python floats and math.sqrt for constants"
-    (gradients,) = _analytic(run, [leaf for _, leaf in leaves], cotangent[None, :])
-    for (name, _), single, double in zip(leaves, gradients, expected, strict=True):
-        off = np.abs(single.astype(np.float64) - double)
-        if off.size and not off.max() <= _FLOAT32 * max(np.abs(double).max(), np.finfo(np.float32).tiny):
+def _compare_copies(run: Callable, leaves: list[Leaf], expected: list[np.ndarray], cotangent: np.ndarray) -> str:
+    """Whether elements that share a place have the gradients that they have in a copy in C order; "" when they do."""
+    if not any(leaf.layout.shared for leaf in leaves):
+        return ""
+    for leaf in leaves:
+        leaf.tensor.data = leaf.tensor.data.copy()
+    (found,) = gradients(run, leaves, cotangent[None, :])
+    for leaf, ours, copied in zip(leaves, expected, found, strict=True):
+        off = _difference(ours, copied)
+        if off.size and not off.max() <= 1e-8 * np.abs(copied).max(initial=0, where=np.isfinite(copied)):
             index = np.unravel_index(int(np.argmax(off)), off.shape)
             return (
-                f"the float64 gradients are right, but float32 loses {name} at {list(map(int, index))}: "
+                f"the gradient of {leaf.name} at {list(map(int, index))} depends on the memory layout: {ours[index]:.9g} "
+                f"where elements share a place (strides {leaf.layout.strides}), {copied[index]:.9g} in a copy in C order"
+            )
+    return ""
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a - b|, 0 where both are the same infinity or NaN; in float64."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        return np.where(same, 0, np.abs(a.astype(np.float64) - b))
+
+
+def _compare_float32(run: Callable, leaves: list[Leaf], expected: list[np.ndarray], cotangent: np.ndarray) -> str:
+    """What is wrong with the float32 run, measured by the float64 gradients; "" when nothing is."""
+    for output in outputs(run()):
+        if output.dtype != np.float32:
+            return f"float32 inputs give a {output.dtype} result: use Python floats and math.sqrt for constants"
+    (found,) = gradients(run, leaves, cotangent[None, :])
+    for leaf, single, double in zip(leaves, found, expected, strict=True):
+        off = _difference(single, double)
+        largest = np.abs(double).max(initial=np.finfo(np.float32).tiny, where=np.isfinite(double))
+        if off.size and not off.max() <= _FLOAT32 * largest:
+            index = np.unravel_index(int(np.argmax(off)), off.shape)
+            return (
+                f"the float64 gradients are right, but float32 loses {leaf.name} at {list(map(int, index))}: "
                 f"float32 {single[index]:.9g}, float64 {double[index]:.9g}"
             )
     return ""
 
 
-def _run_safely(run: Callable, leaves: list) -> list[Tensor]:
+def _run_safely(run: Callable, leaves: list[Leaf]) -> np.ndarray:
     """The outputs of a first run, after making sure that a second gives the same and that the inputs are left alone."""
-    before = [(leaf.data, leaf.data.copy()) for _, leaf in leaves]
-    first = _outputs(run())
-    for (name, leaf), (array, copy) in zip(leaves, before, strict=True):
-        if leaf.data is not array or array.tobytes() != copy.tobytes():
-            raise _Unusable(f"the function writes to its input {name}: compute into a new array instead")
+    before = [(leaf.tensor.data, leaf.tensor.data.copy()) for leaf in leaves]
+    first = outputs(run())
+    for leaf, (array, copy) in zip(leaves, before, strict=True):
+        if leaf.tensor.data is not array or array.tobytes() != copy.tobytes():
+            raise Unusable(f"the function writes to its input {leaf.name}: compute into a new array instead")
     if not any(o.requires_grad for o in first):
-        raise _Unusable(
+        raise Unusable(
             "the result is not on the tape, so it has no gradient: it was made from t.data, after detach() or under no_grad()"
         )
-    values = _values(first)
-    if values.tobytes() != _values(_outputs(run())).tobytes():
-        raise _Unusable(
+    out = values(first)
+    if out.tobytes() != values(run()).tobytes():
+        raise Unusable(
             "the function is not deterministic, two calls gave different results: switch dropout off, or make its generator "
             "anew from a seed in every call"
         )
-    if not np.isfinite(values).all():
-        position = int(np.argmin(np.isfinite(values)))
-        raise _Unusable(f"output {position} is {values[position]}: choose inputs at which the function is finite")
-    return first
+    if not np.isfinite(out).all():
+        position = int(np.argmin(np.isfinite(out)))
+        raise Unusable(f"output {position} is {out[position]}: choose inputs at which the function is finite")
+    return out
 
 
-def _outputs(result: Any) -> list[Tensor]:
-    outputs = list(result) if isinstance(result, Sequence) else [result]
-    for output in outputs:
-        if not isinstance(output, Tensor):
-            raise _Unusable(f"the function returned {type(output).__name__}, not a Tensor: return what the ops gave")
-    return outputs
-
-
-def _values(result: Any) -> np.ndarray:
-    return np.concatenate([o.data.reshape(-1) for o in _outputs(result)])
-
-
-def _leaf(name: str, x: Any, copy: bool = True) -> Tensor:
-    """A leaf that may be moved about, or an error that says why `x` cannot be checked."""
+def _leaf(name: str, x: Any, tensor: Tensor | None = None) -> Leaf:
+    """A leaf that may be moved about, of a new tensor unless one is given, or an error that says why `x` cannot be checked."""
     data = np.asarray(x.data if isinstance(x, Tensor) else x)
     if data.dtype not in (np.float32, np.float64):
         raise DTypeError(
@@ -389,7 +295,7 @@ def _leaf(name: str, x: Any, copy: bool = True) -> Tensor:
         raise NonFiniteError(
             f"gradcheck: {name} {data.shape} is {data[tuple(index)]} at {index}: inputs must be finite"
         )
-    return Tensor(data.copy(), requires_grad=True, name=name) if copy else x
+    return Leaf(name, Tensor(data, requires_grad=True, name=name) if tensor is None else tensor, data)
 
 
 def _argument_names(fn: Callable, n: int) -> list[str]:
@@ -404,14 +310,10 @@ def _argument_names(fn: Callable, n: int) -> list[str]:
     return [f"argument {i} ({names[i]})" if i < len(names) else f"argument {i}" for i in range(n)]
 
 
-def _reproducer(function: str, leaves: list, method: str, seed: int) -> str:
+def _reproducer(function: str, leaves: list[Leaf], method: str, seed: int) -> str:
     lines = ["reproduce with:", "    import numpy as np", "    from tinygrad_llm.testing import gradcheck"]
     variables = [f"x{i}" for i in range(len(leaves))]
-    for variable, (_, leaf) in zip(variables, leaves, strict=True):
-        x = leaf.data
-        if x.size <= _FULL:
-            lines.append(f"    {variable} = np.array({x.tolist()!r}, np.{x.dtype})")
-        else:
-            lines.append(f"    {variable} = ...  # the same {x.shape} {x.dtype} array")
+    for variable, leaf in zip(variables, leaves, strict=True):
+        lines += [f"    {line}" for line in leaf.layout.source(variable, leaf.numbers.astype(leaf.dtype))]
     options = "" if method == "richardson" else f", method={method!r}"
     return "\n".join([*lines, f"    gradcheck({function}, {', '.join(variables)}, seed={seed}{options})"])

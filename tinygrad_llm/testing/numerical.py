@@ -15,6 +15,8 @@ from ..errors import ConfigError, NonFiniteError
 def numerical_grad(fn: Callable[[Any], Any], x: Any, method: str = "richardson") -> np.ndarray:
     """The gradient of a scalar function at x, one element of x at a time, without any backward.
 
+    At a kink it is the mean of the two slopes, at the edge of the function's domain the one slope there is.
+
     Args:
         fn: takes an array of x's shape (float64; complex128 for method "complex"), returns one number or a Tensor of one.
         x: an array or Tensor of any shape.
@@ -37,7 +39,7 @@ def numerical_grad(fn: Callable[[Any], Any], x: Any, method: str = "richardson")
                 moved = x.astype(complex) if isinstance(h, complex) else x.copy()
                 moved[index] += h
                 y = fn(moved)
-                return np.asarray(y.data if isinstance(y, Tensor) else y).reshape(())
+                return np.asarray(y.data if isinstance(y, Tensor) else y).reshape(1)
 
-            gradient[index] = derivative(along, max(1.0, abs(x[index])), method).value
+            gradient[index] = derivative(along, max(1.0, abs(x[index])), method, abs(x[index])).value[0]
     return gradient
