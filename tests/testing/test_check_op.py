@@ -123,12 +123,14 @@ def test_a_wrong_value_special_value_and_error_are_found():
 
 
 def test_a_twin_that_differs_at_a_special_row_alone_is_found():
+    spec = spec_of(affine_backward)
+
+    @spec.op.twin
     def twin(x, scale, shift):
         return x / (1 / scale) + shift  # of a scale of 0, 0 * inf in the backward
 
     spec = replace(
-        spec_of(affine_backward),
-        op=Op(affine_forward, affine_backward, composed=twin),
+        spec,
         special=[((np.ones((1, 1)), np.zeros(1), np.ones(1)), [[1.0]], ([[0.0]], [1.0], [1.0]))],
     )
     check_op(spec, only=["composed twin"])
