@@ -1,18 +1,25 @@
 """Byte-pair encoding: the figures of others, and the fast trainer against the one that counts everything again."""
 
+import ast
+import inspect
 import random
 import time
+from itertools import pairwise
 
 import pytest
 import regex
+import tiktoken_ext.openai_public
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygrad_llm.text import story
 from tinygrad_llm.text.bpe import (
+    GPT4_SPLIT_PATTERN,
+    SPLIT_PATTERN,
     apply_merges,
     get_stats,
     merge,
+    merge_steps,
     rank_merges,
     split_pieces,
     train_bpe,
@@ -90,3 +97,64 @@ def test_training_is_linear_in_one_endless_word():
     assert (
         time.process_time() - started < 15
     )  # about a second; with the whole word counted for each merge, most of a minute
+
+
+# ---- other patterns, several texts, one merge at a time
+
+
+def tiktokens_pattern(encoding):
+    """The expression with which tiktoken cuts text, as it stands in its source: calling it would ask the network."""
+    tree = ast.parse(inspect.getsource(getattr(tiktoken_ext.openai_public, encoding)))
+    (returned,) = (node.value for node in ast.walk(tree) if isinstance(node, ast.Return))
+    return next(v.value for k, v in zip(returned.keys, returned.values, strict=True) if k.value == "pat_str")
+
+
+@given(unicode_text | st.text(st.sampled_from(" \n\r\t\u00a0aB1!'sLl"), max_size=40))
+def test_pieces_of_gpt4_are_tiktokens(text):
+    pieces = split_pieces(text, GPT4_SPLIT_PATTERN)
+    assert "".join(pieces) == text
+    assert pieces == regex.findall(tiktokens_pattern("cl100k_base"), text)
+
+
+def test_gpt4_cuts_otherwise_than_gpt2():
+    text = "I'LL pay(1234567)...\n\n  you"
+    assert split_pieces(text) == ["I", "'", "LL", " pay", "(", "1234567", ")...", "\n\n ", " you"]
+    expected = ["I", "'LL", " pay", "(", "123", "456", "7", ")...\n\n", " ", " you"]
+    assert split_pieces(text, GPT4_SPLIT_PATTERN) == expected
+
+
+@given(unicode_text, st.sampled_from([r"\w+", r"(a|b)+|\s", r"\b", r"(?<=a)b*", r"[^\S\n]*\w+"]))
+def test_what_an_own_pattern_leaves_out_is_a_piece_too(text, pattern):
+    pieces = split_pieces(text, pattern)
+    assert "".join(pieces) == text
+    assert "" not in pieces
+
+
+def test_pieces_of_an_own_pattern():
+    assert split_pieces("a1, b22", r"[a-z]+|\d") == ["a", "1", ", ", "b", "2", "2"]
+
+
+@given(repetitive, st.sampled_from([SPLIT_PATTERN, GPT4_SPLIT_PATTERN, r"\w+", r"[\s\S]+"]))
+def test_incremental_trainer_equals_counting_again_with_every_pattern(text, pattern):
+    assert train_bpe(text, 20, pattern) == train_bpe_plain(text, 20, pattern)
+
+
+@given(st.lists(repetitive, max_size=5))
+def test_training_on_several_texts_counts_all_their_pieces(texts):
+    """No piece of one text reaches into the next; the order of texts makes no difference, and each is asked for once."""
+    pieces = [piece for text in texts for piece in split_pieces(text)]
+    alone = train_bpe_plain("\x00".join(pieces), 20, r"[^\x00]+")  # the pieces of a text whose border is a character
+    assert train_bpe(iter(texts), 20) == train_bpe(reversed(texts), 20) == alone
+
+
+@given(repetitive, repetitive)
+def test_each_merge_of_a_piece_can_be_seen(training_text, text):
+    new_ids = rank_merges(train_bpe(training_text, 20))
+    ids = list(text.encode())
+    for pair, after in merge_steps(list(ids), new_ids):
+        possible = [other for other in pairwise(ids) if other in new_ids]
+        assert new_ids[pair] == min(new_ids[other] for other in possible)  # the one that was learned first
+        assert after == merge(ids, pair, new_ids[pair])
+        ids = after
+    assert not any(pair in new_ids for pair in pairwise(ids))
+    assert apply_merges(text.encode(), new_ids) == ids

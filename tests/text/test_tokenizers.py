@@ -1,6 +1,8 @@
 """The three tokenizers: round trips, the plain encoder against tiktoken, GPT-2's ids, special text, files, bad input."""
 
 import time
+from functools import cache
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -12,11 +14,15 @@ from tinygrad_llm.errors import CheckpointError, ConfigError, TokenizerError
 from tinygrad_llm.text import (
     END_OF_TEXT,
     BPETokenizer,
+    BPEVocabulary,
     CharTokenizer,
     GPT2Tokenizer,
     load_tokenizer,
     story,
 )
+from tinygrad_llm.text.bpe import GPT4_SPLIT_PATTERN, rank_merges, split_pieces
+from tinygrad_llm.text.merges_file import VISIBLE
+from tinygrad_llm.text.vocabulary import parse_tokenizer, to_json
 
 BPE = BPETokenizer.train(story() + "naïve café, Ünïcödé, 안녕하세요 안녕하세요 😀😀 \n\n\n    1234 1234" * 2, 600)
 GPT2 = GPT2Tokenizer()
@@ -130,6 +136,238 @@ def test_encoding_is_a_tiktoken_encoding_of_the_same_vocabulary():
     assert BPE.encoding.n_vocab == BPE.vocab_size == 600
     assert BPE.encoding.encode(f"it{END_OF_TEXT}", allowed_special="all")[-1] == BPE.eot_id
     assert [BPE.encoding.decode_single_token_bytes(i) for i in range(600)] == BPE.tokens
+
+
+# ---- special tokens, split patterns, one merge at a time, several texts
+
+USER, ASSISTANT = "<|user|>", "<|assistant|>"
+EVERY_KIND = pytest.mark.parametrize(
+    "tokenizer",
+    [
+        BPE,
+        BPETokenizer.train(story(), 300, GPT4_SPLIT_PATTERN),
+        GPT2,
+        STORY_CHAR,
+        parse_tokenizer(to_json(BPE), "here"),
+        parse_tokenizer(to_json(STORY_CHAR), "here"),
+    ],
+    ids=["bpe", "bpe, GPT-4", "gpt2", "char", "bpe-vocabulary", "char-vocabulary"],
+)
+
+
+@EVERY_KIND
+def test_special_tokens_are_added_behind_the_old_ids(tokenizer, tmp_path):
+    before = tokenizer.encode(story())
+    chat = tokenizer.add_special([USER, ASSISTANT])
+    assert type(chat) is type(tokenizer)
+    assert chat.tokens == [*tokenizer.tokens, USER.encode(), ASSISTANT.encode()]
+    assert chat.special == tokenizer.special | {USER: tokenizer.vocab_size, ASSISTANT: tokenizer.vocab_size + 1}
+    assert chat.eot_id == tokenizer.eot_id
+    assert USER not in tokenizer.special  # the old one is as it was
+    assert chat.encode(story()) == tokenizer.encode(story()) == before
+    text = f"{USER}the lid{ASSISTANT}the end{END_OF_TEXT}"
+    ids = [chat.special[USER], *tokenizer.encode("the lid"), chat.special[ASSISTANT], *tokenizer.encode("the end")]
+    ids.append(tokenizer.eot_id)
+    chat.save(tmp_path)
+    for each in (chat, load_tokenizer(tmp_path)):
+        assert type(each) is type(tokenizer)
+        assert each.tokens == chat.tokens
+        assert each.encode(text, chat.special) == ids
+        assert each.decode(ids) == text
+        assert each.encode(story()) == before
+        if isinstance(each, CharTokenizer):
+            with pytest.raises(TokenizerError, match="'<'"):  # a character like any other, which the story has not
+                each.encode(text, {USER})
+        else:
+            assert not set(each.encode(text)) & set(each.special.values())  # text, unless they are allowed
+            assert each.encode(text, {USER})[0] == chat.special[USER]
+
+
+def test_the_longest_special_token_is_taken():
+    tokenizer = BPE.add_special(["<|a", "<|a|>"])
+    assert tokenizer.encode("<|a|><|a", tokenizer.special) == [tokenizer.special["<|a|>"], tokenizer.special["<|a"]]
+
+
+def test_special_tokens_may_be_added_again(tmp_path):
+    one = STORY_CHAR.add_special([USER])
+    two = one.add_special([ASSISTANT])
+    two.save(tmp_path)
+    assert load_tokenizer(tmp_path).special == two.special == STORY_CHAR.add_special([USER, ASSISTANT]).special
+    assert STORY_CHAR.add_special([]).tokens == STORY_CHAR.tokens
+
+
+def test_a_tiktoken_encoding_has_the_added_tokens():
+    assert USER not in BPE.encoding.special_tokens_set
+    chat = BPE.add_special([USER])
+    assert chat.encoding.encode(f"it{USER}", allowed_special="all") == [*BPE.encode("it"), chat.special[USER]]
+
+
+@EVERY_KIND
+@pytest.mark.parametrize(
+    ("marks", "message"),
+    [
+        ([END_OF_TEXT], r"'<\|endoftext\|>' is a special token already, with the id \d+"),
+        ([USER, USER], r"'<\|user\|>' is a special token already"),
+        (["e"], "'e' is a token of text, with the id"),
+        ([""], "empty"),
+        (USER, "pass a list"),
+        ([b"<|user|>"], "must be a str, not bytes"),
+        (["\ud800"], "lone surrogate"),
+    ],
+)
+def test_special_tokens_that_cannot_be(tokenizer, marks, message):
+    with pytest.raises(TokenizerError, match=message):
+        tokenizer.add_special(marks)
+
+
+def test_a_file_without_anything_new_is_as_older_versions_wrote_it(tmp_path):
+    BPE.save(tmp_path)
+    lines = (tmp_path / "tokenizer.txt").read_text(encoding="utf-8").splitlines()
+    assert (lines[0], len(lines)) == ("tinygrad_llm tokenizer 1: bpe", 1 + len(BPE.merges))
+    BPETokenizer(BPE.merges, pattern=GPT4_SPLIT_PATTERN).add_special([USER]).save(tmp_path)
+    newer = (tmp_path / "tokenizer.txt").read_text(encoding="utf-8").splitlines()
+    assert newer[0] == "tinygrad_llm tokenizer 2: bpe"
+    assert newer[1:-1] == lines[1:]
+    assert load_tokenizer(tmp_path).pattern == GPT4_SPLIT_PATTERN
+
+
+# What cl100k_base, GPT-4's vocabulary, has for the texts below: bytes, and each merge with the id of what it makes.
+CL100K_BYTES = dict(zip(
+    b"!()123?dehlorw\xb8\xeb\xec\xed\xf0 \x84\x85\x88\x89\x94\x95\x98\x9a\x9f",
+    [0, 7, 8, 16, 17, 18, 30, 67, 68, 71, 75, 78, 81, 86, 116, 167, 168, 169, 172, 220, 226, 227, 230, 231, 242, 243, 246, 248,
+     253],
+    strict=True,
+))  # fmt: skip
+CL100K_MERGES = [
+    (269, b"o", b"r"), (289, b" ", b"w"), (301, b"e", b"l"), (320, b" ", b"("), (383, b"h", b"e"), (385, b"l", b"o"),
+    (509, b"l", b"d"), (616, b"el", b"l"), (657, b"l", b"l"), (717, b"1", b"2"), (1146, b"w", b"o"), (1410, b"or", b"ld"),
+    (1419, b"2", b"3"), (1917, b" w", b"orld"), (2438, b"r", b"l"), (3001, b"!", b"!"), (4191, b" w", b"or"), (4513, b"12", b"3"),
+    (4896, b"el", b"lo"), (7459, b"\xed", b"\x95"), (9468, b"\xf0", b"\x9f"), (11410, b" ", b"\xf0\x9f"), (12340, b"!!", b"!"),
+    (14901, b"\xec", b"\x84"), (14957, b"w", b"orld"), (15269, b"\xec", b"\x9a"), (15339, b"h", b"ello"),
+    (16582, b"\xed\x95", b"\x98"), (16715, b"!", b")"), (24670, b" w", b"o"), (27623, b" \xf0\x9f", b"\x98"),
+    (31495, b"\xec", b"\x95"), (36811, b"\xec\x9a", b"\x94"), (42529, b"\xec\x84", b"\xb8"), (50222, b"h", b"el"),
+    (50810, b"w", b"or"), (51402, b"\xec\x84\xb8", b"\xec\x9a\x94"), (57037, b" \xf0\x9f\x98", b"\x89"), (57195, b"h", b"ell"),
+    (58490, b"!", b"?"), (75265, b"\xeb", b"\x85"), (76460, b"\xf0\x9f", b"\x98"),
+    (92245, b"\xed\x95\x98", b"\xec\x84\xb8\xec\x9a\x94"),
+]  # fmt: skip
+
+
+def test_gpt4_ids():
+    def seen(token):
+        return "".join(VISIBLE[byte] for byte in token)
+
+    vocab = {seen([byte]): i for byte, i in CL100K_BYTES.items()}
+    vocab |= {seen(left + right): i for i, left, right in CL100K_MERGES}
+    pairs = [(seen(left), seen(right)) for _, left, right in CL100K_MERGES]
+    tokenizer = BPEVocabulary(vocab, pairs, {END_OF_TEXT: 100257}, END_OF_TEXT, GPT4_SPLIT_PATTERN)
+    text = "hello123!!!? (안녕하세요!) 😉"
+    ids = [15339, 4513, 12340, 30, 320, 31495, 230, 75265, 243, 92245, 16715, 57037]
+    assert tokenizer.encode(text) == tokenizer.encode_plain(text) == ids
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode(f"{END_OF_TEXT}hello world", {END_OF_TEXT}) == [100257, 15339, 1917]
+
+
+@cache
+def trained(pattern):
+    return BPETokenizer.train([story(), "12345 123456 I'LL WE'LL\n\n\n !!\n" * 9], 500, pattern)
+
+
+OWN = [GPT4_SPLIT_PATTERN, r"\w+", r"(\s)\1+|(?i:the)|\w", r"[\s\S]+"]
+
+
+@given(assigned_text | wordy_text | st.text(st.sampled_from("aI'L1 \n!é")), st.sampled_from(OWN))
+def test_any_pattern_round_trips_and_the_fast_encoder_is_the_plain_one(text, pattern):
+    tokenizer = trained(pattern)
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids, errors="strict") == text
+    assert tokenizer.encode_plain(text) == ids
+
+
+def test_gpt4_pieces_are_cut_as_tiktoken_cuts_them():
+    tokenizer = trained(GPT4_SPLIT_PATTERN)
+    text = story() + "I'LL 1234567\n\n  (x)\n"
+    assert tokenizer.encode(text) == tokenizer.encoding.encode_ordinary(text)
+    assert tokenizer.encode(text) != BPETokenizer(tokenizer.merges).encode(text)
+
+
+def test_white_space_without_end_between_gpt4_pieces():
+    text = "x!" + "\n" * 100_000 + " " * 1_000_000 + "x"  # on which tiktoken's own cutting gives up
+    assert trained(GPT4_SPLIT_PATTERN).decode(trained(GPT4_SPLIT_PATTERN).encode(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("(", "not a regular expression"), (r"\w*", "matches an empty text"), ("", "empty text"), (7, "must be a str")],
+)
+def test_patterns_that_cannot_be(pattern, message):
+    with pytest.raises(TokenizerError, match=message):
+        BPETokenizer.train("some text", 300, pattern)
+    with pytest.raises(TokenizerError, match=message):
+        BPETokenizer([], pattern=pattern)
+
+
+@given(assigned_text | wordy_text)
+def test_merges_can_be_watched_and_end_in_the_ids(text):
+    for tokenizer in (BPE, GPT2):
+        ids = []
+        for piece, steps in groupby(tokenizer.explain_merges(text), lambda step: step.piece):
+            before = None
+            for step in steps:
+                assert tokenizer.decode_bytes(step.ids) == piece.encode()
+                if step.pair is None:
+                    ids += before or []  # the same piece again
+                    assert len(step.ids) == len(piece.encode())
+                else:
+                    assert len(step.ids) < len(before)
+                    assert step.pair == tokenizer.merges[step.rank]
+                before = step.ids
+            ids += before
+        assert ids == tokenizer.encode(text)
+
+
+def test_the_merges_of_a_word():
+    """The ranks are lines of OpenAI's vocab.bpe, of which the first, "Ġ t", has the rank 0."""
+    steps = [("|".join(GPT2.decode([i]) for i in step.ids), step.rank) for step in GPT2.explain_merges(" hello")]
+    assert steps == [
+        (" |h|e|l|l|o", None),
+        (" |he|l|l|o", 2),
+        (" |he|ll|o", 41),
+        (" he|ll|o", 83),
+        (" hell|o", 5712),
+        (" hello", 23492),
+    ]
+
+
+def test_plain_encoding_does_not_rank_all_merges_each_time(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "tinygrad_llm.text.byte_level.rank_merges", lambda merges: calls.append(1) or rank_merges(merges)
+    )
+    tokenizer = BPETokenizer(BPE.merges)
+    for _ in range(3):
+        assert tokenizer.encode_plain("the lid of the box") == BPE.encode("the lid of the box")
+    assert len(calls) == 1
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("n_threads", [None, 1, 4])
+def test_a_batch_is_encoded_as_one_by_one(tokenizer, n_threads):
+    chat = tokenizer.add_special([USER])
+    texts = ["", USER, *split_pieces(story())[:50], story()[:5000]]
+    assert chat.encode_batch(texts, {USER}, n_threads) == [chat.encode(text, {USER}) for text in texts]
+    assert chat.encode_batch(iter(texts[2:])) == [tokenizer.encode(text) for text in texts[2:]]
+    assert chat.encode_batch([]) == []
+    with pytest.raises(TokenizerError, match="lone surrogate"):
+        chat.encode_batch([*texts[2:], "\ud800"], (), n_threads)
+
+
+def test_learning_from_texts_that_come_one_after_the_other():
+    lines = story().splitlines(keepends=True)
+    assert BPETokenizer.train(iter([story()]), 400).merges == BPETokenizer.train(story(), 400).merges
+    assert BPETokenizer.train((line for line in lines), 400).vocab_size == 400
+    for texts, message in [([], "empty"), (["", ""], "empty"), (["a", 7], "not int"), (["a", "\ud800"], "surrogate")]:
+        with pytest.raises(TokenizerError, match=message):
+            BPETokenizer.train(texts, 300)
 
 
 # ---- decoding
@@ -297,7 +535,7 @@ def test_saved_merges_can_be_read_by_people(tmp_path):
     assert lines[1:] == ["h e", "t he", "Ġ the", "Ċ Ċ"]
 
 
-HEADER = "tinygrad_llm tokenizer 1: "
+HEADER, HEADER_2 = "tinygrad_llm tokenizer 1: ", "tinygrad_llm tokenizer 2: "
 
 
 @pytest.mark.parametrize(
@@ -322,6 +560,17 @@ HEADER = "tinygrad_llm tokenizer 1: "
         (HEADER + 'char\n"b"\n"c\n', "line 3"),
         (HEADER + 'char\n"b"\n"\\ud800"\n', "line 3"),
         (HEADER + "gpt2\na b\n", "line 2"),
+        (HEADER_2 + "bpe\n", "line 1: None should be a JSON object"),
+        (HEADER_2 + "bpe\na b\n", "line 2"),
+        (HEADER_2 + 'bpe\na b\n{"special": "<|user|>"}\n', "line 3: .* should be"),
+        (HEADER_2 + 'bpe\na b\n{"special": ["ab"]}\n', "line 3: 'ab' is a token of text"),
+        (HEADER_2 + 'bpe\na b\n{"special": [7]}\n', "line 3: text must be a str"),
+        (HEADER_2 + 'bpe\na b\n{"specials": ["<|user|>"]}\n', "line 3: .* should be"),
+        (HEADER_2 + 'bpe\na b\n{"pattern": "("}\n', "line 3: .*not a regular expression"),
+        (HEADER_2 + 'bpe\na b\n["<|user|>"]\n', "line 3: .* should be a JSON object"),
+        (HEADER_2 + "bpe\na b\n" + "[" * 100_000 + "\n", "line 3"),
+        (HEADER_2 + 'char\n"b"\n{"pattern": "a"}\n', "line 3"),
+        ("tinygrad_llm tokenizer 3: bpe\n", "line 1"),
     ],
 )
 def test_damaged_files(content, message, tmp_path):

@@ -3,8 +3,9 @@
 from importlib import resources
 
 from .bpe import apply_merges, get_stats, merge, train_bpe, train_bpe_plain
+from .byte_level import BPETokenizer, GPT2Tokenizer
 from .datasets import DataLoader, SlidingWindowDataset, read_text, train_val_split
-from .tokenizers import END_OF_TEXT, BPETokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer, load_tokenizer
+from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, load_tokenizer
 from .vocabulary import BPEVocabulary, CharVocabulary
 
 __all__ = [

@@ -10,6 +10,7 @@ applying them again in that order.
     merge(ids, (97, 97), 256)                      # [256, 97, 98, 100, 256, 97, 98, 97, 99]
     merges = train_bpe("aaabdaaabac", 3)           # [(97, 97), (97, 98), (256, 257)]
     apply_merges(ids, rank_merges(merges))         # [258, 100, 258, 97, 99]
+    list(merge_steps(ids, rank_merges(merges)))    # the same, a merge at a time
 
 Ties have a rule here, so that one text gives one vocabulary: the most frequent pair, and among equals the smallest pair
 of ids. A pair that occurs once is never merged: that would shorten one place and no other.
@@ -18,24 +19,42 @@ of ids. A pair that occurs once is never merged: that would shorten one place an
 from __future__ import annotations
 
 import heapq
+import math
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 Pair = tuple[int, int]
+_BORDER = -1  # no id: between two pieces, and where a merged token has left a hole
 
 # GPT-2 never merges across the borders of words: text is first cut into contractions, words, numbers, punctuation (each
 # with the space before it) and white space, whose last character stays with what follows. The form is tiktoken's: the
 # same cuts as the pattern in OpenAI's encoder.py, with less going back on the way ("++" never gives back what it took).
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
+# GPT-4's (tiktoken's cl100k_base): contractions in capitals too, any sign before a word instead of a space, at most three
+# digits, and line ends with the punctuation or the white space before them.
+GPT4_SPLIT_PATTERN = (
+    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*+"""
+    r"""|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
+)
 
-def split_pieces(text: str) -> list[str]:
-    """Cut `text` into GPT-2's pieces; joined again they are the text: "Hello, world" -> ["Hello", ",", " world"]."""
-    import regex  # type: ignore[import-untyped]  # re has no \p{L}; loaded with the first text, not with the package
 
-    return regex.findall(SPLIT_PATTERN, text)
+def split_pieces(text: str, pattern: str = SPLIT_PATTERN) -> list[str]:
+    """Cut `text` into pieces, by default GPT-2's; joined again they are the text: "Hello, world" -> ["Hello", ",", " world"].
+
+    `pattern` is a regular expression of the package `regex`; what lies between its matches is a piece too.
+    """
+    import regex  # re has no \p{L}; loaded with the first text, not with the package
+
+    if pattern in (SPLIT_PATTERN, GPT4_SPLIT_PATTERN):  # they leave nothing out
+        return regex.findall(pattern, text)
+    pieces, end = [], 0
+    for match in regex.finditer(pattern, text):
+        pieces += [text[end : match.start()], match.group()]
+        end = match.end()
+    return [piece for piece in (*pieces, text[end:]) if piece]
 
 
 def get_stats(ids: Sequence[int]) -> dict[Pair, int]:
@@ -45,10 +64,11 @@ def get_stats(ids: Sequence[int]) -> dict[Pair, int]:
 
 def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
     """Replace every `pair`, from left to right, by `new_id`: [1, 2, 3, 1, 2], (1, 2), 4 -> [4, 3, 4]."""
+    left, right = pair
     merged = []
     i = 0
     while i < len(ids):
-        if tuple(ids[i : i + 2]) == pair:
+        if ids[i] == left and i + 1 < len(ids) and ids[i + 1] == right:
             merged.append(new_id)
             i += 2
         else:
@@ -62,22 +82,35 @@ def rank_merges(merges: Iterable[Pair]) -> dict[Pair, int]:
     return {pair: 256 + rank for rank, pair in enumerate(merges)}
 
 
-def apply_merges(ids: Sequence[int], new_ids: dict[Pair, int]) -> list[int]:
-    """Encode the byte ids of one piece: again and again, the pair that was learned first.
+def merge_steps(
+    ids: Sequence[int], new_ids: Mapping[Pair, int], ranks: Mapping[Pair, int] | None = None
+) -> Iterator[tuple[Pair, list[int]]]:
+    """Each merge of one piece as it happens: the pair, and the ids after it. The pair that was learned first comes first.
 
-    This is the encoder to step through. For every merge it looks at the whole piece; tiktoken is faster and agrees.
+    That is the one of the lowest rank; without `ranks`, the order of the new ids is the order of learning. For every merge
+    this looks at the whole piece; tiktoken is faster and agrees.
     """
-    ids = list(ids)
+    ranks = new_ids if ranks is None else ranks
+    merged = list(ids)
     while True:
-        pair = min(get_stats(ids), key=lambda pair: new_ids.get(pair, float("inf")), default=None)
-        if pair not in new_ids:
-            return ids
-        ids = merge(ids, pair, new_ids[pair])
+        pair = min(pairwise(merged), key=lambda pair: ranks.get(pair, math.inf), default=(_BORDER, _BORDER))
+        if pair not in ranks:
+            return
+        merged = merge(merged, pair, new_ids[pair])
+        yield pair, merged
 
 
-def train_bpe_plain(text: str, n_merges: int) -> list[Pair]:
+def apply_merges(ids: Sequence[int], new_ids: Mapping[Pair, int], ranks: Mapping[Pair, int] | None = None) -> list[int]:
+    """Encode the byte ids of one piece: all of its `merge_steps`, and what they leave."""
+    merged = list(ids)
+    for _, after in merge_steps(ids, new_ids, ranks):
+        merged = after
+    return merged
+
+
+def train_bpe_plain(text: str, n_merges: int, pattern: str = SPLIT_PATTERN) -> list[Pair]:
     """Learn up to `n_merges` merges, counting everything again for each: the definition that `train_bpe` must equal."""
-    pieces = [list(piece.encode()) for piece in split_pieces(text)]
+    pieces = [list(piece.encode()) for piece in split_pieces(text, pattern)]
     merges: list[Pair] = []
     while len(merges) < n_merges:
         counts: Counter[Pair] = Counter()
@@ -91,18 +124,20 @@ def train_bpe_plain(text: str, n_merges: int) -> list[Pair]:
     return merges
 
 
-_BORDER = -1  # between two pieces, and where a merged token has left a hole
-
-
-def train_bpe(text: str, n_merges: int) -> list[Pair]:
+def train_bpe(texts: str | Iterable[str], n_merges: int, pattern: str = SPLIT_PATTERN) -> list[Pair]:
     """Learn up to `n_merges` merges, fewer if no pair is left that occurs twice; merge k (from 0) makes token 256 + k.
+
+    Of several texts, each is read once and need not be kept: only the distinct pieces are. No piece spans two of them.
 
     A merge changes the counts of its neighbours only, so only those are counted again. Each distinct piece is stored
     once, with its number of occurrences, in one long row of ids where every token knows its left and right neighbour.
     A merge shortens the row, so the number of merge steps is bounded by its length, whatever the text looks like.
     """
+    pieces: Counter[str] = Counter()
+    for text in [texts] if isinstance(texts, str) else texts:
+        pieces.update(split_pieces(text, pattern))
     ids, weights = [_BORDER], [0]
-    for piece, n in Counter(split_pieces(text)).items():
+    for piece, n in pieces.items():
         data = piece.encode()
         ids += [*data, _BORDER]
         weights += [n] * (len(data) + 1)

@@ -22,8 +22,9 @@ from ..checks import check_integer
 from ..errors import ConfigError, DataError
 from ..rng import get_generator
 from . import story
+from .byte_level import BPETokenizer, GPT2Tokenizer
 from .datasets import DataLoader, SlidingWindowDataset, Subset, read_text, train_val_split
-from .tokenizers import BPETokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer
+from .tokenizers import CharTokenizer, Tokenizer
 
 TOKENIZERS = ("bpe", "char", "gpt2")  # kinds that a corpus can be made with
 

@@ -7,7 +7,9 @@
 
 `tokens[id]` are the bytes that an id stands for, so a tokenizer is little more than that list. `eot_id`, with ours the last, is
 the mark `<|endoftext|>` between documents. In text the same letters are only letters unless the caller allows the mark:
-nobody can end a document by typing it. vocabulary.py reads tokenizers made elsewhere.
+nobody can end a document by typing it. Other such marks are added to a tokenizer by `add_special`.
+
+byte_level.py has byte-pair encoding, vocabulary.py reads tokenizers made elsewhere.
 """
 
 from __future__ import annotations
@@ -18,33 +20,32 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import cached_property
-from itertools import pairwise
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
-from ..checks import check_integer, is_integer
+from ..checks import is_integer
 from ..errors import CheckpointError, TokenizerError
 from ..files import make_folder, replace_file, storing
 from ..formats.strict_json import check_is_file
-from .bpe import SPLIT_PATTERN, Pair, apply_merges, rank_merges, split_pieces, train_bpe
-from .merges_file import GPT2_BYTE_ORDER, check_reachable, format_merges, parse_merges, read_gpt2_merges
+from ..parallel import spread, threads
 
-if TYPE_CHECKING:
-    import tiktoken
+Self = TypeVar("Self", bound="Tokenizer")  # typing.Self came with Python 3.11
 
 END_OF_TEXT = "<|endoftext|>"
 TOKENIZER_FILE = "tokenizer.txt"
+_HEADER = "tinygrad_llm tokenizer "  # then the version of the file, a colon, and the kind
 
 
 class Tokenizer(ABC):
     """What all tokenizers share. A subclass says how text is cut (`_encode`) and how it is stored (`_lines`)."""
 
     name: str  # "bpe", "char" or "gpt2", as in `--tokenizer`
+    added: tuple[str, ...] = ()  # the special tokens that `add_special` has added, in the order of their ids
 
     def __init__(self, tokens: Iterable[bytes]) -> None:
         self.tokens = [*tokens, END_OF_TEXT.encode()]  # b"" for an id that stands for nothing
-        self.special = {END_OF_TEXT: len(self.tokens) - 1}  # marks that are no text
+        self.special = {END_OF_TEXT: len(self.tokens) - 1}  # marks that are no text, and their ids
         self.eot_id: int | None = self.special[END_OF_TEXT]  # ends a document; None in some vocabularies made elsewhere
 
     def __repr__(self) -> str:
@@ -78,6 +79,43 @@ class Tokenizer(ABC):
             start = mark.end()
         return ids + self._encode(text[start:], start)
 
+    def encode_batch(
+        self, texts: Iterable[str], allowed_special: Collection[str] = (), n_threads: int | None = None
+    ) -> list[list[int]]:
+        """`[encode(text, allowed_special) for text in texts]`, shared among threads (None: `parallel.default_threads()`).
+
+        Worth it for GPT-2's pieces, which tiktoken cuts and merges without holding up other threads.
+        """
+        texts = list(texts)
+        self._encode("")  # what is made with the first text is made once
+        with threads(n_threads):
+            return spread(lambda text: self.encode(text, allowed_special), texts)
+
+    def add_special(self: Self, marks: Iterable[str]) -> Self:
+        """A tokenizer that has more special tokens, such as ["<|user|>"]: the new ids follow the old ones, which stay.
+
+        A model needs rows for them: `model.resize_vocabulary(tokenizer.vocab_size)`. TokenizerError for a mark that is there
+        already, as a special token or as a token of text.
+        """
+        if isinstance(marks, str):
+            raise TokenizerError(f"special tokens are {marks!r:.80}: pass a list of them")
+        tokenizer = copy(self)
+        for mark in marks:
+            _check_text(mark)
+            if not mark:
+                raise TokenizerError("a special token is empty: it must be text that is written nowhere else")
+            if mark in tokenizer.special:
+                raise TokenizerError(f"{mark!r:.80} is a special token already, with the id {tokenizer.special[mark]}")
+            if mark.encode() in self.tokens:
+                i = self.tokens.index(mark.encode())
+                raise TokenizerError(
+                    f"{mark!r:.80} is a token of text, with the id {i}: it cannot be a special one too"
+                )
+            tokenizer.special = tokenizer.special | {mark: len(tokenizer.tokens)}
+            tokenizer.tokens = [*tokenizer.tokens, mark.encode()]
+            tokenizer.added = (*tokenizer.added, mark)
+        return tokenizer
+
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of `ids`, which may begin or end within a character. TokenizerError for an id that is no token."""
         return b"".join(self._token(i, position) for position, i in enumerate(ids))
@@ -104,9 +142,12 @@ class Tokenizer(ABC):
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `tokenizer.txt` into `folder`, which is made if need be: plain text, to be read by `load_tokenizer`."""
         path = Path(folder, TOKENIZER_FILE)
+        more = self._more()
+        header = f"{_HEADER}{2 if more else 1}: {self.name}"
+        text = "\n".join([header, *self._lines(), *([json.dumps(more)] if more else []), ""])
         with storing(path):
             make_folder(path.parent)
-        replace_file(path, ["\n".join([_HEADER + self.name, *self._lines(), ""]).encode()])
+        replace_file(path, [text.encode()])
 
     @abstractmethod
     def _encode(self, text: str, start: int = 0) -> list[int]: ...  # start: where `text` stands in the caller's text
@@ -118,6 +159,16 @@ class Tokenizer(ABC):
     @abstractmethod
     def _from_lines(cls, lines: Sequence[str], source: str) -> Tokenizer: ...
 
+    def _more(self) -> dict[str, Any]:
+        """What the lines do not say. Where there is such a thing, the file is of version 2 and this is its last line."""
+        return {"special": list(self.added)} if self.added else {}
+
+    def _with_more(self, more: dict[str, Any]) -> Tokenizer:
+        """The tokenizer of the lines and this. TokenizerError for what cannot be."""
+        if list(more) != ["special"] or not isinstance(more["special"], list) or not more["special"]:
+            raise TokenizerError(f'{more!r:.80} should be {{"special": [...]}}')
+        return self.add_special(more["special"])
+
     def _token(self, i: int, position: int) -> bytes:
         if is_integer(i) and 0 <= i < len(self.tokens) and self.tokens[i]:
             return self.tokens[i]
@@ -126,6 +177,16 @@ class Tokenizer(ABC):
         )
 
 
+_KINDS: dict[str, type[Tokenizer]] = {}
+
+
+def register(kind: type[Tokenizer]) -> type[Tokenizer]:
+    """Let `load_tokenizer` read what a tokenizer of this kind has saved."""
+    _KINDS[kind.name] = kind
+    return kind
+
+
+@register
 class CharTokenizer(Tokenizer):
     """One token per character of an alphabet: the simplest tokenizer there is.
 
@@ -177,118 +238,6 @@ class CharTokenizer(Tokenizer):
         return cls(alphabet)
 
 
-class BPETokenizer(Tokenizer):
-    """Byte-level byte-pair encoding: encodes any Unicode text, with tokens learned from a text of yours.
-
-    Ids 0 to 255 are the bytes, merge k (from 0) makes id 256 + k. bpe.py shows how merges are learned and applied;
-    `encode` applies them with tiktoken, `encode_plain` with the lines of bpe.py, and both give the same ids.
-    """
-
-    name = "bpe"
-
-    def __init__(self, merges: Sequence[Pair], byte_order: bytes = bytes(range(256))) -> None:
-        """`merges` as `train_bpe` returns them; byte_order[id] is the byte of an id below 256."""
-        self.merges = list(merges)
-        self._byte_ids = {byte: i for i, byte in enumerate(byte_order)}
-        tokens = [bytes([byte]) for byte in byte_order]
-        for rank, pair in enumerate(self.merges):
-            left, right = pair
-            if not (0 <= left < len(tokens) and 0 <= right < len(tokens)):
-                raise TokenizerError(f"merge {rank}: {pair} names a token that no earlier merge makes")
-            tokens.append(tokens[left] + tokens[right])
-        if len(set(tokens)) != len(tokens):
-            raise TokenizerError("two merges make the same token")
-        super().__init__(tokens)
-
-    @classmethod
-    def train(cls, text: str, vocab_size: int) -> BPETokenizer:
-        """Learn from `text`. `vocab_size` counts the 256 bytes, the merges and `<|endoftext|>`.
-
-        A text too short to have that many pairs that occur twice gives a smaller vocabulary.
-        """
-        check_integer(f"vocab_size (256 bytes, {END_OF_TEXT} and merges)", vocab_size, least=257)
-        _check_text(text)
-        if text == "":
-            raise TokenizerError("the text to train the tokenizer on is empty")
-        return cls(train_bpe(text, vocab_size - 257))
-
-    def encode_plain(self, text: str) -> list[int]:
-        """What `encode(text)` does, in Python one can step through: cut into pieces, then merge within each.
-
-        One caveat: the cutting is done by `regex` here and by tiktoken's own engine there. Beside characters that
-        only the newer of the two knows (added to Unicode in the last editions) they may cut, and so merge, differently.
-        """
-        _check_text(text)
-        new_ids = rank_merges(self.merges)
-        ids = []
-        for piece in split_pieces(text):
-            ids += apply_merges([self._byte_ids[byte] for byte in piece.encode()], new_ids)
-        return ids
-
-    @cached_property
-    def encoding(self) -> tiktoken.Encoding:
-        """The same tokenizer as a `tiktoken.Encoding`."""
-        import tiktoken  # here, so that a program that only decodes never loads it
-
-        return tiktoken.Encoding(
-            self.name,
-            pat_str=SPLIT_PATTERN,
-            mergeable_ranks={token: i for i, token in enumerate(self.tokens[:-1])},
-            special_tokens=self.special,
-        )
-
-    def _encode(self, text: str, start: int = 0) -> list[int]:
-        import regex  # type: ignore[import-untyped]
-
-        # tiktoken's regex engine panics on about a million characters of white space before a word. All but the last
-        # of them are one piece anyway, so cutting the text there leaves every id as it is.
-        cuts = [run.end() for run in regex.finditer(r"(?<!\s)\s{10000,}(?=\s\S)", text)]
-        ids: list[int] = []
-        for begin, end in pairwise([0, *cuts, len(text)]):
-            ids += self.encoding.encode_ordinary(text[begin:end])
-        return ids
-
-    def _lines(self) -> Iterable[str]:
-        return format_merges(self.merges, self.tokens)
-
-    @classmethod
-    def _from_lines(cls, lines: Sequence[str], source: str) -> Tokenizer:
-        merges = parse_merges(lines, bytes(range(256)), source)
-        check_reachable(merges, source)
-        return cls(merges)
-
-
-class GPT2Tokenizer(BPETokenizer):
-    """GPT-2's own tokenizer, 50,257 ids, from a vocabulary file on this machine (see `read_gpt2_merges`).
-
-    TokenizerError with the remedies when there is no such file; the network is never asked.
-    """
-
-    name = "gpt2"
-
-    def __init__(self) -> None:
-        super().__init__(read_gpt2_merges(), GPT2_BYTE_ORDER)
-
-    def _lines(self) -> Iterable[str]:
-        return []  # the name says it all
-
-    @classmethod
-    def _from_lines(cls, lines: Sequence[str], source: str) -> GPT2Tokenizer:
-        if lines:
-            raise TokenizerError(f"{source}: line 2: nothing may follow the first line of a gpt2 tokenizer")
-        return cls()
-
-
-_HEADER = "tinygrad_llm tokenizer 1: "
-_KINDS: dict[str, type[Tokenizer]] = {kind.name: kind for kind in (BPETokenizer, CharTokenizer, GPT2Tokenizer)}
-
-
-def register(kind: type[Tokenizer]) -> type[Tokenizer]:
-    """Let `load_tokenizer` read what a tokenizer of this kind has saved."""
-    _KINDS[kind.name] = kind
-    return kind
-
-
 def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     """The tokenizer that `save` left in `folder`. TokenizerError naming the file, and the line where it is damaged."""
     path = Path(folder, TOKENIZER_FILE)
@@ -301,10 +250,22 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise TokenizerError(f"{path}: not UTF-8 at byte {error.start}: not a tokenizer of ours, or damaged") from error
-    kind = _KINDS.get(header.removeprefix(_HEADER)) if header.startswith(_HEADER) else None
-    if kind is None:
-        raise TokenizerError(f"{path}: line 1: {header[:80]!r} should be {_HEADER!r} and one of {', '.join(_KINDS)}")
-    return kind._from_lines(lines, str(path))
+    version, _, name = header.removeprefix(_HEADER).partition(": ")
+    if not header.startswith(_HEADER) or version not in ("1", "2") or name not in _KINDS:
+        raise TokenizerError(
+            f"{path}: line 1: {header[:80]!r} should be {_HEADER + '1: '!r} or {_HEADER + '2: '!r} and one of "
+            f"{', '.join(_KINDS)}"
+        )
+    if version == "1":
+        return _KINDS[name]._from_lines(lines, str(path))
+    tokenizer = _KINDS[name]._from_lines(lines[:-1], str(path))
+    try:
+        more = json.loads(lines[-1]) if lines else None
+        if not isinstance(more, dict):
+            raise TokenizerError(f"{more!r:.80} should be a JSON object")
+        return tokenizer._with_more(more)
+    except (ValueError, RecursionError) as error:  # a TokenizerError is a ValueError
+        raise TokenizerError(f"{path}: line {len(lines) + 1}: {error}") from None
 
 
 def _check_text(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Tokenizers made elsewhere, whose ids stay as they are: byte-level BPE with GPT-2's rules, and a token for each character.
+"""Tokenizers made elsewhere, whose ids stay as they are: byte-level BPE as in GPT-2, and a token for each character.
 
 `parse_tokenizer` takes the contents of a tokenizer.json, as the library `tokenizers` writes it; `to_json` goes the other way.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 from ..errors import TokenizerError
-from .bpe import split_pieces
+from .bpe import SPLIT_PATTERN, apply_merges, split_pieces
+from .byte_level import BPETokenizer, GPT2Tokenizer, check_pattern
 from .merges_file import VISIBLE, format_merges
-from .tokenizers import END_OF_TEXT, BPETokenizer, CharTokenizer, GPT2Tokenizer, Tokenizer, _check_text, register
+from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, _check_text, register
 
 _BYTES = {letter: byte for byte, letter in VISIBLE.items()}
 _MOST_IDS = 10_000_000
@@ -38,6 +38,9 @@ class _Vocabulary(Tokenizer):
     def _lines(self) -> Iterable[str]:
         return [json.dumps(to_json(self))]
 
+    def _more(self) -> dict[str, Any]:
+        return {}  # the lines say all
+
     @classmethod
     def _from_lines(cls, lines: Sequence[str], source: str) -> Tokenizer:
         try:
@@ -59,44 +62,32 @@ class BPEVocabulary(_Vocabulary, BPETokenizer):
     name = "bpe-vocabulary"
 
     def __init__(
-        self, vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], special: Mapping[str, int], eot: str | None
+        self,
+        vocab: Mapping[str, int],
+        merges: Sequence[tuple[str, str]],
+        special: Mapping[str, int],
+        eot: str | None,
+        pattern: str = SPLIT_PATTERN,
     ) -> None:
         tokens = {i: bytes(_BYTES[letter] for letter in word) for word, i in vocab.items() if word not in special}
         self._set_tokens(tokens, special, eot)
+        self.pattern = pattern
         self._byte_ids = {token[0]: i for i, token in tokens.items() if len(token) == 1}
         self.merges = [(vocab[left], vocab[right]) for left, right in merges]
-        self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
-        self._made = {(vocab[left], vocab[right]): vocab[left + right] for left, right in merges}
+        self._new_ids = {(vocab[left], vocab[right]): vocab[left + right] for left, right in merges}
         self._encode_piece = lru_cache(2**16)(self._merge_piece)
 
-    def encode_plain(self, text: str) -> list[int]:
-        """The same as `encode`: here both are the lines that one can step through."""
-        _check_text(text)
-        return self._encode(text)
-
     def _encode(self, text: str, start: int = 0) -> list[int]:
-        return [i for piece in split_pieces(text) for i in self._encode_piece(piece)]
+        return [i for piece in split_pieces(text, self.pattern) for i in self._encode_piece(piece)]
 
     def _merge_piece(self, piece: str) -> tuple[int, ...]:
+        return tuple(apply_merges(self._spell(piece), self._new_ids, self._ranks))
+
+    def _spell(self, piece: str) -> list[int]:
         try:
-            ids = [self._byte_ids[byte] for byte in piece.encode()]
+            return super()._spell(piece)
         except KeyError as error:
             raise TokenizerError(f"{piece!r}: this tokenizer has no token for the byte {error.args[0]}") from None
-        ranks, last = self._ranks, len(self.merges)
-        while len(ids) > 1:
-            best = min(pairwise(ids), key=lambda pair: ranks.get(pair, last))
-            if best not in ranks:
-                break
-            merged, i = [], 0
-            while i < len(ids):
-                if i + 1 < len(ids) and (ids[i], ids[i + 1]) == best:
-                    merged.append(self._made[best])
-                    i += 2
-                else:
-                    merged.append(ids[i])
-                    i += 1
-            ids = merged
-        return tuple(ids)
 
 
 @register
@@ -142,7 +133,8 @@ def parse_tokenizer(data: Mapping[str, Any], source: str, eot: str | int | None 
     eot = eot if eot in special else END_OF_TEXT if END_OF_TEXT in special else None
     if data.get("normalizer") is not None:
         raise UnknownTokenizer(f"{source}: has a normalizer, {data['normalizer']!r:.80}")
-    if kind == "BPE" and _is_byte_level(data.get("pre_tokenizer"), source):
+    pattern = _split_pattern(data.get("pre_tokenizer"), source)
+    if kind == "BPE" and pattern is not None:
         for field in (
             "dropout",
             "continuing_subword_prefix",
@@ -153,7 +145,7 @@ def parse_tokenizer(data: Mapping[str, Any], source: str, eot: str | int | None 
         ):
             if model.get(field):
                 raise UnknownTokenizer(f"{source}: model.{field} is {model[field]!r:.80}")
-        return _byte_level(vocab, merges, special, eot, source)
+        return _byte_level(vocab, merges, special, eot, pattern, source)
     if kind not in ("BPE", "WordLevel") or merges or not _is_each_character(data.get("pre_tokenizer"), kind):
         raise UnknownTokenizer(f"{source}: a {kind!r:.40} tokenizer of a kind that is not known here")
     if unknown in vocab and len(unknown) != 1:
@@ -173,10 +165,18 @@ def to_json(tokenizer: Tokenizer) -> dict[str, Any]:
     parts: dict[str, Any]
     if isinstance(tokenizer, BPETokenizer):
         words = {"".join(VISIBLE[byte] for byte in token): i for i, token in plain.items()}
+        if both := words.keys() & tokenizer.special.keys():
+            raise TokenizerError(
+                f"{both.pop()!r:.80}: a special token and, in GPT-2's letters, one of text: none can be written"
+            )
         pairs = [line.split(" ") for line in format_merges(tokenizer.merges, tokenizer.tokens)]
         model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "",
                  "fuse_unk": False, "vocab": words | tokenizer.special, "merges": pairs}  # fmt: skip
-        parts = {"pre_tokenizer": _BYTE_LEVEL, "post_processor": _BYTE_LEVEL, "decoder": _BYTE_LEVEL}
+        cut = _BYTE_LEVEL
+        if tokenizer.pattern != SPLIT_PATTERN:
+            split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated", "invert": False}
+            cut = {"type": "Sequence", "pretokenizers": [split, _BYTE_LEVEL | {"use_regex": False}]}
+        parts = {"pre_tokenizer": cut, "post_processor": _BYTE_LEVEL, "decoder": _BYTE_LEVEL}
     else:
         letters = {token.decode(): i for i, token in plain.items()}
         unknown = getattr(tokenizer, "unknown", None) or "<unk>"
@@ -190,7 +190,7 @@ def to_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _byte_level(
-    vocab: Mapping[str, int], merges: Any, special: Mapping[str, int], eot: str | None, source: str
+    vocab: Mapping[str, int], merges: Any, special: Mapping[str, int], eot: str | None, pattern: str, source: str
 ) -> Tokenizer:
     pairs = []
     if not isinstance(merges, list):
@@ -206,14 +206,16 @@ def _byte_level(
     for word in vocab.keys() - special.keys():
         if not all(letter in _BYTES for letter in word):
             raise UnknownTokenizer(f"{source}: {word!r:.80} is not spelled in GPT-2's letters for bytes")
-    tokenizer = BPEVocabulary(vocab, pairs, special, eot)
-    if tokenizer.vocab_size == 50257:
+    tokenizer = BPEVocabulary(vocab, pairs, special, eot, pattern)
+    if tokenizer.vocab_size >= 50257 and pattern == SPLIT_PATTERN:
         try:
             gpt2 = GPT2Tokenizer()
         except TokenizerError:  # its files are not on this machine: these will do
             return tokenizer
-        if gpt2.merges == tokenizer.merges and gpt2.tokens == tokenizer.tokens:
-            return gpt2
+        more = sorted(special.keys() - gpt2.special.keys(), key=special.__getitem__)
+        tokens = gpt2.tokens + [mark.encode() for mark in more]
+        if (gpt2.merges, tokens, gpt2.eot_id) == (tokenizer.merges, tokenizer.tokens, tokenizer.eot_id):
+            return gpt2.add_special(more)
     return tokenizer
 
 
@@ -242,12 +244,26 @@ def _check_vocab(vocab: Mapping[str, Any], special: Mapping[str, Any], source: s
             raise TokenizerError(f"{source}: {word!r:.80} has two ids, {i} and {vocab[word]}")
 
 
-def _is_byte_level(pre_tokenizer: Any, source: str) -> bool:
+def _split_pattern(pre_tokenizer: Any, source: str) -> str | None:
+    """The regular expression with which text is cut for byte-level BPE; None for a tokenizer that is not byte-level."""
+    own = None
+    if isinstance(pre_tokenizer, dict) and pre_tokenizer.get("type") == "Sequence":
+        parts = pre_tokenizer.get("pretokenizers")
+        if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, dict) for part in parts):
+            raise UnknownTokenizer(f"{source}: pre_tokenizer is {pre_tokenizer!r:.120}: it is none that is known here")
+        split, pre_tokenizer = parts
+        own = split.get("pattern")
+        own = own.get("Regex") if isinstance(own, dict) else None
+        if split.get("type") != "Split" or split.get("behavior") != "Isolated" or split.get("invert") or own is None:
+            raise UnknownTokenizer(f"{source}: pre_tokenizer begins with {split!r:.120}: it is none that is known here")
     if not isinstance(pre_tokenizer, dict) or pre_tokenizer.get("type") != "ByteLevel":
-        return False
-    if pre_tokenizer.get("add_prefix_space", True) or not pre_tokenizer.get("use_regex", True):
+        return None
+    if pre_tokenizer.get("add_prefix_space", True) or pre_tokenizer.get("use_regex", True) != (own is None):
         raise UnknownTokenizer(f"{source}: pre_tokenizer is {pre_tokenizer!r:.120}: it is not GPT-2's")
-    return True
+    try:
+        return SPLIT_PATTERN if own is None else check_pattern(own)
+    except TokenizerError as error:
+        raise UnknownTokenizer(f"{source}: {error}") from None
 
 
 def _is_each_character(pre_tokenizer: Any, kind: str) -> bool:
