@@ -20,6 +20,7 @@ from tinygrad_llm.text import (
     load_tokenizer,
     story,
 )
+from tinygrad_llm.text.bpe import GPT4_SPLIT_PATTERN, SPLIT_PATTERN
 from tinygrad_llm.text.merges_file import VISIBLE
 from tinygrad_llm.text.vocabulary import UnknownTokenizer, parse_tokenizer, to_json
 from tinygrad_llm.weights import load_pretrained, save_pretrained
@@ -78,25 +79,68 @@ def test_two_merges_may_make_one_token():
     assert tokenizer.eot_id is None
 
 
+@pytest.mark.parametrize("marks", [[], ["<|user|>", "<|assistant|>"]])
 @pytest.mark.parametrize(
-    "make", [lambda: BPETokenizer.train(story(), 300), lambda: CharTokenizer.train(story()), GPT2Tokenizer]
+    "make",
+    [
+        lambda: BPETokenizer.train(story(), 300),
+        lambda: BPETokenizer.train(story(), 300, GPT4_SPLIT_PATTERN),
+        lambda: CharTokenizer.train(story()),
+        GPT2Tokenizer,
+    ],
 )
-def test_what_is_written_is_read(tmp_path, make):
-    tokenizer = make()
+def test_what_is_written_is_read(tmp_path, make, marks):
+    tokenizer = make().add_special(marks)
     write_tokenizer(tmp_path, tokenizer, 16)
     names = {path.name for path in tmp_path.iterdir()}
-    bpe = isinstance(tokenizer, BPETokenizer)
+    bpe = getattr(tokenizer, "pattern", None) == SPLIT_PATTERN  # the two files know of no other
     assert names == {"tokenizer.json", "tokenizer_config.json"} | ({"vocab.json", "merges.txt"} if bpe else set())
     again = read_tokenizer(tmp_path)
+    text = "<|endoftext|>".join([story(), *marks, "I'LL WE'LL 1234567" if bpe else ""])
+    ids = tokenizer.encode(text, tokenizer.special)
     if bpe:
         (tmp_path / "tokenizer.json").unlink()
-        assert read_tokenizer(tmp_path).encode(story()) == tokenizer.encode(story())
+        assert read_tokenizer(tmp_path).encode(text, tokenizer.special) == ids
     assert isinstance(again, GPT2Tokenizer) == isinstance(tokenizer, GPT2Tokenizer)
     assert again.tokens == tokenizer.tokens
-    assert again.eot_id == tokenizer.eot_id
-    assert again.encode(story()) == tokenizer.encode(story())
+    assert (again.special, again.eot_id) == (tokenizer.special, tokenizer.eot_id)
+    assert again.encode(text, tokenizer.special) == ids
     again.save(tmp_path / "run")
-    assert load_tokenizer(tmp_path / "run").encode(story()) == tokenizer.encode(story())
+    assert load_tokenizer(tmp_path / "run").encode(text, tokenizer.special) == ids
+
+
+def test_a_special_token_spelled_as_one_of_text_cannot_be_written():
+    tokenizer = BPETokenizer([(32, 97)]).add_special(["Ġa"])  # in GPT-2's letters that is " a"
+    with pytest.raises(TokenizerError, match="'Ġa': a special token and, in GPT-2's letters, one of text"):
+        to_json(tokenizer)
+
+
+SPLIT = {"type": "Split", "pattern": {"Regex": "[a-z]+"}, "behavior": "Isolated", "invert": False}
+
+
+def test_a_pattern_of_its_own_is_that_of_the_file(trained):
+    cut = {"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL | {"use_regex": False}]}
+    tokenizer = parse_tokenizer(to_json(trained) | {"pre_tokenizer": cut}, "here")
+    assert tokenizer.pattern == "[a-z]+"
+    assert tokenizer.encode("the end") == [*trained.encode("the"), *trained.encode(" "), *trained.encode("end")]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (SPLIT | {"behavior": "Removed"}, {"use_regex": False}),
+        (SPLIT | {"invert": True}, {"use_regex": False}),
+        (SPLIT | {"pattern": {"String": "a"}}, {"use_regex": False}),
+        (SPLIT | {"pattern": {"Regex": "("}}, {"use_regex": False}),
+        (SPLIT, {"use_regex": True}),
+        (SPLIT, {"use_regex": False, "add_prefix_space": True}),
+        ({"type": "Digits"}, {"use_regex": False}),
+    ],
+)
+def test_other_ways_of_cutting_are_said_to_be_unknown(trained, first, second):
+    cut = {"type": "Sequence", "pretokenizers": [first, BYTE_LEVEL | second]}
+    with pytest.raises(UnknownTokenizer, match="here"):
+        parse_tokenizer(to_json(trained) | {"pre_tokenizer": cut}, "here")
 
 
 def test_openai_s_files(tmp_path):

@@ -10,7 +10,8 @@ from ..errors import CheckpointError, TokenizerError
 from ..files import write_file
 from ..formats.pickles import LONGEST, read_pickle
 from ..formats.strict_json import MAX_BYTES, check_is_file, read_json
-from ..text import Tokenizer, load_tokenizer
+from ..text import BPETokenizer, Tokenizer, load_tokenizer
+from ..text.bpe import SPLIT_PATTERN
 from ..text.tokenizers import END_OF_TEXT, TOKENIZER_FILE
 from ..text.vocabulary import UnknownTokenizer, parse_tokenizer, to_json
 
@@ -61,10 +62,10 @@ def read_meta(path: Path) -> Tokenizer:
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
-    """tokenizer.json and tokenizer_config.json, and for BPE vocab.json and merges.txt too."""
+    """tokenizer.json and tokenizer_config.json, and for BPE with GPT-2's pieces vocab.json and merges.txt too."""
     data = to_json(tokenizer)
     eot = next((mark for mark, i in tokenizer.special.items() if i == tokenizer.eot_id), None)
-    bpe = data["model"]["type"] == "BPE"
+    bpe = isinstance(tokenizer, BPETokenizer) and tokenizer.pattern == SPLIT_PATTERN
     options = {
         "tokenizer_class": "GPT2Tokenizer" if bpe else "PreTrainedTokenizerFast",
         "model_max_length": context_length,
@@ -73,6 +74,8 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
         **({"bos_token": eot, "eos_token": eot, "unk_token": eot} if bpe else {"eos_token": eot}),
     }
     options = {key: value for key, value in options.items() if value is not None}
+    if len(tokenizer.special) > 1:  # beside a vocab.json, nothing else tells which of its words are marks
+        options["added_tokens_decoder"] = {str(entry.pop("id")): entry for entry in map(dict, data["added_tokens"])}
     _write(folder / _JSON_FILE, json.dumps(data, ensure_ascii=False))
     _write(folder / _OPTIONS_FILE, json.dumps(options, indent=2))
     if bpe:
