@@ -405,3 +405,74 @@ def test_lengths_up_to_the_context(model, t):
 
 def test_token_order_matters(model):
     assert np.abs(model([[1, 2, 3]]).data[0, -1] - model([[2, 1, 3]]).data[0, -1]).max() > 1e-3
+
+
+# ---- a larger vocabulary
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("tie_weights", [False, True])
+def test_a_larger_vocabulary_keeps_the_old_rows_and_begins_at_their_mean(tie_weights, dtype):
+    model = GPTModel(small(tie_weights=tie_weights), rng=Generator(3)).astype(dtype).eval()
+    tables = {name: table.copy() for name, table in model.state_dict().items()}
+    parameters, logits = list(model.parameters()), model(IDS).data
+    model.tok_emb.weight.grad = np.ones_like(model.tok_emb.weight.data)
+    model.resize_vocabulary(14)
+    assert model.config == small(tie_weights=tie_weights, vocab_size=14)
+    assert (model.out_head.weight is model.tok_emb.weight) == tie_weights
+    assert all(one is other for one, other in zip(parameters, model.parameters(), strict=True))
+    assert model.n_parameters() == model.config.n_parameters()
+    assert model.tok_emb.weight.grad is None
+    for name, table in model.state_dict().items():
+        assert table.dtype == dtype
+        np.testing.assert_array_equal(table[: len(tables[name])], tables[name])
+        if name in ("tok_emb.weight", "out_head.weight"):
+            assert table.shape == (14, 8)
+            np.testing.assert_allclose(table[11:], np.stack([tables[name].mean(0)] * 3), rtol=1e-5, atol=1e-7)
+        else:
+            assert table.shape == tables[name].shape
+    p = np.exp(model(IDS).data)
+    np.testing.assert_allclose(model(IDS).data[..., :11], logits, rtol=1e-6)
+    assert (p[..., 11:] <= p[..., :11].mean(-1, keepdims=True) * (1 + 1e-6)).all()  # the mean of logits is below
+    model(np.array([[13, 11]]))
+
+
+def test_a_vocabulary_of_the_same_size_changes_nothing():
+    model = GPTModel(SMALL, rng=Generator(3))
+    before = {name: table.copy() for name, table in model.state_dict().items()}
+    model.resize_vocabulary(11)
+    assert all(np.array_equal(table, before[name]) for name, table in model.state_dict().items())
+
+
+def test_a_classifier_s_head_does_not_grow():
+    model = GPTModel(SMALL, rng=Generator(3))
+    model.out_head = tg.nn.Linear(8, 2)
+    model.resize_vocabulary(12)
+    assert (model.tok_emb.weight.shape, model.out_head.weight.shape) == ((12, 8), (2, 8))
+    assert model.out_head.bias.shape == (2,)
+
+
+def test_the_bias_of_a_head_grows_too():
+    model = GPTModel(SMALL, rng=Generator(3))
+    model.out_head = tg.nn.Linear(8, 11)
+    bias = model.out_head.bias.data.copy()
+    model.resize_vocabulary(12)
+    np.testing.assert_allclose(model.out_head.bias.data, [*bias, bias.mean()], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "message"),
+    [
+        (10, "vocab_size is 10: the model has 11 tokens"),
+        (0, "must be a positive integer"),
+        (12.0, "must be a positive integer"),
+        (True, "must be a positive integer"),
+        (10**12, "choose smaller sizes"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_changes_nothing(vocab_size, message):
+    model = GPTModel(SMALL, rng=Generator(3))
+    with pytest.raises(ConfigError, match=message):
+        model.resize_vocabulary(vocab_size)
+    assert model.config == SMALL
+    assert model.tok_emb.weight.shape == model.out_head.weight.shape == (11, 8)

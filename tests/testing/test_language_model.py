@@ -67,7 +67,18 @@ def learns_nothing_in_a_layer(model):
     layer.forward = lambda x: tg.Tensor(Linear.forward(layer, x).data)
 
 
+def grows_by_another_row(model):
+    resize = model.resize_vocabulary
+
+    def resized(n):
+        resize(n)
+        model.out_head.weight.data[-1, 0] += 1e-3
+
+    model.resize_vocabulary = resized
+
+
 FAULTS = {
+    "a larger vocabulary": grows_by_another_row,
     "independent of the future": sees_the_future,
     "rows do not meet": rows_meet,
     "a state in any chunks": forgets_positions,

@@ -5,11 +5,15 @@ Letters in shape comments: B batch, T tokens, C features, V = vocab_size.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
+from ..checks import check_integer
 from ..engine import Tensor
-from ..errors import ContextLengthError, DataError
-from ..nn import Module, Sequential
+from ..errors import ConfigError, ContextLengthError, DataError
+from ..nn import Embedding, Module, Sequential
 from ..nn.state import State
 from ..ops.matrix import check_ids
 from ..rng import Generator
@@ -31,14 +35,15 @@ class Config(Protocol):
 class LanguageModel(Module):
     """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token, which depend on no later one.
 
-    A subclass names its `architecture` and the class of its configuration, and has `trf_blocks`, `final_norm`, `out_head`,
-    `features` and `make_state`. With `model.checkpoint_blocks = True`, only the input of each block is kept, and the backward
-    runs the block again: the same gradients for less memory (nn.checkpoint).
+    A subclass names its `architecture` and the class of its configuration, and has `tok_emb`, `trf_blocks`, `final_norm`,
+    `out_head`, `features` and `make_state`. With `model.checkpoint_blocks = True`, only the input of each block is kept, and
+    the backward runs the block again: the same gradients for less memory (nn.checkpoint).
     """
 
     architecture: ClassVar[str]
     config_class: ClassVar[type]
     config: Any  # a Config
+    tok_emb: Embedding
     trf_blocks: Sequential
     final_norm: Module
     out_head: Module
@@ -77,5 +82,30 @@ class LanguageModel(Module):
             )
         return ids
 
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        """Give the embedding and the head rows for a larger vocabulary, in place: the old ones stay, each new one is their mean.
+
+        So a new token takes at most an average token's share of the probability (Hewitt 2021). Tied weights stay tied; a head
+        that does not score tokens, such as a classifier's, stays as it is. Make the optimizer after this: what it keeps of a
+        parameter has its shape. ConfigError for a smaller vocabulary, which would lose rows.
+        """
+        old = self.config.vocab_size
+        if check_integer("resize_vocabulary: vocab_size", vocab_size) < old:
+            raise ConfigError(
+                f"resize_vocabulary: vocab_size is {vocab_size}: the model has {old} tokens, none can be taken away"
+            )
+        config = replace(self.config, vocab_size=int(vocab_size))  # checked before anything is allocated
+        tables = [self.tok_emb.weight, *(p for p in self.out_head.parameters() if len(p.data) == old)]
+        grown = {id(table): (table, _with_means(table.data, config.vocab_size)) for table in tables}  # a tied one once
+        for table, data in grown.values():
+            table.data, table.grad = data, None
+        self.config = config
+
     def describe(self) -> str:
         return f"{self.n_parameters():,} parameters"
+
+
+def _with_means(table: np.ndarray, n: int) -> np.ndarray:
+    """A table (V, ...) with rows added, (n, ...): each the mean of those that were there."""
+    mean = table.mean(0, keepdims=True, dtype=np.float64).astype(table.dtype)  # (1, ...)
+    return np.concatenate([table, mean.repeat(n - len(table), 0)])

@@ -257,6 +257,25 @@ def _resumed(make: Make, seed: int) -> None:
     _demand(found == expected, f"losses of a run that went on from its checkpoint: {found}, uninterrupted {expected}")
 
 
+def _grows(make: Make, seed: int) -> None:
+    model, ids = _new(make, seed)
+    v, before = model.config.vocab_size, {name: array.copy() for name, array in model.state_dict().items()}
+    with no_grad():
+        logits = model(ids).data
+        model.resize_vocabulary(v + 2)
+        grown = model(ids).data
+        _same(grown[..., :v], logits, "the logits of the old tokens")
+        _same(
+            grown[..., v:], np.stack([logits.mean(-1)] * 2, -1), "the logits of new tokens, and the mean of the others"
+        )
+        _same(model(np.full_like(ids, v)).data, model(np.full_like(ids, v + 1)).data, "two new tokens", 0)
+    for name, array in model.state_dict().items():
+        _same(array[: len(before[name])], before[name], f"what was in {name}", 0)
+    twin = make_model(model.architecture, model.config, Zeros())
+    shapes, twins = ({n: p.shape for n, p in m.named_parameters()} for m in (model, twin))
+    _demand(shapes == twins, f"parameters differ from the new config's: {sorted(shapes.items() ^ twins.items())[:4]}")
+
+
 PROPERTIES: dict[str, Callable[[Make, int], None]] = {
     "made from its configuration": _made_from_its_config,
     "features and head": _features_and_head,
@@ -269,4 +288,5 @@ PROPERTIES: dict[str, Callable[[Make, int], None]] = {
     "every parameter learns": _every_parameter_learns,
     "saved and loaded": _saved_and_loaded,
     "resumed": _resumed,
+    "a larger vocabulary": _grows,
 }
