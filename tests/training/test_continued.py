@@ -1,18 +1,19 @@
 """Continued pretraining: from the weights of others, with their tokenizer and what no option tells, on a text of one's own."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from tinygrad_llm.cli import main
-from tinygrad_llm.errors import CheckpointError, ConfigError
+from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch
 from tinygrad_llm.evaluation.losses import all_windows, mean_loss
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.rng import Generator
-from tinygrad_llm.text import BPETokenizer, story
+from tinygrad_llm.text import BPETokenizer, load_tokenizer, story
 from tinygrad_llm.text.corpus import split_texts
-from tinygrad_llm.training import continue_pretraining, resume
+from tinygrad_llm.training import continue_pretraining, pretrain, resume
 from tinygrad_llm.weights import load_pretrained, save_pretrained
 
 TEXT = "The cat sat on the mat. The dog ran to the log. Who has seen the hen? " * 20
@@ -108,3 +109,84 @@ def test_from_the_command_line(published, text, tmp_path, capsys):
     assert "Continued from" in err
     assert main([*argv, "--general-text", str(text)]) == 2
     assert main(["pretrain", "--resume", str(tmp_path / "run"), "--init-from", str(published)]) == 2
+
+
+# ---- special tokens
+
+MARKS = ["<|user|>", "<|assistant|>"]
+
+
+@pytest.fixture
+def talk(tmp_path):
+    path = tmp_path / "talk.txt"
+    path.write_text("".join(f"<|user|>Who is {n}?<|assistant|>The cat is {n}.<|endoftext|>" for n in range(80)))
+    return path
+
+
+@pytest.mark.parametrize("rows", [300, 320])
+def test_special_tokens_are_added_and_the_model_grows_where_it_must(talk, tmp_path, rows):
+    tokenizer = BPETokenizer.train(story()[:4000], 300)
+    model = GPTModel(GPTConfig(rows, 16, 12, 3, 1, drop_rate=0.0), rng=Generator(5))
+    save_pretrained(model, tmp_path / "published", tokenizer)
+    lines = []
+    options = QUICK | {"report": lines.append, "special_tokens": " ".join(MARKS), "lr": 1e-30, "weight_decay": 0.0}
+    result = continue_pretraining(tmp_path / "published", talk, out=tmp_path / "run", **options)
+    assert result.tokenizer.special == {"<|endoftext|>": 299, "<|user|>": 300, "<|assistant|>": 301}
+    grown = max(rows, 302)
+    assert result.model.config.vocab_size == grown
+    for table, old in (
+        (result.model.tok_emb.weight.data, model.tok_emb.weight.data),
+        (result.model.out_head.weight.data, model.out_head.weight.data),
+    ):
+        np.testing.assert_array_equal(table[:rows], old)
+        np.testing.assert_allclose(
+            table[rows:], np.stack([old.mean(0)] * (grown - rows)) if grown > rows else table[:0], atol=1e-7
+        )
+    said = "\n".join(lines)
+    assert "Special tokens added, with their ids: <|user|> (300), <|assistant|> (301)." in said
+    assert ("have 302 rows now instead of 300, each new one the mean of the old" in said) == (rows == 300)
+    assert ("have rows for them already: there are 320" in said) == (rows == 320)
+    assert "<|user|> stands in the text 80 times: each is the special token 300, not letters." in said
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["added_special"] == {"<|user|>": 300, "<|assistant|>": 301}
+    assert config["model"]["vocab_size"] == grown
+    loaded, again = load_pretrained(tmp_path / "run")
+    assert again.special == result.tokenizer.special
+    assert loaded.config.vocab_size == grown
+    more = resume(tmp_path / "run", epochs=3, report=lambda _: None)
+    assert more.tokenizer.special == result.tokenizer.special
+
+
+def test_a_run_with_special_tokens_is_stopped_and_goes_on(talk, tmp_path):
+    sizes = {
+        "context_length": 16,
+        "emb_dim": 8,
+        "n_heads": 2,
+        "n_layers": 1,
+        "vocab_size": 290,
+        "special_tokens": " ".join(MARKS),
+    }
+    lines = []
+    result = pretrain(talk, out=tmp_path / "run", **QUICK | {"report": lines.append}, **sizes)
+    assert result.model.config.vocab_size == result.tokenizer.vocab_size <= 290
+    assert "<|endoftext|> stands in the text 80 times: each is the end of a document." in lines
+    assert {*MARKS, "<|endoftext|>"} == set(result.tokenizer.special)
+    assert resume(tmp_path / "run", epochs=3, report=lambda _: None).tokenizer.special == result.tokenizer.special
+    with pytest.raises(ConfigMismatch, match="special_tokens"):
+        resume(tmp_path / "run", epochs=4, special_tokens="<|user|>", report=lambda _: None)
+
+
+def test_a_run_with_the_tokenizer_of_a_folder_needs_the_folder_no_more(text, tmp_path):
+    folder = tmp_path / "tokenizer"
+    BPETokenizer.train(story()[:4000], 300).add_special(MARKS).save(folder)
+    sizes = {"context_length": 16, "emb_dim": 8, "n_heads": 2, "n_layers": 1}
+    result = pretrain(text, out=tmp_path / "run", tokenizer=str(folder), **QUICK, **sizes)
+    assert result.tokenizer.tokens == load_tokenizer(folder).tokens
+    (folder / "tokenizer.txt").unlink()
+    assert resume(tmp_path / "run", epochs=3, report=lambda _: None).tokenizer.tokens == result.tokenizer.tokens
+    for checkpoint in (tmp_path / "run").glob("step-*"):
+        shutil.rmtree(checkpoint)  # as if it had been killed before the first
+    (tmp_path / "run" / "model.safetensors").unlink()
+    assert resume(tmp_path / "run", report=lambda _: None).tokenizer.tokens == result.tokenizer.tokens
+    with pytest.raises(ConfigError, match=r"tokenizer is .*tokenizer': use one of bpe, char, gpt2, or a folder"):
+        pretrain(text, out=tmp_path / "other", tokenizer=str(folder), **QUICK, **sizes)

@@ -25,7 +25,7 @@ from ..models import LanguageModel
 from ..nn.module import evaluating
 from ..rng import Generator
 from ..runs.folder import is_run, load_config
-from ..text import Tokenizer, read_text
+from ..text import END_OF_TEXT, Tokenizer, read_text
 from ..text.corpus import encode_texts, split_texts
 from ..weights.load import load_with_tokenizer
 from .losses import all_windows, bits_per_byte, copied_run, mean_loss
@@ -81,7 +81,9 @@ def evaluate_run(
     model, tokenizer = load_with_tokenizer(folder)
     options = config["training"]
     try:
-        names, train_texts, texts = split_texts(config.get("files", []), options.get("val_ratio", 0.1))
+        names, train_texts, texts = split_texts(
+            config.get("files", []), options.get("val_ratio", 0.1), {END_OF_TEXT, *tokenizer.special}
+        )
     except DataError:
         if not files:
             raise
@@ -126,9 +128,11 @@ def last_words(model: LanguageModel, tokenizer: Tokenizer, text: str, most: int)
     right = []
     for end in ends:
         # no token is longer than a few dozen characters, so this much text fills the context
-        before = tokenizer.encode(text[max(0, end.start() - 64 * model.config.context_length) : end.start()])
+        before = text[max(0, end.start() - 64 * model.config.context_length) : end.start()]
         word = tokenizer.encode(end.group())
-        window = np.array([(before + word)[-model.config.context_length - 1 :]])  # (1, T + 1)
+        window = np.array(
+            [(tokenizer.encode(before, tokenizer.special) + word)[-model.config.context_length - 1 :]]
+        )  # (1, T + 1)
         if len(word) >= window.size:
             continue
         with evaluating(model), no_grad():

@@ -12,8 +12,10 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,14 +26,17 @@ from ..rng import get_generator
 from . import story
 from .byte_level import BPETokenizer, GPT2Tokenizer
 from .datasets import DataLoader, SlidingWindowDataset, Subset, read_text, train_val_split
-from .tokenizers import CharTokenizer, Tokenizer
+from .tokenizers import END_OF_TEXT, TOKENIZER_FILE, CharTokenizer, Tokenizer, load_tokenizer
 
 TOKENIZERS = ("bpe", "char", "gpt2")  # kinds that a corpus can be made with
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and validation text, one entry for each file, and their ids, with `<|endoftext|>` between files."""
+    """Training and validation text, one entry for each file, and their ids, with `<|endoftext|>` between files.
+
+    Where the texts have special tokens in them, `<|endoftext|>` at the end of each document or others, so have the ids.
+    """
 
     train_texts: list[str]
     val_texts: list[str]
@@ -41,9 +46,28 @@ class Corpus:
 
     def opening(self) -> str:
         """The first three words, as a prompt; of a text without words, its first characters."""
-        beginning = self.train_texts[0][:200]
+        parts = (part[:200] for part in split_at(self.train_texts[:1], self._marks()))
+        beginning = next((part for part in parts if part.strip()), self.train_texts[0][:200])
         words = re.match(r"\s*(\S+(\s+\S+){0,2})", beginning)
         return (words.group(1) if words else beginning)[:40]
+
+    def introduce_marks(self) -> list[str]:
+        """A line for each special token that stands in the texts: how often, and what became of it."""
+        lines = []
+        pattern = _pattern(self._marks())
+        found = Counter(mark for text in self.train_texts + self.val_texts for mark in re.findall(pattern, text))
+        for mark, n in found.items():
+            if mark not in self.tokenizer.special:
+                became = f"letters like any others, since this {self.tokenizer.name} tokenizer has no such token"
+            elif self.tokenizer.special[mark] == self.tokenizer.eot_id:
+                became = "the end of a document"
+            else:
+                became = f"the special token {self.tokenizer.special[mark]}, not letters"
+            lines.append(f"{mark} stands in the text {n:,} {'times: each' if n > 1 else 'time: it'} is {became}.")
+        return lines
+
+    def _marks(self) -> set[str]:
+        return {END_OF_TEXT, *self.tokenizer.special}
 
     @property
     def n_bytes(self) -> int:
@@ -98,15 +122,25 @@ def read_corpus(
     context_length: int,
     val_ratio: float = 0.1,
     vocab_size: int = 1024,
+    special_tokens: Sequence[str] = (),
 ) -> Corpus:
     """The corpus of these files, or of the bundled story if there are none. DataError names a file that is too short.
 
     The end of each file is for validation, so that both losses are about the same mixture of texts. `tokenizer` is one that
-    is there already, or the kind of one to make: "bpe", which learns `vocab_size` entries, "char" or "gpt2".
+    is there already, the folder of one, or the kind of one to make: "bpe", which learns `vocab_size` entries, "char" or "gpt2".
+    It is given those `special_tokens` that it lacks. Special tokens in the files are read as such: `<|endoftext|>` ends a
+    document.
     """
-    names, train_texts, val_texts = split_texts(files, val_ratio)
+    kind = tokenizer if isinstance(tokenizer, str) else None
+    if kind is not None:
+        check_kind(kind)
+        tokenizer = load_tokenizer(kind) if kind not in TOKENIZERS else kind
+    known = () if isinstance(tokenizer, str) else tokenizer.special
+    marks = {END_OF_TEXT, *special_tokens, *known}
+    names, train_texts, val_texts = split_texts(files, val_ratio, marks)
     if isinstance(tokenizer, str):
-        tokenizer = _make_tokenizer(tokenizer, train_texts, val_texts, vocab_size)
+        tokenizer = _make_tokenizer(tokenizer, train_texts, val_texts, vocab_size, special_tokens)
+    tokenizer = tokenizer.add_special([mark for mark in special_tokens if mark not in tokenizer.special])
     train_ids, val_ids = encode_texts(tokenizer, train_texts), encode_texts(tokenizer, val_texts)
     if len(train_ids) <= context_length:
         raise DataError(
@@ -118,8 +152,13 @@ def read_corpus(
     return Corpus(train_texts, val_texts, tokenizer, train_ids, val_ids)
 
 
-def split_texts(files: Sequence[str | os.PathLike[str]], val_ratio: float) -> tuple[str, list[str], list[str]]:
-    """The names of these files, or of the bundled story, and what of each is to train on and to validate with."""
+def split_texts(
+    files: Sequence[str | os.PathLike[str]], val_ratio: float, marks: Iterable[str] = (END_OF_TEXT,)
+) -> tuple[str, list[str], list[str]]:
+    """The names of these files, or of the bundled story, and what of each is to train on and to validate with.
+
+    A text is cut at its character (1 - val_ratio) n; where that lies within one of `marks`, behind the mark.
+    """
     named_texts = [(str(file), read_text(file)) for file in files] or [("the story", story())]
     train_texts, val_texts = [], []
     for name, text in named_texts:
@@ -127,31 +166,62 @@ def split_texts(files: Sequence[str | os.PathLike[str]], val_ratio: float) -> tu
             train_text, val_text = train_val_split(text, 1 - val_ratio)
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
+        cut = len(train_text)
+        for mark in marks:
+            begin = text.find(mark, max(0, cut - len(mark) + 1), cut + len(mark) - 1)
+            if begin >= 0:
+                train_text, val_text = text[: begin + len(mark)], text[begin + len(mark) :]
         train_texts.append(train_text)
         val_texts.append(val_text)
     return ", ".join(name for name, _ in named_texts), train_texts, val_texts
 
 
+def split_at(texts: Iterable[str], marks: Iterable[str]) -> Iterator[str]:
+    """What stands between the marks: the documents of the texts."""
+    pattern = _pattern(marks)
+    for text in texts:
+        yield from re.split(pattern, text)
+
+
+def _pattern(marks: Iterable[str]) -> str:
+    return "|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True))
+
+
 def check_kind(kind: str) -> None:
-    """ConfigError unless there are tokenizers of this kind."""
-    if kind not in TOKENIZERS:
-        raise ConfigError(f"tokenizer is {kind!r}: use one of {', '.join(TOKENIZERS)}")
+    """ConfigError unless there are tokenizers of this kind, or one in a folder of this name."""
+    if kind not in TOKENIZERS and not Path(kind, TOKENIZER_FILE).is_file():
+        raise ConfigError(
+            f"tokenizer is {kind!r}: use one of {', '.join(TOKENIZERS)}, or a folder with a {TOKENIZER_FILE}"
+        )
 
 
-def _make_tokenizer(kind: str, train_texts: list[str], val_texts: list[str], vocab_size: int) -> Tokenizer:
-    check_kind(kind)
+def kind_of(tokenizer: Tokenizer) -> str:
+    """The kind that a tokenizer is of, whatever file it came from."""
+    if isinstance(tokenizer, GPT2Tokenizer):
+        return "gpt2"
+    return "char" if isinstance(tokenizer, CharTokenizer) else "bpe"
+
+
+def _make_tokenizer(
+    kind: str, train_texts: list[str], val_texts: list[str], vocab_size: int, special_tokens: Sequence[str]
+) -> Tokenizer:
+    """Learned from what stands between the special tokens, which it is not given yet."""
+    marks = [END_OF_TEXT, *special_tokens]
     if kind == "gpt2":
         return GPT2Tokenizer()
     if kind == "char":  # knows no character but those it was made from, so it has to see the whole text
-        return CharTokenizer.train("".join(train_texts + val_texts))
-    # One text of several would join the end of a file and the beginning of the next; a blank line keeps them apart.
-    return BPETokenizer.train("\n\n".join(train_texts), vocab_size)
+        return CharTokenizer.train("".join(split_at(train_texts + val_texts, marks)))
+    n = len(special_tokens)
+    what = f"vocab_size (256 bytes, {END_OF_TEXT}, {n} special tokens and merges)"
+    check_integer(what, vocab_size, least=257 + n)
+    return BPETokenizer.train(split_at(train_texts, marks), vocab_size - n)
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
-    """The ids of all texts, with `<|endoftext|>` between them if the tokenizer has it."""
-    between = [] if tokenizer.eot_id is None else [tokenizer.eot_id]
+    """The ids of all texts and of the special tokens in them, with `<|endoftext|>` between texts if the tokenizer has it."""
     ids: list[int] = []
-    for text in texts:
-        ids += [*tokenizer.encode(text), *between]
-    return ids[: len(ids) - len(between)]  # between files, not after the last
+    for text_ids in tokenizer.encode_batch(texts, tokenizer.special):
+        if ids and tokenizer.eot_id not in (None, ids[-1]):  # which ends a text already if it ends with that mark
+            ids.append(tokenizer.eot_id)
+        ids += text_ids
+    return ids

@@ -16,7 +16,8 @@ from ..errors import ConfigError, DataError, TokenizerError
 from ..evaluation.losses import all_windows, mean_loss
 from ..models import LanguageModel
 from ..runs.loggers import Logger
-from ..text import CharTokenizer, GPT2Tokenizer, Tokenizer, read_text, story
+from ..text import Tokenizer, read_text, story
+from ..text.corpus import encode_texts, kind_of
 from ..weights.load import load_with_tokenizer
 from .options import SIZES, PretrainOptions
 from .pretrain import begin
@@ -36,7 +37,8 @@ def continue_pretraining(
 ) -> PretrainResult:
     """Go on training the model in `init_from` (any form that `load_pretrained` reads) with its own tokenizer, on `files`.
 
-    Otherwise as `pretrain`, with the defaults of the 124M preset. `result.continued` has the losses before and after on the
+    The tokenizer is given the `special_tokens` that it lacks, and the model rows for them (`resize_vocabulary`). Otherwise as
+    `pretrain`, with the defaults of the 124M preset. `result.continued` has the losses before and after on the
     validation part of `files` and on `general_text`, by default the bundled story. ConfigError for options that the weights
     decide.
     """
@@ -44,18 +46,25 @@ def continue_pretraining(
         if name in options:
             raise ConfigError(f"{name} is {options[name]!r}: with init_from it is that of the weights: leave it out")
     model, tokenizer = load_with_tokenizer(init_from)
-    kind = "gpt2" if isinstance(tokenizer, GPT2Tokenizer) else "char" if isinstance(tokenizer, CharTokenizer) else "bpe"
     options = {"drop_rate": model.config.drop_rate} | options
     chosen = replace(
         PretrainOptions.for_preset("124M", **options),
-        tokenizer=kind,
+        tokenizer=kind_of(tokenizer),
         **{name: getattr(model.config, name) for name in SIZES},
     )
     corpus = chosen.corpus(files, tokenizer)
+    added = {mark: i for mark, i in corpus.tokenizer.special.items() if mark not in tokenizer.special}
+    tokenizer = corpus.tokenizer
+    before = model.config.vocab_size
+    if tokenizer.vocab_size > before:
+        model.resize_vocabulary(tokenizer.vocab_size)
+        chosen = replace(chosen, vocab_size=model.config.vocab_size)
     if chosen.prompt:
         tokenizer.encode(chosen.prompt)
     else:
         chosen = replace(chosen, prompt=corpus.opening())
+    if added:
+        report(_about_rows(added, before, model.config.vocab_size))
     general_name, general_ids = _general(general_text, tokenizer, bool(files))
     domain_before = _loss(model, corpus.val_ids, chosen.batch_size)
     general_before = _loss(model, general_ids, chosen.batch_size) if general_ids else None
@@ -69,6 +78,7 @@ def continue_pretraining(
         model.state_dict(),
         replace(model.config, drop_rate=chosen.drop_rate),
         init_from=str(init_from),
+        **({"added_special": added} if added else {}),
     )
     after = [_loss(result.model, ids, chosen.batch_size) if ids else None for ids in (corpus.val_ids, general_ids)]
     continued = Continued(str(init_from), domain_before, after[0] or 0.0, general_name, general_before, after[1])
@@ -77,12 +87,21 @@ def continue_pretraining(
     return replace(result, continued=continued)
 
 
+def _about_rows(added: dict[str, int], before: int, now: int) -> str:
+    """What the special tokens that were added did to the model."""
+    marks = ", ".join(f"{mark} ({i})" for mark, i in added.items())
+    rows = f"have {now:,} rows now instead of {before:,}, each new one the mean of the old"
+    if now == before:
+        rows = f"have rows for them already: there are {now:,}"
+    return f"Special tokens added, with their ids: {marks}. The embedding and the head {rows}."
+
+
 def _general(
     file: str | os.PathLike[str] | None, tokenizer: Tokenizer, elsewhere: bool
 ) -> tuple[str | None, list[int]]:
     """The general text's name and ids; none where the story is the text itself, or has letters the tokenizer does not know."""
     if file is not None:
-        ids = tokenizer.encode(read_text(file))
+        ids = encode_texts(tokenizer, [read_text(file)])
         if len(ids) < 2:
             raise DataError(f"{file}: {len(ids)} tokens: a general text needs 2")
         return str(file), ids

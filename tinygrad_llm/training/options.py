@@ -83,8 +83,11 @@ class PretrainOptions(LoopOptions):
     """The options of one run, complete and checked. `for_preset` fills in what is not given; ConfigError for bad values."""
 
     preset: str = _option("model and training defaults: " + ", ".join(PRESETS))
-    tokenizer: str = _option("bpe (learned from the text), char, or gpt2")
+    tokenizer: str = _option("bpe (learned from the text), char, gpt2, or the folder of a tokenizer")
     vocab_size: int = _option("entries of a bpe tokenizer, the 256 bytes among them")
+    special_tokens: str = _option(
+        "tokens for marks in the text, besides <|endoftext|>: separated by spaces, such as '<|user|> <|assistant|>'", ""
+    )
     context_length: int = _option("tokens that the model sees at once")
     emb_dim: int = _option("width of the model: numbers for each token")
     n_heads: int = _option("attention heads in each layer; must divide the width")
@@ -120,6 +123,7 @@ class PretrainOptions(LoopOptions):
             context_length=self.context_length,
             val_ratio=self.val_ratio,
             vocab_size=self.vocab_size,
+            special_tokens=self.special_tokens.split(),
         )
 
     def memory(self, config: Any, corpus: Corpus) -> TrainingMemory:

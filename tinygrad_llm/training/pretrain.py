@@ -24,7 +24,7 @@ from ..rng import Generator, use_generator
 from ..runs.checkpoint import check_room
 from ..runs.folder import FORMAT, new_run
 from ..runs.loggers import Logger
-from ..text.corpus import Corpus
+from ..text.corpus import TOKENIZERS, Corpus, kind_of
 from .loop import TrainingLoop
 from .options import PretrainOptions
 from .result import PretrainResult, judge
@@ -67,7 +67,8 @@ class Pretraining(Task):
         return [
             f"Text: {sum(map(len, corpus.train_texts)):,} characters to learn from, {sum(map(len, corpus.val_texts)):,} "
             f"kept for validation; {corpus.tokenizer.name} tokens: {len(corpus.train_ids):,} and {len(corpus.val_ids):,}, "
-            f"{corpus.tokenizer.vocab_size:,} different ones, in batches of {options.batch_size} x {options.context_length}."
+            f"{corpus.tokenizer.vocab_size:,} different ones, in batches of {options.batch_size} x {options.context_length}.",
+            *corpus.introduce_marks(),
         ]
 
     def sample(self, model: LanguageModel, step: int, final: bool) -> str:
@@ -111,6 +112,8 @@ def pretrain(
     """
     chosen = PretrainOptions.for_preset(**options)
     corpus = chosen.corpus(files)
+    if chosen.tokenizer not in TOKENIZERS:  # a folder: the run has a copy
+        chosen = replace(chosen, tokenizer=kind_of(corpus.tokenizer), vocab_size=corpus.tokenizer.vocab_size)
     if chosen.prompt:
         corpus.tokenizer.encode(chosen.prompt)  # TokenizerError now rather than after the first epoch
     else:

@@ -42,7 +42,7 @@ from .result import PretrainResult
 
 _DATA = an_object_of({"texts": list_of(a_text), "ids": a_text})
 _FIELDS = an_object_of({"files": list_of(a_text), "data": _DATA}, others=True)  # of a run that is resumed
-_FIXED = ("preset", "tokenizer", *SIZES, "seed")
+_FIXED = ("preset", "tokenizer", "special_tokens", *SIZES, "seed")
 
 
 def resume(
@@ -91,7 +91,8 @@ def resume(
     if weights is None and "init_from" in config:
         raise CheckpointError(f"{folder}: no checkpoint there: begin it again, with --init-from {config['init_from']}")
     # Killed before its first checkpoint, a run is the same from its beginning.
-    corpus = options.corpus(names, load_tokenizer(folder) if weights_only else None)
+    tokenizer = load_tokenizer(folder) if (folder / TOKENIZER_FILE).exists() else None
+    corpus = options.corpus(names, tokenizer)
     _check_data(names, corpus, config, bool(files))
     return begin(folder, names, options, corpus, report, loggers, weights)
 
