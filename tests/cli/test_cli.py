@@ -228,3 +228,48 @@ def test_on_a_terminal_there_is_a_bar_that_fits(text_file, tmp_path, columns):
     assert max(map(len, bars)) <= columns
     if columns == 120:
         assert all(word in bars[-1] for word in ("tokens/s", "loss "))
+
+
+# ---- generate --explain
+
+
+def test_the_choice_of_a_token_is_explained_and_is_the_one_that_is_written(run, capsys):
+    argv = ["generate", run, "--prompt", "Duck", "--seed", "4", "--top-k", "7", "--repetition-penalty", "1.2"]
+    assert main([*argv, "--max-new-tokens", "3", "--json"]) == 0
+    text = json.loads(capsys.readouterr().out)["text"]
+    assert main([*argv, "--explain", "3", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["prompt"], answer["text"]) == ("Duck", text)
+    names = [stage["stage"] for stage in answer["stages"]]
+    assert names == ["logits", "repetition_penalty", "temperature", "top_k", "draw"]
+    assert answer["stages"][3]["left"] == 7
+    draw = answer["stages"][-1]
+    assert text.endswith(draw["token"])
+    assert draw["from"] <= draw["at"] < draw["to"]
+    (p,) = [p for token, p in answer["stages"][3]["probability"] if token == draw["token"]] or [
+        draw["to"] - draw["from"]
+    ]
+    assert p == pytest.approx(draw["to"] - draw["from"])
+
+    assert main([*argv, "--explain", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0].rstrip(":") for line in lines[:5]] == names
+    assert "7 tokens" in lines[3]
+    assert "\n".join(lines[5:]) == "Duck" + text
+
+    assert main(["generate", run, "--prompt", "Duck", "--temperature", "0", "--explain"]) == 0
+    assert "greedy: the highest score is that of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--explain", "0"], "--explain is 0: it must be one of the 100 new tokens"),
+        (["--explain", "9", "--max-new-tokens", "8"], "--explain is 9: it must be one of the 8"),
+        (["--explain", "--show-candidates"], "--explain and --show-candidates together"),
+        (["--explain", "50", "--stop", "o", "--stop", "e", "--stop", "u"], "the text ends after"),
+    ],
+)
+def test_explain_refuses(run, capsys, argv, message):
+    capsys.readouterr()
+    assert message in refused(capsys, "generate", run, "--seed", "1", *argv)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import tinygrad_llm as tg
 from tinygrad_llm.errors import ConfigError, ContextLengthError, DataError, DTypeError, GraphError, ShapeError
-from tinygrad_llm.generation import generate, stream_tokens, token_logprobs
+from tinygrad_llm.generation import Step, explain_tokens, generate, stream_tokens, token_logprobs
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.rng import Generator
 
@@ -271,3 +271,57 @@ def test_bad_ids(model, ids, error, message):
 def test_bad_options_are_refused_before_the_first_token(model, options, error):
     with pytest.raises(error, match=next(iter(options))):
         stream_tokens(model, [[1]], **({"max_new_tokens": 1} | options))
+
+
+# ---- one token, a stage at a time
+
+EVERY_OPTION = {"logit_bias": {3: 1.5}, "repetition_penalty": 1.3, "frequency_penalty": 0.2, "presence_penalty": 0.1,
+    "no_repeat_ngram": 2, "temperature": 0.8, "top_k": 9, "top_p": 0.95, "min_p": 0.01, "typical_p": 0.9}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 4}, EVERY_OPTION], ids=str)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_stages_of_each_token_end_in_the_token_that_is_written(model, options, seed):
+    """The stages are recomputed here from the logits alone, in the order that the book and the option's papers give."""
+    written = generate(model, [[1, 2, 3]], 8, rng=Generator(seed), **options)[0, 3:].tolist()
+    text, stages = [1, 2, 3], []
+    for stage in explain_tokens(model, [[1, 2, 3]], 8, rng=Generator(seed), **options):
+        if not isinstance(stage, Step):
+            stages.append(stage)
+            continue
+        names = [stage.name for stage in stages]
+        asked = [name for name in names if name.split(",")[0] in options and name != "temperature"]
+        ending = ["temperature", "cumulative", "draw"] if options.get("temperature") else ["greedy"]
+        assert set(names) == {"logits", *asked, *ending}
+        assert set(options) - {"temperature"} == {part for name in asked for part in name.split(", ")}
+        values = {stage.name: stage.values for stage in stages}
+        assert stages[-1].values.tolist() == stage.ids.tolist() == written[len(text) - 3 : len(text) - 2]
+        if "temperature" in options:
+            p = np.exp(stage.scores[0].astype(float) / options["temperature"])
+            np.testing.assert_allclose(np.exp(values["temperature"][0]), p / p.sum(), rtol=1e-6)
+            before = [s for s in stages if s.name not in ("cumulative", "draw")][-1].values
+            np.testing.assert_allclose(values["cumulative"], np.cumsum(np.exp(before), -1))
+            u = stages[-1].setting[0]
+            total = values["cumulative"][0, -1]
+            assert np.searchsorted(values["cumulative"][0], u * total, side="right") == stage.ids[0]
+        np.testing.assert_array_equal(stage.logits, values["logits"])
+        text.append(int(stage.ids[0]))
+        stages = []
+    assert text[3:] == written
+    assert not stages
+
+
+def test_a_stage_keeps_its_numbers_when_the_next_one_is_made(model):
+    stages, copies = [], []
+    for stage in explain_tokens(model, [[1, 2, 1]], **EVERY_OPTION, rng=Generator(1)):
+        if not isinstance(stage, Step):
+            stages.append(stage)
+            copies.append(stage.values.copy())
+    assert len(stages) == 12
+    for stage, copy in zip(stages, copies, strict=True):
+        np.testing.assert_array_equal(stage.values, copy)
+
+
+def test_a_bad_option_is_refused_before_the_first_stage(model):
+    with pytest.raises(ConfigError, match="top_k"):
+        explain_tokens(model, [[1]], top_k=0)

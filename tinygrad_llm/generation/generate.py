@@ -20,7 +20,7 @@ from ..nn.module import evaluating
 from ..nn.state import State
 from ..ops.matrix import check_ids
 from ..rng import Generator, get_generator
-from .sampling import Strategy, log_softmax, sample_next
+from .sampling import Stage, Strategy, choice_stages, log_softmax
 
 
 def generate(
@@ -109,29 +109,67 @@ def stream_tokens(
     **options: Any,
 ) -> Iterator[Step]:
     """What `generate` appends, one Step at a time as it is chosen, until `max_new_tokens` are written or every row has ended."""
-    strategy = Strategy.of(temperature=temperature, top_k=top_k, **options)
+    stages = explain_tokens(
+        model,
+        ids,
+        max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        stop_ids=stop_ids,
+        overflow=overflow,
+        use_cache=use_cache,
+        rng=rng,
+        **options,
+    )
+    return (stage for stage in stages if isinstance(stage, Step))
+
+
+def explain_tokens(
+    model: LanguageModel,
+    ids: Any,
+    max_new_tokens: int = 1,
+    *,
+    stop_ids: Sequence[int] = (),
+    overflow: str = "crop",
+    use_cache: bool = True,
+    rng: Generator | None = None,
+    **options: Any,
+) -> Iterator[Stage | Step]:
+    """How each token is chosen, a Stage at a time, and after its last Stage the Step that `stream_tokens` gives.
+
+    for stage in explain_tokens(model, [[464, 3797]], temperature=0.8, top_k=25):
+        ...                                       # logits, temperature, top_k, cumulative, draw; then the Step
+
+    `generate` and `stream_tokens` run this same loop, so that it can be followed through any text; options as there.
+    """
+    strategy = Strategy.of(**options)
     rows = check_prompts(model, ids, max_new_tokens, overflow)
     stops = frozenset(check_ids(np.asarray(stop_ids), model.config.vocab_size, "stop_ids").tolist())
     check_ids(np.array(list(strategy.logit_bias or ()), np.int64), model.config.vocab_size, "logit_bias")
-    return _stream(Predictor(model, use_cache), rows, max_new_tokens, strategy, stops, rng)
+    return _explain(Predictor(model, use_cache), rows, max_new_tokens, strategy, stops, rng)
 
 
-def _stream(
+def _explain(
     predict: Predictor,
     rows: list[list[int]],
     max_new_tokens: int,
     strategy: Strategy,
     stops: frozenset[int],
     rng: Generator | None,
-) -> Iterator[Step]:
+) -> Iterator[Stage | Step]:
     draws = None if strategy.temperature == 0 or not max_new_tokens else (rng or get_generator()).spawn()
     n_prompt = [len(row) for row in rows]
     running = list(range(len(rows)))
     for _ in range(max_new_tokens):
         texts = [rows[i] for i in running]
-        logits = predict(texts)  # (R, V)
-        scores = strategy.adjust(logits, texts, [n_prompt[i] for i in running])
-        chosen = sample_next(scores, strategy, draws)  # (R,)
+        scores = logits = predict(texts)  # (R, V)
+        yield Stage("logits", None, logits)
+        for stage in strategy.adjust_stages(logits, texts, [n_prompt[i] for i in running]):
+            yield stage
+            scores = stage.values  # (R, V)
+        for stage in choice_stages(scores, strategy, draws):
+            yield stage
+            chosen = stage.values  # in the end (R,)
         ids = np.full(len(rows), -1)  # (B,)
         going_on = [k for k, new in enumerate(chosen.tolist()) if new not in stops]
         for k in going_on:

@@ -3,15 +3,18 @@
 Each `keep_` function takes log-probabilities (B, V) and puts -inf where a token is out; what is left is scaled to sum to 1 again
 by `log_softmax`. `Strategy` is their sum: all the options, and the order in which they are applied.
 
+A choice is made in stages, each of which can be looked at: the generators here yield them, and what returns the last value only
+(`adjust`, `distribution`, `sample_next`) runs the same generator to its end.
+
 Letters in shape comments: B batch, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -87,6 +90,22 @@ def ban_repeated_ngrams(scores: np.ndarray, text: Sequence[int], n: int) -> None
     scores[ngrams[begun, -1]] = -math.inf
 
 
+class Stage(NamedTuple):
+    """What has become of the model's logits so far, on the way to a token for each row."""
+
+    name: str  # "logits", then the options that are in use, by name, "cumulative", and in the end "draw", or "greedy" alone
+    setting: Any  # of that option; of "draw", how far along the sums the random number fell, 0 to 1, (B,)
+    values: (
+        np.ndarray
+    )  # scores (B, V); from "temperature" on log-probabilities; "cumulative" sums; in the end the ids (B,)
+
+
+def _last(stages: Iterable[Stage], values: np.ndarray) -> np.ndarray:
+    for stage in stages:
+        values = stage.values
+    return values
+
+
 def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
@@ -140,40 +159,55 @@ class Strategy:
 
     def adjust(self, logits: np.ndarray, texts: Sequence[Sequence[int]], n_prompt: Sequence[int]) -> np.ndarray:
         """Logits (B, V) with bias, penalties and bans; texts[b][: n_prompt[b]] is the prompt of row b, the rest was written."""
-        if not (
-            self.logit_bias
-            or self.repetition_penalty != 1
-            or self.frequency_penalty
-            or self.presence_penalty
-            or self.no_repeat_ngram
-        ):
-            return logits
-        scores = logits.astype(np.float64)
-        for row, text, start in zip(scores, texts, n_prompt, strict=True):
-            for i, bias in (self.logit_bias or {}).items():
-                row[i] += bias
-            if self.repetition_penalty != 1:
+        return _last(self.adjust_stages(logits, texts, n_prompt), logits)
+
+    def adjust_stages(
+        self, logits: np.ndarray, texts: Sequence[Sequence[int]], n_prompt: Sequence[int]
+    ) -> Iterator[Stage]:
+        """The stages of `adjust`: none where no option asks for one."""
+        scores = logits
+        if self.logit_bias:
+            scores = scores.astype(np.float64)  # each stage has numbers of its own
+            for i, bias in self.logit_bias.items():
+                scores[:, i] += bias
+            yield Stage("logit_bias", self.logit_bias, scores)
+        if self.repetition_penalty != 1:
+            scores = scores.astype(np.float64)
+            for row, text in zip(scores, texts, strict=True):
                 penalize_repetition(row, text, self.repetition_penalty)
-            if self.frequency_penalty or self.presence_penalty:
+            yield Stage("repetition_penalty", self.repetition_penalty, scores)
+        if self.frequency_penalty or self.presence_penalty:
+            scores = scores.astype(np.float64)
+            for row, text, start in zip(scores, texts, n_prompt, strict=True):
                 penalize_counts(row, text[start:], self.frequency_penalty, self.presence_penalty)
-            if self.no_repeat_ngram:
+            yield Stage("frequency_penalty, presence_penalty", (self.frequency_penalty, self.presence_penalty), scores)
+        if self.no_repeat_ngram:
+            scores = scores.astype(np.float64)
+            for row, text in zip(scores, texts, strict=True):
                 ban_repeated_ngrams(row, text, self.no_repeat_ngram)
-        return scores
+            yield Stage("no_repeat_ngram", self.no_repeat_ngram, scores)
 
     def distribution(self, scores: np.ndarray) -> np.ndarray:
         """Adjusted scores (B, V) -> the log-probabilities (B, V) from which a token is drawn; of temperature 0, those of 1."""
+        return _last(self.distribution_stages(scores), scores)
+
+    def distribution_stages(self, scores: np.ndarray) -> Iterator[Stage]:
+        """The stages of `distribution`: the temperature, and what then leaves tokens out."""
         logprobs = log_softmax(scores)
         if self.temperature not in (0, 1):
             with np.errstate(
                 over="ignore"
             ):  # a difference divided by a temperature near 0 is -inf, and its probability 0
                 logprobs = log_softmax((logprobs - logprobs.max(-1, keepdims=True)) / self.temperature)
+        yield Stage("temperature", self.temperature, logprobs)
         if self.top_k is not None:
             logprobs = log_softmax(keep_top_k(logprobs, self.top_k))
-        for keep, p in ((keep_top_p, self.top_p), (keep_min_p, self.min_p), (keep_typical, self.typical_p)):
+            yield Stage("top_k", self.top_k, logprobs)
+        for name, keep in (("top_p", keep_top_p), ("min_p", keep_min_p), ("typical_p", keep_typical)):
+            p = getattr(self, name)
             if p is not None and (p < 1 or keep is keep_min_p):
                 logprobs = log_softmax(keep(logprobs, p))
-        return logprobs
+                yield Stage(name, p, logprobs)
 
 
 def check_scores(scores: np.ndarray) -> None:
@@ -189,14 +223,26 @@ def check_scores(scores: np.ndarray) -> None:
 
 def sample_next(scores: np.ndarray, strategy: Strategy, rng: np.random.Generator | None = None) -> np.ndarray:
     """Adjusted scores (B, V) -> token ids (B,), int64. NonFiniteError as in `check_scores`."""
+    return _last(choice_stages(scores, strategy, rng), scores)
+
+
+def choice_stages(scores: np.ndarray, strategy: Strategy, rng: np.random.Generator | None = None) -> Iterator[Stage]:
+    """The stages of `sample_next`: those of the distribution, and the draw from it."""
     check_scores(scores)
     if strategy.temperature == 0:
-        return scores.argmax(-1)  # (B,)
+        yield Stage("greedy", None, scores.argmax(-1))  # (B,)
+        return
     if rng is None:
         raise ConfigError(
             f"temperature is {strategy.temperature} and there is no rng to draw from: pass rng=generator.spawn()"
         )
+    logprobs = scores
+    for stage in strategy.distribution_stages(scores):
+        yield stage
+        logprobs = stage.values  # (B, V)
     # Inverse of the cumulative distribution, in float64 and never normalised: nothing has to sum to 1.
-    cumulative = np.exp(strategy.distribution(scores)).cumsum(-1)  # (B, V)
-    u = rng.random((len(scores), 1)) * cumulative[:, -1:]  # (B, 1), below the total
-    return (cumulative <= u).sum(-1)  # (B,), the first id whose cumulative probability exceeds u
+    cumulative = np.exp(logprobs).cumsum(-1)  # (B, V)
+    yield Stage("cumulative", None, cumulative)
+    u = rng.random((len(scores), 1))  # (B, 1)
+    below = cumulative <= u * cumulative[:, -1:]  # (B, V), up to the first id whose sum exceeds that share of the total
+    yield Stage("draw", u[:, 0], below.sum(-1))

@@ -9,7 +9,8 @@ from typing import Any
 from ..errors import ConfigError, DataError
 from ..models import LanguageModel
 from ..text import Tokenizer
-from .generate import Step, stream_tokens
+from .generate import Step, explain_tokens
+from .sampling import Stage
 
 
 def stream_text(
@@ -22,12 +23,14 @@ def stream_text(
     *,
     stop: Sequence[str] = (),
     on_step: Callable[[Step], None] | None = None,
+    on_stage: Callable[[Stage], None] | None = None,
     **options: Any,
 ) -> Iterator[str]:
     """The text that follows `prompt`, in pieces as they are written; a piece never ends within a character.
 
-    The text ends before the first of the `stop` strings, wherever the borders of its tokens fall. `on_step` is given each token's
-    Step before its text comes. `options` are those of `generate`. Special tokens in the prompt are plain text.
+    The text ends before the first of the `stop` strings, wherever the borders of its tokens fall. `on_stage` is given each Stage
+    of the choice of a token, `on_step` then the token's Step, before its text comes. `options` are those of `generate`. Special
+    tokens in the prompt are plain text.
     """
     if prompt == "":
         raise DataError("the prompt is empty: the model needs at least one token to go on from")
@@ -35,15 +38,24 @@ def stream_text(
         raise ConfigError(f"stop is {stop!r}: it must be a list of strings, none of them empty")
     if unused := tokenizer.unused_ids(model.config.vocab_size):  # a table longer than the vocabulary: never written
         options["logit_bias"] = {**dict(options.get("logit_bias") or ()), **dict.fromkeys(unused, -math.inf)}
-    steps = stream_tokens(model, [tokenizer.encode(prompt)], max_new_tokens, temperature, top_k, **options)
-    return before_stop(tokenizer.decode_stream(_ids(steps, on_step)), stop)
+    stages = explain_tokens(
+        model, [tokenizer.encode(prompt)], max_new_tokens, temperature=temperature, top_k=top_k, **options
+    )
+    return before_stop(tokenizer.decode_stream(_ids(stages, on_step, on_stage)), stop)
 
 
-def _ids(steps: Iterable[Step], on_step: Callable[[Step], None] | None) -> Iterator[int]:
-    for step in steps:
-        if on_step is not None:
-            on_step(step)
-        yield int(step.ids[0])
+def _ids(
+    stages: Iterable[Stage | Step],
+    on_step: Callable[[Step], None] | None,
+    on_stage: Callable[[Stage], None] | None,
+) -> Iterator[int]:
+    for stage in stages:
+        if isinstance(stage, Step):
+            if on_step is not None:
+                on_step(stage)
+            yield int(stage.ids[0])
+        elif on_stage is not None:
+            on_stage(stage)
 
 
 def before_stop(pieces: Iterable[str], stop: Sequence[str]) -> Iterator[str]:
