@@ -68,6 +68,13 @@ def test_ids_of_a_file_are_kept_whatever_their_order(trained, merges_as):
     assert tokenizer.encode(f"a{mark}b", {mark}) == [new[i] for i in trained.encode(f"a{mark}b", {mark})]
 
 
+def test_a_tiktoken_encoding_only_of_ids_in_the_order_of_the_merges(trained):
+    same = parse_tokenizer(to_json(trained), "here")
+    assert same.encoding.encode_ordinary(story()) == trained.encode(story())
+    with pytest.raises(TokenizerError, match="another one here"):
+        parse_tokenizer(shuffled(trained)[0], "here").encoding  # noqa: B018
+
+
 def test_two_merges_may_make_one_token():
     """Merges are looked up by pair: a+b first, then ab+c, and where a stands alone b+c, then a+bc makes the same token."""
     vocab = {VISIBLE[byte]: byte for byte in range(256)} | {"bc": 256, "ab": 257, "abc": 258}

@@ -115,7 +115,7 @@ class BPETokenizer(Tokenizer):
     def _tiktoken(self, pattern: str) -> tiktoken.Encoding:
         import tiktoken  # here, so that a program that only decodes never loads it
 
-        ranks = {token: i for i, token in enumerate(self.tokens[: 256 + len(self.merges)])}
+        ranks = {self.tokens[i]: i for i in (*self._byte_ids.values(), *self._new_ids.values())}
         return tiktoken.Encoding(self.name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.special)
 
     def _spell(self, piece: str) -> list[int]:

@@ -8,13 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from ..errors import TokenizerError
 from .bpe import SPLIT_PATTERN, apply_merges, split_pieces
 from .byte_level import BPETokenizer, GPT2Tokenizer, check_pattern
 from .merges_file import VISIBLE, format_merges
 from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, _check_text, register
+
+if TYPE_CHECKING:
+    import tiktoken
 
 _BYTES = {letter: byte for byte, letter in VISIBLE.items()}
 _MOST_IDS = 10_000_000
@@ -82,6 +86,14 @@ class BPEVocabulary(_Vocabulary, BPETokenizer):
 
     def _merge_piece(self, piece: str) -> tuple[int, ...]:
         return tuple(apply_merges(self._spell(piece), self._new_ids, self._ranks))
+
+    def _tiktoken(self, pattern: str) -> tiktoken.Encoding:
+        made = [-1, *self._new_ids.values()]
+        if len(self._byte_ids) < 256 or any(i >= j for i, j in pairwise(made)):
+            raise TokenizerError(
+                "tiktoken merges in the order of the ids, which is another one here: there is no such Encoding"
+            )
+        return super()._tiktoken(pattern)
 
     def _spell(self, piece: str) -> list[int]:
         try:
