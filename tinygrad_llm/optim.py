@@ -296,6 +296,18 @@ class AdamW(Optimizer):
         return ("m", "v")
 
 
+def decay_groups(parameters: Iterable[Tensor], decay: str = "matrices") -> list[dict[str, Any]]:
+    """Groups for an optimizer whose weight decay acts on the first alone: on "all", or on "matrices" and tables.
+
+    A bias or the scale of a norm has nothing to gain from being small; nanoGPT leaves out all that has less than two axes.
+    """
+    parameters = list(parameters)
+    decaying = [p for p in parameters if decay == "all" or p.ndim >= 2]
+    others = [p for p in parameters if decay != "all" and p.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     """The options as Python floats: a NumPy float64 scalar would turn float32 arithmetic into float64."""
     checked = dict(options)

@@ -8,6 +8,7 @@ import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm.errors import ConfigError, LossSpike, NonFiniteError, OutOfMemory
+from tinygrad_llm.optim import CosineSchedule
 from tinygrad_llm.runs.checkpoint import load_checkpoint, verify_checkpoint
 from tinygrad_llm.training import loop, pretrain, reproduce, resume
 from tinygrad_llm.training.nonfinite import highest_loss
@@ -170,13 +171,13 @@ def test_too_little_memory_is_one_error_and_the_last_checkpoint_is_whole(text, t
     resume(tmp_path / "run", report=silent)
 
 
-class LeapingSchedule(loop.CosineSchedule):
+class LeapingSchedule(CosineSchedule):
     def __call__(self, step):
         return 10.0 if step == 24 else super().__call__(step)
 
 
 def test_a_loss_that_explodes_stops_the_run_and_happens_again_to_the_bit(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CosineSchedule", LeapingSchedule)
+    monkeypatch.setattr("tinygrad_llm.training.options.CosineSchedule", LeapingSchedule)
     options = OPTIONS | {"epochs": 5, "eval_every": 100}
     with pytest.raises(
         LossSpike, match=r"step 26: train_step: the loss is \d+\.\d+, above \d+\.\d+: .*no weight"

@@ -20,7 +20,7 @@ from ..errors import CorruptCheckpoint, NonFiniteError
 from ..files import append, sync_file, truncate
 from ..formats.safetensors import read_arrays
 from ..nn import Module
-from ..optim import AdamW, CosineSchedule
+from ..optim import AdamW, decay_groups
 from ..rng import get_generator
 from ..runs.checkpoint import MODEL_FILE, STATE_FILE, Checkpoint, TrainerState, save_checkpoint, step_of
 from ..runs.fields import naming
@@ -54,7 +54,13 @@ class TrainingLoop:
     ) -> None:
         self.task, self.options, self.model, self.folder = task, options, model, folder
         self.report, self.loggers = lasting(report), loggers
-        self.optimizer = AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+        self.optimizer = AdamW(
+            decay_groups(model.parameters(), options.decay),
+            lr=options.lr,
+            betas=(options.beta1, options.beta2),
+            eps=options.eps,
+            weight_decay=options.weight_decay,
+        )
         self.state = TrainerState()
         self.metrics: list[dict[str, float]] = []
         self.saved: Path | None = None  # the newest checkpoint
@@ -69,7 +75,8 @@ class TrainingLoop:
         with naming(checkpoint.folder / STATE_FILE):
             self.optimizer.load_state_dict(checkpoint.optimizer)
         for group in self.optimizer.param_groups:
-            group["weight_decay"] = self.options.weight_decay
+            group["betas"], group["eps"] = (self.options.beta1, self.options.beta2), self.options.eps
+        self.optimizer.param_groups[0]["weight_decay"] = self.options.weight_decay
         self.state, self.saved = checkpoint.state, checkpoint.folder
         get_generator().set_state(self.state.rng)
         if self.about["batches"] != checkpoint.about.get("batches") and not self.state.epoch_is_over:
@@ -91,18 +98,16 @@ class TrainingLoop:
         """What follows from the state and the options: how many steps there are, and their learning rates."""
         state, options = self.state, self.options
         steps_left = state.epoch_batches - state.batch + (options.epochs - state.epoch) * len(self.task)
-        self.total_steps = state.step + steps_left
+        self.total_steps = options.max_steps or state.step + steps_left
         self.eval_every = options.eval_every or math.ceil(self.total_steps / 20)
-        self.schedule = CosineSchedule(
-            options.lr, self.total_steps, round(options.warmup * self.total_steps), min_lr=options.min_lr
-        )
+        self.schedule = options.lr_schedule(self.total_steps)
         model: Any = self.model
         self.about = {
             "architecture": model.architecture,
             "model": model.config.to_dict(),
             "task": self.task.name,
             "training": asdict(options),
-            "schedule": asdict(self.schedule),
+            "schedule": asdict(self.schedule) | {"total_steps": self.total_steps},
             "tokenizer": tokenizer_sum(self.folder),
             "dtype": str(next(self.model.parameters()).dtype),
             **self.task.about(),
@@ -282,7 +287,7 @@ class TrainingLoop:
         for line in (
             *self.task.introduce(),
             f"Model: {self.about['architecture']}, {sizes}: {self.model.n_parameters():,} parameters.",
-            f"Training: {self.options.epochs} epochs of {len(self.task)} steps, into {self.folder}.",
+            f"Training: {self.options.length(len(self.task))}, into {self.folder}.",
         ):
             self.progress.line(line)
 

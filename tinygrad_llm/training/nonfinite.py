@@ -19,7 +19,7 @@ from ..debug import report
 from ..errors import ConfigError, NonFiniteError, StorageError, TinygradLLMError
 from ..formats.safetensors import read_arrays
 from ..models import make_model
-from ..optim import AdamW
+from ..optim import AdamW, decay_groups
 from ..rng import Generator, Zeros, use_generator
 from ..runs.checkpoint import STATE_FILE, load_checkpoint, verify_checkpoint, write_checkpoint
 from ..runs.fields import a_number, an_object_of, naming
@@ -100,7 +100,7 @@ def reproduce(
         _OPTIONS("training", options)
         model = make_model(about.get("architecture", "gpt"), about["model"], Zeros())
         model.load_state_dict(checkpoint.weights)
-        optimizer = AdamW(model.parameters(), lr=options["lr"])
+        optimizer = AdamW(decay_groups(model.parameters(), options.get("decay", "all")), lr=options["lr"])
         optimizer.load_state_dict(checkpoint.optimizer)
     with use_generator(Generator(0)) as rng:
         rng.set_state(checkpoint.state.rng)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..checks import check_integer, check_number, check_options
 from ..errors import ConfigError
 from ..models import PRESETS, preset
 from ..models.estimate import TrainingMemory
+from ..optim import CosineSchedule, LinearSchedule, NoamSchedule
 from ..parallel import default_threads
 from ..rng import Generator
 from ..text import Tokenizer
@@ -24,26 +26,58 @@ from .step import shard_batch
 # the book's chapter 5.
 _STORY = {"tokenizer": "bpe", "epochs": 6, "batch_size": 8, "lr": 3e-3, "stride": 4}
 _GPT2 = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
-ON_NONFINITE = ("stop", "skip")
 SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")  # of the model; drop_rate is no size
+Schedule: TypeAlias = CosineSchedule | LinearSchedule | NoamSchedule
 
 
-def _option(help: str, default: Any = MISSING, *, least: int = 1, most: float = math.inf) -> Any:
-    """An integer is `least` or more, a float from 0 to `most`."""
-    return field(default=default, metadata={"help": help, "least": least, "most": most})
+# Of two options that say the same in different ways, giving one puts the other at the value that says nothing.
+_INSTEAD = ((("max_steps", 0), ("epochs", 0)),)
+
+
+def _option(
+    help: str,
+    default: Any = MISSING,
+    *,
+    least: int = 1,
+    most: float = math.inf,
+    below: float = math.inf,
+    choices: Sequence[str] = (),
+) -> Any:
+    """An integer is `least` or more, a float from 0 to `most` and less than `below`, a text one of `choices` if there are any."""
+    limits = {"least": least, "most": most, "below": below, "choices": choices}
+    return field(default=default, metadata={"help": help} | limits)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions:
     """What the training loop wants to know, whatever is trained; checked when it is made: ConfigError names what cannot be."""
 
-    epochs: int = _option("passes over the training text")
+    epochs: int = _option("passes over the training text", least=0)
+    max_steps: int = _option("steps of the run, in place of epochs; 0: as many as these take", 0, least=0)
     batch_size: int = _option("windows of text in each step")
     accumulate: int = _option("parts of a batch that take their turn, for less memory; their gradients are added up", 1)
     lr: float = _option("highest learning rate")
-    min_lr: float = _option("learning rate at the end, reached along a cosine", 0.0)
-    warmup: float = _option("share of the steps in which the learning rate rises", 0.05, most=1)
+    schedule: str = _option(
+        "way of the learning rate after its rise: constant, linear or cosine down to min_lr, noam as 1 / √step",
+        "cosine",
+        choices=("constant", "linear", "cosine", "noam"),
+    )
+    min_lr: float = _option("learning rate at the end of a linear or cosine schedule", 0.0)
+    warmup: float = _option(
+        "steps in which the learning rate rises: up to 1 a share of them all, above 1 a number", 0.05
+    )
+    decay_steps: int = _option(
+        "steps after which the learning rate is min_lr and stays there; 0: all of the run", 0, least=0
+    )
+    beta1: float = _option("AdamW's decay of the mean of gradients", 0.9, below=1)
+    beta2: float = _option("AdamW's decay of the mean of their squares", 0.999, below=1)
+    eps: float = _option("AdamW's addition to the root of that mean", 1e-8)
     weight_decay: float = _option("AdamW's weight decay", 0.1)
+    decay: str = _option(
+        "what decays: all, or matrices alone, as in nanoGPT, without biases and norms",
+        "all",
+        choices=("all", "matrices"),
+    )
     max_norm: float = _option("gradients are scaled down to this norm; 0 leaves them", 1.0)
     eval_every: int = _option("steps from one evaluation to the next; 0: about 20 in a run", 0, least=0)
     save_every: int = _option("steps from one checkpoint to the next; 0: one with each evaluation", 0, least=0)
@@ -52,30 +86,77 @@ class LoopOptions:
     )
     keep: int = _option("newest checkpoints that are kept, besides the one with the lowest validation loss", 2)
     on_nonfinite: str = _option(
-        "a loss or gradient that is not finite: stop the run, or skip the step, up to 10 in a row", "stop"
+        "a loss or gradient that is not finite: stop the run, or skip the step, up to 10 in a row",
+        "stop",
+        choices=("stop", "skip"),
     )
     seed: int = _option("decides weights, order, dropout and samples; same seed, same run, to the bit", 123, least=0)
 
     def __post_init__(self) -> None:
         for option in fields(self):
-            what, value = f"training: {option.name}", getattr(self, option.name)
+            what, value, limits = f"training: {option.name}", getattr(self, option.name), option.metadata
             if option.type in (int, "int"):
-                value = check_integer(what, value, option.metadata["least"])
+                value = check_integer(what, value, limits["least"])
             elif option.type in (float, "float"):
-                value = check_number(what, value, most=option.metadata["most"])
+                value = check_number(what, value, most=limits["most"], below=limits["below"])
             elif option.type in (str, "str") and not isinstance(value, str):
                 raise ConfigError(f"{what} is {value!r:.80}: it must be text")
+            elif limits["choices"] and value not in limits["choices"]:
+                raise ConfigError(f"{option.name} is {value!r}: use one of {', '.join(limits['choices'])}")
             object.__setattr__(self, option.name, value)  # Python's own number: config.json takes no other
-        check_number("training: min_lr", self.min_lr, most=self.lr)
-        if self.on_nonfinite not in ON_NONFINITE:
-            raise ConfigError(f"on_nonfinite is {self.on_nonfinite!r}: use one of {', '.join(ON_NONFINITE)}")
+        if not self.epochs and not self.max_steps:
+            raise ConfigError(f"epochs is {self.epochs} and max_steps is {self.max_steps}: give one of them")
+        if self.epochs and self.max_steps:
+            raise ConfigError(
+                f"epochs is {self.epochs} and max_steps is {self.max_steps}: a run has one length: leave out one of them"
+            )
         if self.accumulate > self.batch_size:
             raise ConfigError(
                 f"accumulate is {self.accumulate}: a batch of {self.batch_size} has no more parts than rows"
             )
         Generator(self.seed)  # ConfigError for one that it cannot take
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
         if self.lr == 0:
             raise ConfigError(f"lr is {self.lr}: it may not be 0")
+        if self.warmup > 1 and self.warmup % 1:
+            raise ConfigError(
+                f"warmup is {self.warmup}: up to 1 it is a share of the steps, above 1 a whole number of them"
+            )
+        if self.schedule in ("constant", "noam"):
+            for name in ("min_lr", "decay_steps"):
+                if value := getattr(self, name):
+                    raise ConfigError(
+                        f"{name} is {value} and schedule is {self.schedule!r}: it is for a linear or cosine schedule"
+                    )
+        check_number("training: min_lr", self.min_lr, most=self.lr)
+        if self.schedule == "noam" and not self.warmup:
+            raise ConfigError(
+                "warmup is 0 and schedule is 'noam': it falls from where the rise ends, so there must be one"
+            )
+        if self.decay_steps and self.warmup > 1:
+            self.lr_schedule(self.max_steps or sys.maxsize)
+
+    def length(self, n_batches: int) -> str:
+        """In words, for a task with so many batches in an epoch."""
+        if self.max_steps:
+            return f"{self.max_steps:,} steps, {self.max_steps / n_batches:.3g} epochs"
+        return f"{self.epochs} epochs of {n_batches} steps"
+
+    def lr_schedule(self, n_steps: int) -> Schedule:
+        """The learning rate at each step, from 0, of a run of so many. ConfigError for a rise without an end."""
+        rise = round(self.warmup if self.warmup > 1 else self.warmup * n_steps)
+        end, what = (self.decay_steps, "decay_steps") if self.decay_steps else (n_steps, "the whole run")
+        if rise > end:
+            raise ConfigError(
+                f"warmup is {rise} steps and {what} is {end}: the learning rate must rise before it falls"
+            )
+        if self.schedule == "noam":  # its peak, in the paper (emb_dim warmup)^-1/2, is lr
+            return NoamSchedule(1, max(1, rise), self.lr * math.sqrt(max(1, rise)))
+        if self.schedule == "cosine":
+            return CosineSchedule(self.lr, end, rise, min_lr=self.min_lr)
+        return LinearSchedule(self.lr, end, rise, min_lr=self.lr if self.schedule == "constant" else self.min_lr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +228,7 @@ class PretrainOptions(LoopOptions):
     @classmethod
     def for_preset(cls, preset: str = "story", **changes: Any) -> PretrainOptions:
         """The options of a preset with some changed. ConfigError for a name that is no option, with the nearest that is."""
-        check_options("pretrain", changes, cls)
-        options = cls.defaults(preset) | changes
+        options = _with(cls.defaults(preset), changes)
         if "vocab_size" in changes and options["tokenizer"] != "bpe":
             raise ConfigError(
                 f"vocab_size is {changes['vocab_size']}: it can be chosen for the bpe tokenizer only, not for "
@@ -161,9 +241,19 @@ class PretrainOptions(LoopOptions):
         """The options in a run's config.json; one that did not exist yet when the run began has its default."""
         check_options("training", training, cls)
         name = training.get("preset", "story")
-        return cls(**cls.defaults(name if isinstance(name, str) else "story") | training)
+        return cls(**_with(cls.defaults(name if isinstance(name, str) else "story"), training))
 
     def changed(self, **changes: Any) -> PretrainOptions:
         """These options with some changed. ConfigError for a name that is no option, with the nearest that is."""
-        check_options("pretrain", changes, PretrainOptions)
-        return replace(self, **changes)
+        return PretrainOptions(**_with(asdict(self), changes))
+
+
+def _with(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The options with some changed. What `changes` say in another way than the options is taken out of these."""
+    check_options("pretrain", changes, PretrainOptions)
+    quiet = {}
+    for pair in _INSTEAD:
+        for (name, nothing), (other, other_nothing) in (pair, pair[::-1]):
+            if changes.get(name, nothing) != nothing and other not in changes:
+                quiet[other] = other_nothing
+    return options | changes | quiet

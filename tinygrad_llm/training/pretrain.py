@@ -142,6 +142,7 @@ def begin(
     memory.check(report)
     check_room(folder, config.n_parameters(), options.keep, report)
     task = Pretraining(corpus, options)
+    options.lr_schedule(options.max_steps or options.epochs * len(task))  # an error now, before anything is written
     record = {
         "format": FORMAT,
         "architecture": config.architecture,

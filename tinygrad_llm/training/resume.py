@@ -121,6 +121,7 @@ def _go_on(
         TOKENIZER_FILE: checkpoint.about["tokenizer"],
         "dtype": checkpoint.about["dtype"],
     }
+    now["decay"], then["decay"] = options.decay, before.decay  # the optimizer keeps its weights in these groups
     _refuse(folder, {name: (then.get(name), now[name]) for name in now if name != "drop_rate"})
     if written != model_config:
         others = [name for name, value in written.to_dict().items() if value != now.get(name)] or ["architecture"]
@@ -143,12 +144,14 @@ def _go_on(
         loop = TrainingLoop(task, options, model, folder, report, loggers)
         loop.restore(checkpoint)
         state = loop.state
-        if loop.total_steps < state.step or options.epochs < state.epoch:
+        if options.max_steps and loop.total_steps < state.step:
+            raise ConfigError(f"{folder}: max_steps is {options.max_steps}: the run has taken {state.step} steps")
+        if not options.max_steps and (loop.total_steps < state.step or options.epochs < state.epoch):
             raise ConfigError(f"{folder}: epochs is {options.epochs}: the run is in epoch {state.epoch}")
         if loop.total_steps == state.step and (folder / MODEL_FILE).exists():
-            raise ConfigError(
-                f"{folder}: the run has finished its {options.epochs} epochs: to go on, give more (epochs, --epochs)"
-            )
+            length = f"{options.max_steps} steps" if options.max_steps else f"{options.epochs} epochs"
+            more = "max_steps, --max-steps" if options.max_steps else "epochs, --epochs"
+            raise ConfigError(f"{folder}: the run has finished its {length}: to go on, give more ({more})")
         loop.rewind()
         report(f"Going on after step {state.step} of {loop.total_steps}.")
         if changes := _changes(before, options, config, files, corpus):

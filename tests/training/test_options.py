@@ -1,0 +1,167 @@
+"""What can be chosen about a run: each knob against its formula as others write it, and what cannot be chosen together."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinygrad_llm.errors import ConfigError, ConfigMismatch
+from tinygrad_llm.models import make_model
+from tinygrad_llm.optim import AdamW, decay_groups
+from tinygrad_llm.rng import Generator
+from tinygrad_llm.runs.checkpoint import load_checkpoint
+from tinygrad_llm.training import PretrainOptions, pretrain, resume
+
+TEXT = "".join(f"the {who} {what} the {where}.\n" for who in "abc" for what in "defg" for where in "hijklm")
+TINY = {"tokenizer": "char", "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.0}
+TINY |= {"batch_size": 8, "sample_tokens": 4, "stride": 8, "eval_batches": 2, "seed": 3}
+
+
+def silent(line: str) -> None: ...
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def rate(step, n_steps, **options):
+    return PretrainOptions.for_preset(**options).lr_schedule(n_steps)(step)
+
+
+# ---- the learning rate
+
+
+def test_the_cosine_is_nanogpts():
+    """Its get_lr (train.py) with learning_rate 1e-3, min_lr 1e-4, warmup_iters 100, lr_decay_iters 5000."""
+    options = {"lr": 1e-3, "min_lr": 1e-4, "warmup": 100, "decay_steps": 5000}
+
+    def get_lr(it):
+        if it < 100:
+            return 1e-3 * (it + 1) / 101
+        if it > 5000:
+            return 1e-4
+        return 1e-4 + 0.5 * (1.0 + math.cos(math.pi * (it - 100) / 4900)) * 9e-4
+
+    for it, known in {0: 9.90099e-6, 100: 1e-3, 2550: 5.5e-4}.items():
+        assert rate(it, 6000, **options) == pytest.approx(known, rel=1e-6)
+    for it in (0, 1, 50, 99, 100, 101, 2550, 4999, 5000, 5001, 5999):
+        assert rate(it, 6000, **options) == pytest.approx(get_lr(it), rel=1e-12)
+
+
+def test_a_line_is_pytorchs_and_a_constant_stays():
+    """LambdaLR of transformers' get_linear_schedule_with_warmup, but for the first step, which is not one of rate 0."""
+    for step in (20, 21, 55, 99):
+        linear = rate(step, 100, lr=0.5, schedule="linear", warmup=0.2)
+        assert linear == pytest.approx(0.5 * (100 - step) / (100 - 20))
+        assert rate(step, 100, lr=0.5, schedule="constant", warmup=20) == 0.5
+    for step in range(20):
+        assert rate(step, 100, lr=0.5, schedule="constant", warmup=20) == pytest.approx(0.5 * (step + 1) / 21)
+    assert rate(0, 100, lr=0.5, schedule="constant", warmup=0) == 0.5
+
+
+def test_noam_is_that_of_the_paper_when_lr_is_its_peak():
+    """emb_dim 512 and 4000 steps of warm-up: section 5.3 of "Attention Is All You Need"."""
+    options = {"schedule": "noam", "lr": (512 * 4000) ** -0.5, "warmup": 4000}
+    for step, known in {1: 1.74693e-7, 100: 1.74693e-5, 4000: 6.98771e-4, 100_000: 1.39754e-4}.items():
+        assert rate(step, 200_000, **options) == pytest.approx(known, rel=1e-5)
+        assert rate(step, 200_000, **options) == pytest.approx(
+            512**-0.5 * min(step**-0.5, step * 4000**-1.5), rel=1e-12
+        )
+
+
+def test_a_warm_up_is_a_share_of_the_steps_or_a_number_of_them():
+    for step in (0, 7, 26, 27, 80, 134):
+        assert rate(step, 135, warmup=0.2) == rate(step, 135, warmup=27)
+
+
+# ---- the optimizer
+
+
+def test_the_optimizer_gets_its_numbers_and_resuming_changes_them(text, tmp_path):
+    run = pretrain(text, out=tmp_path / "run", report=silent, epochs=1, beta1=0.8, beta2=0.99, eps=1e-6, **TINY)
+    (group,) = load_checkpoint(run.folder / f"step-{run.metrics[-1]['step']:06}").optimizer["param_groups"]
+    assert (group["betas"], group["eps"]) == ([0.8, 0.99], 1e-6)
+    more = resume(run.folder, epochs=2, beta2=0.95, weight_decay=0.3, report=silent)
+    (group,) = load_checkpoint(run.folder / f"step-{more.metrics[-1]['step']:06}").optimizer["param_groups"]
+    assert (group["betas"], group["eps"], group["weight_decay"]) == ([0.8, 0.95], 1e-6, 0.3)
+
+
+def test_matrices_alone_decay():
+    """nanoGPT's configure_optimizers: p.dim() >= 2."""
+    sizes = {"vocab_size": 11, "context_length": 4, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.0}
+    for decay in ("matrices", "all"):
+        model = make_model("gpt", sizes, Generator(1))
+        before = {name: value.copy() for name, value in model.state_dict().items()}
+        optimizer = AdamW(decay_groups(model.parameters(), decay), lr=0.1, weight_decay=0.5)
+        for parameter in model.parameters():
+            parameter.grad = np.zeros_like(parameter.data)
+        optimizer.step()
+        for name, parameter in model.named_parameters():
+            factor = 1 - 0.1 * 0.5 if decay == "all" or parameter.data.ndim > 1 else 1
+            np.testing.assert_allclose(parameter.data, factor * before[name], rtol=1e-6, err_msg=name)
+
+
+def test_a_run_whose_matrices_alone_decay_ends_as_if_never_stopped(text, tmp_path):
+    options = TINY | {"decay": "matrices", "max_steps": 12, "lr": 1e-2}
+    whole = pretrain(text, out=tmp_path / "whole", report=silent, **options)
+    pretrain(text, out=tmp_path / "run", report=silent, **options | {"max_steps": 7, "decay_steps": 12, "warmup": 0})
+    with pytest.raises(ConfigMismatch, match="decay: matrices there, all here"):
+        resume(tmp_path / "run", decay="all", max_steps=12, report=silent)
+    other = pretrain(text, out=tmp_path / "other", report=silent, **options | {"warmup": 0})
+    more = resume(tmp_path / "run", max_steps=12, report=silent)
+    for name, value in other.model.state_dict().items():
+        np.testing.assert_array_equal(more.model.state_dict()[name], value)
+    assert len(load_checkpoint(whole.folder / "step-000012").optimizer["param_groups"]) == 2
+
+
+# ---- how long
+
+
+def test_a_run_may_be_so_many_steps_long(text, tmp_path):
+    lines = []
+    run = pretrain(text, out=tmp_path / "run", report=lines.append, max_steps=20, eval_every=8, **TINY)
+    assert [row["step"] for row in run.metrics] == [0, 8, 16, 20]
+    n = run.metrics[-1]["epoch"]
+    by_epochs = pretrain(text, out=tmp_path / "epochs", report=silent, epochs=n, eval_every=8, warmup=0, **TINY)
+    assert n > 1  # it ends in the middle of an epoch
+    assert by_epochs.metrics[-1]["step"] > 20
+    assert any(f"20 steps, {20 * n / by_epochs.metrics[-1]['step']:.3g} epochs" in line for line in lines)
+    with pytest.raises(ConfigError, match=r"finished its 20 steps: to go on, give more \(max_steps, --max-steps\)"):
+        resume(run.folder, report=silent)
+    with pytest.raises(ConfigError, match="max_steps is 5: the run has taken 20 steps"):
+        resume(run.folder, max_steps=5, report=silent)
+    assert resume(run.folder, epochs=n, report=silent).metrics[-1]["step"] == by_epochs.metrics[-1]["step"]
+    changed = json.loads(Path(run.folder, "config.json").read_text())["changes"]
+    assert changed == [{"step": 20, "epochs": [0, n], "max_steps": [20, 0]}]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 2, "max_steps": 7}, "epochs is 2 and max_steps is 7: a run has one length"),
+        ({"epochs": 0, "max_steps": 0}, "epochs is 0 and max_steps is 0: give one of them"),
+        ({"schedule": "cosinus"}, "schedule is 'cosinus': use one of constant, linear, cosine, noam"),
+        ({"decay": "biases"}, "decay is 'biases': use one of all, matrices"),
+        ({"warmup": 100, "decay_steps": 50}, "warmup is 100 steps and decay_steps is 50"),
+        ({"warmup": 0.9, "max_steps": 100, "decay_steps": 50}, "warmup is 90 steps and decay_steps is 50"),
+        ({"warmup": 500, "max_steps": 100}, "warmup is 500 steps and the whole run is 100"),
+        ({"warmup": 2.5}, "warmup is 2.5: up to 1 it is a share"),
+        ({"schedule": "constant", "min_lr": 1e-5}, "min_lr is 1e-05 and schedule is 'constant'"),
+        ({"schedule": "noam", "decay_steps": 9}, "decay_steps is 9 and schedule is 'noam'"),
+        ({"schedule": "noam", "warmup": 0}, "warmup is 0 and schedule is 'noam'"),
+        ({"beta1": 1.0}, r"beta1 is 1.0: it must be a number from 0 to 1.*1 excluded"),
+        ({"beta2": -0.1}, "beta2 is -0.1"),
+        ({"eps": math.nan}, "eps is nan"),
+        ({"max_steps": 1.5}, "max_steps is 1.5"),
+        ({"beta_2": 0.9}, r"no option 'beta_2' \(did you mean beta2\?\)"),
+    ],
+)
+def test_what_cannot_be_is_named_before_anything_is_written(text, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        pretrain(text, out=tmp_path / "run", report=silent, **TINY | options)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
