@@ -140,11 +140,12 @@ def embedding(weight: Tensor, *, ids: Any) -> Tensor:
 
 
 @ops.layer_norm.twin
-def layer_norm(x: Tensor, scale: Tensor, shift: Tensor, *, eps: float = 1e-5) -> Tensor:
+def layer_norm(x: Tensor, scale: Tensor, shift: Tensor | None = None, *, eps: float = 1e-5) -> Tensor:
     x = _tensor(x)
     centered = x - x.mean(axis=-1, keepdims=True)
     variance = (centered * centered).mean(axis=-1, keepdims=True)
-    return scale * (centered / (variance + eps).sqrt()) + shift
+    y = scale * (centered / (variance + eps).sqrt())
+    return y if shift is None else y + shift
 
 
 @ops.rms_norm.twin

@@ -25,9 +25,10 @@ GPT3 = estimate(SIZES["gpt3-175B"])
 
 
 @pytest.mark.parametrize("tie_weights", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("qkv_bias", [False, True])
-def test_parameters_are_those_of_a_model(qkv_bias, tie_weights):
-    config = GPTConfig(11, 6, 8, 2, 3, qkv_bias=qkv_bias, tie_weights=tie_weights)
+def test_parameters_are_those_of_a_model(qkv_bias, bias, tie_weights):
+    config = GPTConfig(11, 6, 8, 2, 3, qkv_bias=qkv_bias, bias=bias, tie_weights=tie_weights)
     model, e = GPTModel(config), estimate(ModelSizes.of(config))
     assert e.parameters == model.n_parameters() == config.n_parameters()
     by_module = {}

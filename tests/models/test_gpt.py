@@ -131,6 +131,9 @@ def test_parameters_of_gpt2(name, untied, tied, published):
 def test_parameters_of_other_sizes():
     assert preset("124M", context_length=256).n_parameters() == 162_419_712
     assert preset("124M", vocab_size=50304, tie_weights=True, qkv_bias=True).n_parameters() == 124_475_904
+    sizes = {"vocab_size": 65, "context_length": 64, "emb_dim": 128, "n_heads": 4, "n_layers": 4}
+    nanogpt = GPTConfig(**sizes, bias=False, tie_weights=True).n_parameters()
+    assert nanogpt - 64 * 128 == 795_904  # as its get_num_params() says, which leaves out positions
     gpt3 = {"context_length": 2048, "emb_dim": 12288, "n_heads": 96, "n_layers": 96, "qkv_bias": True}
     with pytest.raises(ConfigError, match="174,604,259,328 parameters"):
         GPTConfig(**gpt3, tie_weights=True)
@@ -144,15 +147,34 @@ def test_a_block_of_gpt2_allocates_what_the_book_counts():
 
 @pytest.mark.parametrize("tie_weights", [False, True])
 @pytest.mark.parametrize("qkv_bias", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(
     "sizes", [{}, {"vocab_size": 3, "n_layers": 1}, {"emb_dim": 12, "n_heads": 1, "context_length": 1}]
 )
-def test_the_formula_counts_what_is_allocated(sizes, qkv_bias, tie_weights):
-    config = small(qkv_bias=qkv_bias, tie_weights=tie_weights, **sizes)
+def test_the_formula_counts_what_is_allocated(sizes, bias, qkv_bias, tie_weights):
+    config = small(bias=bias, qkv_bias=qkv_bias, tie_weights=tie_weights, **sizes)
     model = GPTModel(config)
     assert model.n_parameters() == config.n_parameters()
     assert len({p.data.ctypes.data for p in model.parameters()}) == len(list(model.parameters()))
     assert model.n_parameters() == sum(a.size for a in {id(a): a for a in model.state_dict().values()}.values())
+
+
+def test_without_biases_it_is_the_model_whose_biases_are_zero():
+    plain, model = (GPTModel(small(init="gpt2", bias=bias), rng=Generator(4)).eval() for bias in (False, True))
+    biases = {name for name, _ in model.named_parameters() if name.endswith(("bias", "shift"))}
+    assert {name for name, _ in model.named_parameters()} - {name for name, _ in plain.named_parameters()} == biases
+    assert len(biases) == 5 * model.config.n_layers + 1
+    for name, value in plain.state_dict().items():
+        np.testing.assert_array_equal(value, model.state_dict()[name])
+    ids = np.array([[1, 2, 3], [4, 0, 1]])
+    for one in (plain, model):
+        tg.ops.cross_entropy(one(ids), targets=ids).backward()
+    np.testing.assert_array_equal(plain(ids).data, model(ids).data)
+    with tg.composed():
+        np.testing.assert_allclose(plain(ids).data, model(ids).data, rtol=1e-4, atol=1e-6)
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for name, parameter in plain.named_parameters():
+        np.testing.assert_array_equal(parameter.grad, gradients[name])
 
 
 # ---- initial values

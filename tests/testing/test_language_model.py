@@ -24,6 +24,7 @@ def make(rng, **changes):
         {},
         {"tie_weights": True, "init": "gpt2", "qkv_bias": True},
         {"context_length": 3, "n_layers": 1, "hidden_dim": 5},
+        {"bias": False},
     ],
     ids=str,
 )

@@ -12,7 +12,7 @@ from tinygrad_llm.models import make_model
 from tinygrad_llm.optim import AdamW, decay_groups
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.runs.checkpoint import load_checkpoint
-from tinygrad_llm.training import PretrainOptions, pretrain, resume
+from tinygrad_llm.training import PretrainOptions, continue_pretraining, pretrain, resume
 
 TEXT = "".join(f"the {who} {what} the {where}.\n" for who in "abc" for what in "defg" for where in "hijklm")
 TINY = {"tokenizer": "char", "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.0}
@@ -119,6 +119,28 @@ def test_a_run_whose_matrices_alone_decay_ends_as_if_never_stopped(text, tmp_pat
     assert len(load_checkpoint(whole.folder / "step-000012").optimizer["param_groups"]) == 2
 
 
+# ---- the model
+
+
+def test_the_form_of_the_model_is_chosen_kept_and_gone_on_with(text, tmp_path):
+    form = {"init": "gpt2", "tie_weights": True, "qkv_bias": True, "bias": False, "activation": "gelu_erf"}
+    run = pretrain(text, out=tmp_path / "run", report=silent, epochs=1, **TINY, **form)
+    config = json.loads((run.folder / "config.json").read_text())
+    assert form.items() <= config["model"].items()
+    assert form.items() <= config["training"].items()
+    assert run.model.out_head.weight is run.model.tok_emb.weight
+    assert run.model.trf_blocks[0].att.W_query.bias is not None
+    assert run.model.trf_blocks[0].att.out_proj.bias is run.model.final_norm.shift is None
+    resume(run.folder, epochs=2, report=silent)
+    with pytest.raises(ConfigMismatch, match="tie_weights: True there, False here"):
+        resume(run.folder, epochs=3, tie_weights=False, report=silent)
+    with pytest.raises(ConfigError, match="bias is True: with init_from it is that of the weights"):
+        continue_pretraining(run.folder, text, out=tmp_path / "other", report=silent, bias=True)
+    more = continue_pretraining(run.folder, text, out=tmp_path / "other", report=silent, epochs=1, batch_size=4)
+    assert resume(more.folder, epochs=2, report=silent).model.config == run.model.config
+    assert PretrainOptions.of_run(json.loads((more.folder / "config.json").read_text())["training"]).tie_weights
+
+
 # ---- how long
 
 
@@ -158,6 +180,9 @@ def test_a_run_may_be_so_many_steps_long(text, tmp_path):
         ({"beta2": -0.1}, "beta2 is -0.1"),
         ({"eps": math.nan}, "eps is nan"),
         ({"max_steps": 1.5}, "max_steps is 1.5"),
+        ({"init": "zero"}, "init is 'zero': use 'pytorch' or 'gpt2'"),
+        ({"activation": "relu"}, "activation is 'relu'"),
+        ({"tie_weights": 1}, "tie_weights is 1: it must be True or False"),
         ({"beta_2": 0.9}, r"no option 'beta_2' \(did you mean beta2\?\)"),
     ],
 )

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--" + name.replace("_", "-"), type=int, metavar="INT", help=help)
     for name, help in {
         "qkv_bias": "biases on queries, keys and values",
+        "bias": "biases on all other layers, and shifts in the norms (default: there are)",
         "tie_weights": "one table at both ends",
     }.items():
         parser.add_argument("--" + name.replace("_", "-"), action=argparse.BooleanOptionalAction, help=help)
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from ..checks import byte_size
     from ..models.estimate import SIZES, TRAINING_TOKENS, estimate
 
-    chosen = {name: getattr(args, name) for name in (*_SIZES, "qkv_bias", "tie_weights")}
+    chosen = {name: getattr(args, name) for name in (*_SIZES, "qkv_bias", "bias", "tie_weights")}
     sizes = replace(SIZES[args.preset], **{name: value for name, value in chosen.items() if value is not None})
     e = estimate(sizes, batch_size=args.batch_size, bytes_per_number=_DTYPES[args.dtype])
     tokens = TRAINING_TOKENS.get(args.preset) if args.tokens is None else args.tokens

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import fields
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from ..training.options import PretrainOptions
 
@@ -52,12 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         name, default = option.name, str(story[option.name] or repr(story[option.name]))
         if gpt2[name] != story[name] and name != "preset":
             default += f" for story, {gpt2[name]} for 124M"
+        takes: dict[str, Any] = {"type": types[name], "metavar": types[name].__name__.upper()}
+        if types[name] is bool:
+            takes, default = {"action": argparse.BooleanOptionalAction}, "yes" if story[name] else "no"
         parser.add_argument(
             "--" + name.replace("_", "-"),
-            type=types[name],
-            metavar=types[name].__name__.upper(),
             default=argparse.SUPPRESS,
             help=f"{option.metadata['help']} (default: {default})".replace("%", "%%"),
+            **takes,
         )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, everything else on stderr")
 

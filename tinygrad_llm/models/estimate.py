@@ -51,6 +51,7 @@ class ModelSizes:
     n_heads: int = 12
     n_layers: int = 12
     qkv_bias: bool = False
+    bias: bool = True
     tie_weights: bool = False
     n_kv_heads: int | None = None
     hidden_dim: int | None = None
@@ -60,7 +61,7 @@ class ModelSizes:
     def __post_init__(self) -> None:
         optional = ("n_kv_heads", "hidden_dim", "window", "global_every")
         for name, value in asdict(self).items():
-            if name in ("qkv_bias", "tie_weights"):
+            if name in ("qkv_bias", "bias", "tie_weights"):
                 check_flag(f"estimate: {name}", value)
             elif value is not None or name not in optional:
                 object.__setattr__(self, name, check_integer(f"estimate: {name}", value))
@@ -198,18 +199,18 @@ def estimate(sizes: ModelSizes, *, batch_size: int = 1, bytes_per_number: int = 
     def block(name: str, copies: int, keys: int) -> list[ModuleCost]:
         """`copies` blocks whose queries see `keys` keys."""
         probabilities = s.n_heads * t if t <= _KEPT else 0
-        bias = int(s.qkv_bias)
+        qkv_bias, bias = int(s.qkv_bias), int(s.bias)
         parts = {
-            "norm1": {"parameters": 2 * c, "kept": c + 1},
-            "att.W_query": {"parameters": c * (c + bias), "kept": c},  # its input, which W_key and W_value share
-            "att.W_key": {"parameters": kv_width * (c + bias), "cached": keys * kv_width},
-            "att.W_value": {"parameters": kv_width * (c + bias), "cached": keys * kv_width},
+            "norm1": {"parameters": c + c * bias, "kept": c + 1},
+            "att.W_query": {"parameters": c * (c + qkv_bias), "kept": c},  # its input, which W_key and W_value share
+            "att.W_key": {"parameters": kv_width * (c + qkv_bias), "cached": keys * kv_width},
+            "att.W_value": {"parameters": kv_width * (c + qkv_bias), "cached": keys * kv_width},
             "att": {"flops": 4 * keys * c, "kept": 4 * c + s.n_heads + probabilities},
-            "att.out_proj": {"parameters": c * (c + 1)},  # its input is the result of att, counted there
-            "norm2": {"parameters": 2 * c, "kept": c + 1},
-            "ff.layers.0": {"parameters": hidden * (c + 1), "kept": c},
+            "att.out_proj": {"parameters": c * (c + bias)},  # its input is the result of att, counted there
+            "norm2": {"parameters": c + c * bias, "kept": c + 1},
+            "ff.layers.0": {"parameters": hidden * (c + bias), "kept": c},
             "ff.layers.1": {"kept": 2 * hidden},
-            "ff.layers.2": {"parameters": c * (hidden + 1), "kept": hidden},
+            "ff.layers.2": {"parameters": c * (hidden + bias), "kept": hidden},
         }
         return [module(f"{name}.{part}", copies=copies, **costs) for part, costs in parts.items()]
 
@@ -227,7 +228,7 @@ def estimate(sizes: ModelSizes, *, batch_size: int = 1, bytes_per_number: int = 
             module("tok_emb", parameters=s.vocab_size * c, flops=0),
             module("pos_emb", parameters=t * c, flops=0),
             *blocks,
-            module("final_norm", parameters=2 * c, kept=c + 1),
+            module("final_norm", parameters=c + c * s.bias, kept=c + 1),
             module(
                 "out_head",
                 parameters=0 if s.tie_weights else s.vocab_size * c,

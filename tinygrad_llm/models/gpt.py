@@ -28,6 +28,7 @@ class GPTConfig:
     `init`: "pytorch" draws each layer as PyTorch does, in the order of construction; "gpt2" draws N(0, 0.02), positions
     N(0, 0.01) and the layers that add to the residual stream N(0, 0.02/√(2 n_layers)) (OpenAI's model.py; Radford et al. 2019
     §2.3). `tie_weights`: the head shares the token embedding.
+    Without `bias` the norms have no shift, and no layer a bias but for what `qkv_bias` says (nanoGPT).
     `activation`: "gelu" is its tanh form, "gelu_erf" the exact one. `hidden_dim`: of the feed-forward layers, if not 4 emb_dim.
     """
 
@@ -40,6 +41,7 @@ class GPTConfig:
     n_layers: int = 12
     drop_rate: float = 0.1
     qkv_bias: bool = False
+    bias: bool = True
     tie_weights: bool = False
     init: str = "pytorch"
     activation: str = "gelu"
@@ -53,7 +55,7 @@ class GPTConfig:
         if self.emb_dim % self.n_heads:
             raise ConfigError(f"GPTConfig: n_heads {self.n_heads} does not divide emb_dim {self.emb_dim}")
         object.__setattr__(self, "drop_rate", check_number("GPTConfig: drop_rate", self.drop_rate, most=1))
-        for name in ("qkv_bias", "tie_weights"):
+        for name in ("qkv_bias", "bias", "tie_weights"):
             check_flag(f"GPTConfig: {name}", getattr(self, name))
         if self.init == "zeros":  # so say older runs of weights that were loaded
             object.__setattr__(self, "init", "gpt2")
@@ -71,11 +73,11 @@ class GPTConfig:
 
     def n_parameters(self) -> int:
         """How many numbers the model learns, by formula: nothing is allocated."""
-        c, bias = self.emb_dim, 3 * self.emb_dim if self.qkv_bias else 0
-        hidden = self.hidden_dim or 4 * c
-        block = 4 * c * c + 2 * c * hidden + 6 * c + hidden + bias
+        c, hidden = self.emb_dim, self.hidden_dim or 4 * self.emb_dim
+        biases = 3 * c * self.qkv_bias + (4 * c + hidden) * self.bias
+        block = 4 * c * c + 2 * c * hidden + 2 * c + biases
         head = 0 if self.tie_weights else self.vocab_size * c
-        return (self.vocab_size + self.context_length) * c + self.n_layers * block + 2 * c + head
+        return (self.vocab_size + self.context_length) * c + self.n_layers * block + c + c * self.bias + head
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -117,12 +119,13 @@ class GPTModel(LanguageModel):
                     hidden_dim=config.hidden_dim,
                     activation=config.activation,
                     norm_eps=config.norm_eps,
+                    bias=config.bias,
                     rng=draw,
                 )
                 for _ in range(config.n_layers)
             )
         )
-        self.final_norm = LayerNorm(c, config.norm_eps)
+        self.final_norm = LayerNorm(c, config.norm_eps, config.bias)
         self.out_head = Linear(c, config.vocab_size, bias=False, rng=draw)
         if config.tie_weights:
             self.out_head.weight = self.tok_emb.weight

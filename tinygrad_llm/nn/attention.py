@@ -31,6 +31,7 @@ class MultiHeadAttention(Module):
         num_heads: int,
         qkv_bias: bool = False,
         *,
+        out_bias: bool = True,
         rng: Generator | None = None,
     ) -> None:
         check_size("MultiHeadAttention", d_in=d_in, d_out=d_out, context_length=context_length, num_heads=num_heads)
@@ -41,7 +42,7 @@ class MultiHeadAttention(Module):
         self.W_query = Linear(d_in, d_out, bias=qkv_bias, rng=rng)
         self.W_key = Linear(d_in, d_out, bias=qkv_bias, rng=rng)
         self.W_value = Linear(d_in, d_out, bias=qkv_bias, rng=rng)
-        self.out_proj = Linear(d_out, d_out, rng=rng)
+        self.out_proj = Linear(d_out, d_out, out_bias, rng=rng)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """With a `cache`, x are the tokens that follow those in it."""

@@ -42,13 +42,16 @@ class Embedding(Module):
 
 
 class LayerNorm(Module):
-    """Each row to mean 0 and variance 1 (biased), then scale and shift: (..., D) -> (..., D) (Ba et al. 2016)."""
+    """Each row to mean 0 and variance 1 (biased), then scale and shift: (..., D) -> (..., D) (Ba et al. 2016).
 
-    def __init__(self, emb_dim: int, eps: float = 1e-5) -> None:
+    Without `bias` there is no shift.
+    """
+
+    def __init__(self, emb_dim: int, eps: float = 1e-5, bias: bool = True) -> None:
         check_size("LayerNorm", emb_dim=emb_dim)
         self.eps = eps
         self.scale = Parameter(np.ones(emb_dim, np.float32))
-        self.shift = Parameter(np.zeros(emb_dim, np.float32))
+        self.shift = Parameter(np.zeros(emb_dim, np.float32)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.layer_norm(x, self.scale, self.shift, eps=self.eps)

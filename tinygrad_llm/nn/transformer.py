@@ -19,13 +19,14 @@ class FeedForward(Module):
         *,
         hidden_dim: int | None = None,
         activation: str = "gelu",
+        bias: bool = True,
         rng: Generator | None = None,
     ) -> None:
         hidden_dim = 4 * emb_dim if hidden_dim is None else hidden_dim
         self.layers = Sequential(
-            Linear(emb_dim, hidden_dim, rng=rng),  # (..., H)
+            Linear(emb_dim, hidden_dim, bias, rng=rng),  # (..., H)
             GELU(exact=activation == "gelu_erf"),
-            Linear(hidden_dim, emb_dim, rng=rng),  # (..., C)
+            Linear(hidden_dim, emb_dim, bias, rng=rng),  # (..., C)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,12 +50,15 @@ class TransformerBlock(Module):
         hidden_dim: int | None = None,
         activation: str = "gelu",
         norm_eps: float = 1e-5,
+        bias: bool = True,
         rng: Generator | None = None,
     ) -> None:
-        self.att = MultiHeadAttention(emb_dim, emb_dim, context_length, drop_rate, n_heads, qkv_bias, rng=rng)
-        self.ff = FeedForward(emb_dim, hidden_dim=hidden_dim, activation=activation, rng=rng)
-        self.norm1 = LayerNorm(emb_dim, norm_eps)
-        self.norm2 = LayerNorm(emb_dim, norm_eps)
+        self.att = MultiHeadAttention(
+            emb_dim, emb_dim, context_length, drop_rate, n_heads, qkv_bias, out_bias=bias, rng=rng
+        )
+        self.ff = FeedForward(emb_dim, hidden_dim=hidden_dim, activation=activation, bias=bias, rng=rng)
+        self.norm1 = LayerNorm(emb_dim, norm_eps, bias)
+        self.norm2 = LayerNorm(emb_dim, norm_eps, bias)
         self.drop_shortcut = Dropout(drop_rate)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:

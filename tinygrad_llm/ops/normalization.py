@@ -34,19 +34,20 @@ def _inverse_root(square, x, eps):
     return (1 / np.sqrt(square + eps)).astype(x.dtype)
 
 
-def layer_norm_forward(x, scale, shift, *, eps=1e-5):
+def layer_norm_forward(x, scale, shift=None, *, eps=1e-5):
     """y = scale z + shift,  z = (x - mean x) r,  r = 1/√(var x + eps),  var with divisor D (Ba et al. 2016)"""
-    if not x.shape[-1:] == scale.shape == shift.shape != ():
-        raise _misfit("layer_norm", x, scale, shift)
+    if not x.shape[-1:] == scale.shape == (scale if shift is None else shift).shape != ():
+        raise _misfit("layer_norm", x, *(p for p in (scale, shift) if p is not None))
     z = x - _mean(x)
     r = _inverse_root(_mean_product(z, z), z, eps)  # (..., 1)
     z *= r
     y = z * scale
-    y += shift
+    if shift is not None:
+        y += shift
     return y, (z, r, scale)
 
 
-def layer_norm_backward(g, z, r, scale):
+def layer_norm_backward(g, z, r, scale, needs=(True, True, True)):
     """dx = r [ dz - mean dz - z mean(dz z) ],  dz = g scale;  dscale = Σ g z,  dshift = Σ g over the rows"""
     dx = g * scale  # dz
     mean, slope = _mean(dx), _mean_product(dx, z)  # (..., 1)
@@ -55,7 +56,8 @@ def layer_norm_backward(g, z, r, scale):
     dx -= mean
     dx *= r
     np.multiply(g, z, out=gz)
-    return dx, _sum_rows(gz), _sum_rows(g)
+    dshift = _sum_rows(g) if any(needs[2:]) else None
+    return (dx, _sum_rows(gz), dshift)[: len(needs)]
 
 
 layer_norm = Op(layer_norm_forward, layer_norm_backward)

@@ -19,11 +19,11 @@ from ..runs.loggers import Logger
 from ..text import Tokenizer, read_text, story
 from ..text.corpus import encode_texts, kind_of
 from ..weights.load import load_with_tokenizer
-from .options import SIZES, PretrainOptions
+from .options import FORM, SIZES, PretrainOptions
 from .pretrain import begin
 from .result import Continued, PretrainResult
 
-_OF_THE_MODEL = ("preset", "tokenizer", *SIZES)
+_OF_THE_MODEL = (*SIZES, *FORM)
 
 
 def continue_pretraining(
@@ -42,7 +42,7 @@ def continue_pretraining(
     validation part of `files` and on `general_text`, by default the bundled story. ConfigError for options that the weights
     decide.
     """
-    for name in _OF_THE_MODEL:
+    for name in ("preset", "tokenizer", *_OF_THE_MODEL):
         if name in options:
             raise ConfigError(f"{name} is {options[name]!r}: with init_from it is that of the weights: leave it out")
     model, tokenizer = load_with_tokenizer(init_from)
@@ -50,7 +50,7 @@ def continue_pretraining(
     chosen = replace(
         PretrainOptions.for_preset("124M", **options),
         tokenizer=kind_of(tokenizer),
-        **{name: getattr(model.config, name) for name in SIZES},
+        **{name: getattr(model.config, name) for name in _OF_THE_MODEL if hasattr(model.config, name)},
     )
     corpus = chosen.corpus(files, tokenizer)
     added = {mark: i for mark, i in corpus.tokenizer.special.items() if mark not in tokenizer.special}

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..checks import check_integer, check_number, check_options
+from ..checks import check_flag, check_integer, check_number, check_options
 from ..errors import ConfigError
 from ..models import PRESETS, preset
 from ..models.estimate import TrainingMemory
@@ -27,6 +27,8 @@ from .step import shard_batch
 _STORY = {"tokenizer": "bpe", "epochs": 6, "batch_size": 8, "lr": 3e-3, "stride": 4}
 _GPT2 = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
 SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")  # of the model; drop_rate is no size
+FORM = ("init", "tie_weights", "qkv_bias", "bias", "activation")
+_MODEL = (*SIZES, "drop_rate", *FORM)
 Schedule: TypeAlias = CosineSchedule | LinearSchedule | NoamSchedule
 
 
@@ -101,6 +103,8 @@ class LoopOptions:
                 value = check_number(what, value, most=limits["most"], below=limits["below"])
             elif option.type in (str, "str") and not isinstance(value, str):
                 raise ConfigError(f"{what} is {value!r:.80}: it must be text")
+            elif option.type in (bool, "bool"):
+                check_flag(what, value)
             elif limits["choices"] and value not in limits["choices"]:
                 raise ConfigError(f"{option.name} is {value!r}: use one of {', '.join(limits['choices'])}")
             object.__setattr__(self, option.name, value)  # Python's own number: config.json takes no other
@@ -174,6 +178,11 @@ class PretrainOptions(LoopOptions):
     n_heads: int = _option("attention heads in each layer; must divide the width")
     n_layers: int = _option("transformer blocks")
     drop_rate: float = _option("share of the activations dropped in training", most=1)
+    init: str = _option("first weights: pytorch draws each layer as PyTorch does, gpt2 smaller and by depth")
+    tie_weights: bool = _option("the table of tokens is that of the head too")
+    qkv_bias: bool = _option("queries, keys and values have biases")
+    bias: bool = _option("the other layers have biases, and the norms shifts")
+    activation: str = _option("between the layers of each block: gelu in its tanh form, gelu_erf exactly")
     stride: int = _option(
         "tokens from one window to the next; below the context length they overlap, 0: side by side", 0, least=0
     )
@@ -193,7 +202,7 @@ class PretrainOptions(LoopOptions):
 
     def model_config(self, vocab_size: int) -> Any:
         """The model of these sizes, for a tokenizer of `vocab_size` entries."""
-        sizes = {name: getattr(self, name) for name in (*SIZES, "drop_rate")} | {"vocab_size": vocab_size}
+        sizes = {name: getattr(self, name) for name in _MODEL} | {"vocab_size": vocab_size}
         return preset(self.preset, **sizes)
 
     def corpus(self, files: Sequence[str | os.PathLike[str]], tokenizer: Tokenizer | None = None) -> Corpus:
@@ -223,7 +232,7 @@ class PretrainOptions(LoopOptions):
         """What `for_preset` fills in for a preset."""
         config, recipe = preset(name), _STORY if name == "story" else _GPT2
         common = {option.name: option.default for option in fields(cls) if option.default is not MISSING}
-        return {"preset": name} | {size: getattr(config, size) for size in (*SIZES, "drop_rate")} | common | recipe
+        return {"preset": name} | {size: getattr(config, size) for size in _MODEL} | common | recipe
 
     @classmethod
     def for_preset(cls, preset: str = "story", **changes: Any) -> PretrainOptions:

@@ -36,13 +36,13 @@ from ..text import load_tokenizer
 from ..text.corpus import Corpus
 from ..text.tokenizers import TOKENIZER_FILE
 from .loop import TrainingLoop
-from .options import SIZES, PretrainOptions
+from .options import FORM, SIZES, PretrainOptions
 from .pretrain import Pretraining, begin
 from .result import PretrainResult
 
 _DATA = an_object_of({"texts": list_of(a_text), "ids": a_text})
 _FIELDS = an_object_of({"files": list_of(a_text), "data": _DATA}, others=True)  # of a run that is resumed
-_FIXED = ("preset", "tokenizer", "special_tokens", *SIZES, "seed")
+_FIXED = ("preset", "tokenizer", "special_tokens", *SIZES, *FORM, "seed")
 
 
 def resume(
@@ -117,7 +117,8 @@ def _go_on(
         if "init_from" in config:  # options do not tell all of a model made elsewhere
             model_config = written
     now = model_config.to_dict() | {TOKENIZER_FILE: tokenizer_sum(folder), "dtype": "float32"}
-    then = checkpoint.about["model"] | {
+    made = make_config(checkpoint.about.get("architecture", "gpt"), checkpoint.about["model"])  # an older one says less
+    then = made.to_dict() | {
         TOKENIZER_FILE: checkpoint.about["tokenizer"],
         "dtype": checkpoint.about["dtype"],
     }

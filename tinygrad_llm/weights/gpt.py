@@ -71,7 +71,9 @@ class GPTTable(Table):
 
     def store(self, row: Row, i: int, config: GPTConfig, layout: Layout) -> list[Entry]:
         made = super().store(row, i, config, layout)
-        if row.ours.endswith("{qkv}.bias") and not config.qkv_bias:  # zeros, in forms that always have them
+        if not (
+            config.qkv_bias if row.ours.endswith("{qkv}.bias") else config.bias or not row.may_lack
+        ):  # zeros, in forms that always have them
             return [Entry(e.theirs, e.shape, (), may_lack=True) for e in made] if layout.fused else []
         if layout is OPENAI:
             made = [replace(e, shape=(1, *e.shape)) if e.transposed else e for e in made]
@@ -124,6 +126,7 @@ class GPTTable(Table):
             n_heads=n_heads,
             n_layers=found.n_layers,
             qkv_bias=self.name_of("trf_blocks.{i}.att.W_{qkv}.bias", layout) in found.names,
+            bias=any(self.name_of(row.ours, layout) in found.names for row in self.rows if row.may_lack),
             tie_weights=True,  # until the head is seen to differ
             activation="gelu_erf" if layout is NANOGPT else "gelu",
             hidden_dim=None if hidden_dim == 4 * emb_dim else hidden_dim,
@@ -191,6 +194,7 @@ def from_transformers(config: Mapping[str, Any], where: str) -> tuple[GPTConfig,
         where,
         drop_rate=rates["resid_pdrop"],
         qkv_bias=_flag(config, "qkv_bias", True, where),
+        bias=_flag(config, "bias", True, where),
         tie_weights=_flag(config, "tie_word_embeddings", True, where),
         activation=_ACTIVATIONS[activation],
         norm_eps=_number(config, "layer_norm_epsilon", 1e-5, where),
@@ -200,7 +204,7 @@ def from_transformers(config: Mapping[str, Any], where: str) -> tuple[GPTConfig,
 
 
 def to_transformers(config: GPTConfig) -> dict[str, Any]:
-    """The config.json with which transformers opens the model. `qkv_bias` is for us: with it, biases of zero go away again."""
+    """The config.json with which transformers opens the model. `qkv_bias` and `bias` are for us: by them zeros go away again."""
     activation = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}[config.activation]
     return {
         "architectures": ["GPT2LMHeadModel"],
@@ -213,6 +217,7 @@ def to_transformers(config: GPTConfig) -> dict[str, Any]:
         **dict.fromkeys(_DROPOUTS, config.drop_rate),
         "tie_word_embeddings": config.tie_weights,
         "qkv_bias": config.qkv_bias,
+        "bias": config.bias,
     }
 
 
@@ -229,6 +234,7 @@ def from_nanogpt(arguments: Mapping[str, Any], where: str) -> tuple[GPTConfig, l
         where,
         drop_rate=_number(arguments, "dropout", 0.0, where),
         qkv_bias=_flag(arguments, "bias", True, where),
+        bias=_flag(arguments, "bias", True, where),
         tie_weights=True,
         activation="gelu_erf",
     )
