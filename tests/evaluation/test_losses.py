@@ -14,8 +14,10 @@ from tinygrad_llm.evaluation.losses import (
     copied_run,
     longest_copied_run,
     mean_loss,
+    split_words,
     unigram_cross_entropy,
     unigram_entropy,
+    words_or_characters,
 )
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 
@@ -79,6 +81,16 @@ def test_longest_copied_run_equals_brute_force(text, source):
     ]
     longest = max(len(run) for run in runs)
     assert longest_copied_run(text, source) == next((run for run in runs if len(run) == longest), [])
+
+
+def test_characters_are_counted_where_there_are_no_spaces():
+    source = "从前有一只小猫，它住在山上。他说 hello world 和再见"
+    assert longest_copied_run("一只小猫，它 住在", source) == list("一只小猫，它住在")
+    assert copied_run("x一只小猫，它\n住在", [source]) == "一只小猫，它 住在"
+    assert copied_run("上。他说  hello world 和", [source]) == "上。他说 hello world 和"
+    assert split_words("ในครั้งหนึ่ง the cat") == [*"ในครั้งหนึ่ง", "the", "cat"]
+    assert split_words("옛날 옛적에 the cat's") == ["옛날", "옛적에", "the", "cat's"]
+    assert [words_or_characters(text) for text in (source, "the 猫 sat on it", "")] == ["characters", "words", "words"]
 
 
 def test_longest_copied_run_of_large_texts_is_quick():

@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinygrad_llm.errors import ConfigError, ConfigMismatch
+import tinygrad_llm as tg
+from tinygrad_llm.errors import ConfigError, ConfigMismatch, DataError
+from tinygrad_llm.evaluation import evaluate_run
+from tinygrad_llm.evaluation.losses import all_windows, mean_loss, unigram_entropy
 from tinygrad_llm.models import make_model
 from tinygrad_llm.optim import AdamW, decay_groups
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.runs.checkpoint import load_checkpoint
-from tinygrad_llm.training import PretrainOptions, continue_pretraining, pretrain, resume
+from tinygrad_llm.text.corpus import TrainingWindows
+from tinygrad_llm.training import PretrainOptions, continue_pretraining, load_run, pretrain, resume
 
 TEXT = "".join(f"the {who} {what} the {where}.\n" for who in "abc" for what in "defg" for where in "hijklm")
 TINY = {"tokenizer": "char", "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.0}
@@ -119,6 +123,113 @@ def test_a_run_whose_matrices_alone_decay_ends_as_if_never_stopped(text, tmp_pat
     assert len(load_checkpoint(whole.folder / "step-000012").optimizer["param_groups"]) == 2
 
 
+# ---- the text
+
+
+def test_random_windows_begin_anywhere_as_nanogpts_do():
+    """get_batch of train.py: ix = torch.randint(len(data) - block_size, (batch_size,)), and targets one further."""
+    windows = TrainingWindows(list(range(1000)), 8, 4, kind="random")
+    tg.manual_seed(1)
+    first = np.concatenate([ids[:, 0] for _ in range(20) for ids, _ in windows.epoch()])
+    assert len(windows) == 124 // 4
+    assert len(first) == 20 * 31 * 4
+    expected = len(first) / 992
+    assert np.bincount(first, minlength=992).var() == pytest.approx(
+        expected, rel=0.2
+    )  # as Poisson: drawn with replacement
+    assert first.max() == 991
+    for ids, targets in windows.epoch():
+        np.testing.assert_array_equal(ids + 1, targets)
+        np.testing.assert_array_equal(np.diff(ids), 1)
+
+
+@pytest.mark.parametrize("n", [9, 10, 16, 17, 30, 100])
+def test_shuffled_windows_lie_side_by_side_from_a_new_beginning_each_time(n):
+    windows = TrainingWindows(list(range(n)), 8, 1, kind="shuffled")
+    tg.manual_seed(n)
+    beginnings = set()
+    for _ in range(60):
+        targets = np.concatenate([targets[0] for _, targets in windows.epoch()])
+        assert len(targets) == 8 * len(windows) == len(set(targets.tolist())) == 8 * max(1, (n - 8) // 8)
+        beginnings.add(int(targets.min()) - 1)
+    assert beginnings == set(range(min(8, n - 8)))
+
+
+@pytest.mark.parametrize("windows", ["shuffled", "random"])
+def test_other_windows_are_gone_on_with_to_the_bit(text, tmp_path, windows):
+    options = TINY | {"windows": windows, "stride": 0, "max_steps": 16, "schedule": "constant", "warmup": 0}
+    whole = pretrain(text, out=tmp_path / "whole", report=silent, **options)
+    pretrain(text, out=tmp_path / "run", report=silent, **options | {"max_steps": 13})
+    more = resume(tmp_path / "run", max_steps=16, report=silent)
+    for name, value in whole.model.state_dict().items():
+        np.testing.assert_array_equal(more.model.state_dict()[name], value)
+
+
+def test_a_file_of_its_own_may_be_for_validation(text, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("the a d the h. " * 9)
+    run = pretrain(text, out=tmp_path / "run", report=silent, epochs=1, val_file=str(other), **TINY)
+    model, tokenizer = load_run(run.folder)
+    ids = tokenizer.encode(other.read_text())
+    loss = mean_loss(model, all_windows(ids, 8, 8))
+    assert run.val_loss == pytest.approx(loss, rel=1e-6)
+    assert run.unigram_train_loss == pytest.approx(unigram_entropy(tokenizer.encode(TEXT)))
+    assert evaluate_run(run.folder, sample_tokens=3).loss == pytest.approx(loss, rel=1e-6)
+    assert json.loads((run.folder / "config.json").read_text())["training"]["val_ratio"] == 0
+    other.write_text("the a d the h. " * 8)
+    with pytest.raises(DataError, match=r"other\.txt: not the text any more"):
+        resume(run.folder, epochs=2, report=silent)
+    again = resume(run.folder, epochs=2, val_ratio=0.25, report=silent)
+    assert json.loads((again.folder / "config.json").read_text())["training"]["val_file"] == ""
+
+
+STORY = "从前有一只小猫,它住在山上。有一天,小猫下山去找朋友。它在河边看见一只小狗。" * 8
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "big5", "utf-16", "UTF-8"])
+def test_a_text_in_another_encoding_is_the_same_text(tmp_path, encoding):
+    story = STORY if encoding != "big5" else "從前有一隻小貓,牠住在山上。" * 20
+    path, plain = tmp_path / "a.txt", tmp_path / "b.txt"
+    path.write_bytes(story.encode(encoding))
+    plain.write_text(story, encoding="utf-8")
+    options = TINY | {"epochs": 1, "stride": 0}
+    run = pretrain(path, out=tmp_path / "run", report=silent, encoding=encoding, **options)
+    same = pretrain(plain, out=tmp_path / "same", report=silent, **options)
+    assert run.metrics == same.metrics
+    assert run.copied == same.copied
+    assert evaluate_run(run.folder, sample_tokens=30).loss == pytest.approx(run.val_loss, rel=1e-6)
+    assert evaluate_run(run.folder, path, encoding=encoding).loss == evaluate_run(same.folder, plain).loss
+
+
+def test_what_a_chinese_model_copies_is_counted_in_characters(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(STORY, encoding="utf-8")
+    lines = []
+    run = pretrain(path, out=tmp_path / "run", report=lines.append, epochs=1, **TINY)
+    written = run.sample.removeprefix(run.prompt)
+    longest = max(
+        (written[i:j] for i in range(len(written)) for j in range(i + 1, len(written) + 1) if written[i:j] in STORY),
+        key=len,
+    )
+    assert len(run.copied) == len(longest)
+    record = " ".join("\n".join(lines).split())
+    assert f"Of the {len(written)} characters above after the prompt, the longest run" in record
+    assert f"copied from the training text is {len(longest)}:" in record
+
+
+def test_bytes_that_are_not_in_the_encoding_and_encodings_that_are_none(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("今天天气".encode("gbk") + b"\xff\xff")
+    with pytest.raises(DataError, match=r"a\.txt: not UTF-8: byte 0xbd at offset 0 .*--encoding"):
+        pretrain(path, out=tmp_path / "run", report=silent, **TINY)
+    with pytest.raises(DataError, match=r"a\.txt: not gbk: byte 0xff at offset 8"):
+        pretrain(path, out=tmp_path / "run", report=silent, encoding="gbk", **TINY)
+    for encoding, near in {"gkb": r"\(did you mean gbk\?\)", "hex": "", "rot13": "", "": ""}.items():
+        with pytest.raises(ConfigError, match=f"encoding is '{encoding}': .*{near}"):
+            pretrain(path, out=tmp_path / "run", report=silent, encoding=encoding, **TINY)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
 # ---- the model
 
 
@@ -180,6 +291,9 @@ def test_a_run_may_be_so_many_steps_long(text, tmp_path):
         ({"beta2": -0.1}, "beta2 is -0.1"),
         ({"eps": math.nan}, "eps is nan"),
         ({"max_steps": 1.5}, "max_steps is 1.5"),
+        ({"windows": "all"}, "windows is 'all': use one of stride, shuffled, random"),
+        ({"windows": "random"}, "stride is 8 and windows is 'random'"),
+        ({"val_file": "b.txt", "val_ratio": 0.2}, r"val_file is 'b\.txt' and val_ratio is 0.2: leave out one"),
         ({"init": "zero"}, "init is 'zero': use 'pytorch' or 'gpt2'"),
         ({"activation": "relu"}, "activation is 'relu'"),
         ({"tie_weights": 1}, "tie_weights is 1: it must be True or False"),

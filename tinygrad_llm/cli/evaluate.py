@@ -16,8 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="UTF-8 text to judge it on (default: what the run kept for validation; other weights need one)",
+        help="text to judge it on (default: what the run kept for validation; other weights need one)",
     )
+    parser.add_argument("--encoding", metavar="STR", help="of the files of --text (default: that of the run's text)")
     parser.add_argument(
         "--shots", type=int, default=0, metavar="INT", help="solved examples before each task (default: 0)"
     )
@@ -28,8 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..evaluation.evaluate import evaluate_run
+    from ..evaluation.losses import split_words, words_or_characters
 
-    result = evaluate_run(args.folder, *args.text, n_shots=args.shots, sample_tokens=args.sample_tokens, seed=args.seed)
+    result = evaluate_run(
+        args.folder,
+        *args.text,
+        n_shots=args.shots,
+        sample_tokens=args.sample_tokens,
+        seed=args.seed,
+        encoding=args.encoding,
+    )
     if args.json:
         print(json.dumps(result.to_dict()))
         return 0
@@ -43,9 +52,10 @@ def run(args: argparse.Namespace) -> int:
         chance = f"guessing gives {result.choice_chance:.0%}"
         print(f"  choices right       {result.choice_accuracy:10.1%}  of {result.n_choices}; {chance}")
     if result.copied is not None:
-        copied = textwrap.shorten(result.copied, 200)
+        unit = words_or_characters(result.sample)
+        copied = textwrap.shorten(result.copied, 200) if unit == "words" else result.copied[:200]
         print(
-            f"Of the {len(result.sample.split())} words it wrote, the longest run copied from the training text is ",
+            f"Of the {len(split_words(result.sample))} {unit} it wrote, the longest run copied from the training text is ",
             end="",
         )
         print(f'{result.copied_words}: "{copied}"')

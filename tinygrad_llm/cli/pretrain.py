@@ -14,7 +14,7 @@ HELP = "train a GPT on text files, or on the bundled short story"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="*", metavar="FILE", help="UTF-8 text files (default: the bundled story)")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="text files (default: the bundled story)")
     parser.add_argument(
         "--out", metavar="RUN", help="folder of the run (default: runs/ and the name of the first file)"
     )

@@ -120,7 +120,7 @@ def _examine(
 
 def _examine_model(options: PretrainOptions, corpus: Corpus, found: Callable[..., Finding]) -> Iterator[Finding]:
     """Throw-away models of these options, on a few batches of this text."""
-    config, windows = options.model_config(corpus.tokenizer.vocab_size), options.windows(corpus.train_ids)
+    config, windows = options.model_config(corpus.tokenizer.vocab_size), options.training_windows(corpus.train_ids)
     val_batches = all_windows(corpus.val_ids, config.context_length, options.batch_size)
 
     speeds: list[float] = []

@@ -26,9 +26,9 @@ from ..nn.module import evaluating
 from ..rng import Generator
 from ..runs.folder import is_run, load_config
 from ..text import END_OF_TEXT, Tokenizer, read_text
-from ..text.corpus import encode_texts, split_texts
+from ..text.corpus import encode_texts, opening, split_texts
 from ..weights.load import load_with_tokenizer
-from .losses import all_windows, bits_per_byte, copied_run, mean_loss
+from .losses import all_windows, bits_per_byte, copied_run, mean_loss, split_words
 
 Task = dict[str, Any]
 
@@ -64,25 +64,30 @@ def evaluate_run(
     n_shots: int = 0,
     sample_tokens: int = 200,
     seed: int = 123,
+    encoding: str | None = None,
 ) -> Evaluation:
     """Judge the model of a run on `files`, or on the part of its own text that was kept from training.
 
     The bundled tasks are asked with `n_shots` solved examples before each question. The sample is drawn from `seed` with the
-    run's own prompt and options. CheckpointError or DataError for a run or text that cannot be read.
+    run's own prompt and options. `encoding` is that of `files`, by default that of the run's text. CheckpointError or
+    DataError for a run or text that cannot be read.
     """
     check_integer("evaluate: n_shots", n_shots, least=0)
     if is_run(Path(folder)):
         config = load_config(folder)
     elif files:  # weights made elsewhere: nothing is known of how they were trained
-        opening = " ".join(read_text(files[0]).split()[:3])
-        config = {"training": {"prompt": opening}, "files": files}
+        config = {"training": {"prompt": opening(read_text(files[0], encoding or "utf-8"))}, "files": files}
     else:
         raise ConfigError(f"{folder} is not a run, so no text was kept from training: give one (--text FILE)")
     model, tokenizer = load_with_tokenizer(folder)
     options = config["training"]
     try:
         names, train_texts, texts = split_texts(
-            config.get("files", []), options.get("val_ratio", 0.1), {END_OF_TEXT, *tokenizer.special}
+            config.get("files", []),
+            options.get("val_ratio", 0.1),
+            options.get("val_file", ""),
+            options.get("encoding", encoding or "utf-8"),
+            {END_OF_TEXT, *tokenizer.special},
         )
     except DataError:
         if not files:
@@ -91,7 +96,10 @@ def evaluate_run(
     if not is_run(Path(folder)):
         train_texts = []
     if files:
-        names, texts = ", ".join(map(str, files)), [read_text(file) for file in files]
+        names, texts = (
+            ", ".join(map(str, files)),
+            [read_text(file, encoding or options.get("encoding", "utf-8")) for file in files],
+        )
     ids = encode_texts(tokenizer, texts)
     loss = mean_loss(model, all_windows(ids, model.config.context_length, _BATCH))
     right_words = [
@@ -114,7 +122,7 @@ def evaluate_run(
         n_choices=len(right_choices),
         sample=sample,
         copied=copied,
-        copied_words=None if copied is None else len(copied.split()),
+        copied_words=None if copied is None else len(split_words(copied)),
     )
 
 

@@ -6,6 +6,7 @@ Losses are in nats per token: with natural logarithms, so that chance among V to
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -16,6 +17,13 @@ from ..nn import Module
 from ..ops import cross_entropy
 
 Batch = tuple[np.ndarray, np.ndarray]  # ids and targets, both (B, T)
+
+# Scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Chinese and Japanese, with their punctuation.
+_SPACELESS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff9f"
+    "\U00020000-\U000323af"
+)
+_WORD = re.compile(rf"[{_SPACELESS}]|[^\s{_SPACELESS}]+")
 
 
 def all_windows(ids: Sequence[int] | np.ndarray, context_length: int, batch_size: int) -> list[Batch]:
@@ -70,11 +78,28 @@ def unigram_cross_entropy(
 
 
 def longest_copied_run(text: str, source: str) -> list[str]:
-    """The longest run of words of `text` that stands in `source` word for word; words are what white space separates.
+    """The longest run of words of `text` that stands in `source` word for word.
 
     Of several, the first. The work is one pass of NumPy over the source for each word of the text.
     """
-    words, source_words = text.split(), source.split()
+    found = _longest_copy(text, source)
+    return [word.group() for word in found]
+
+
+def split_words(text: str) -> list[str]:
+    """What white space separates; of scripts that are written without spaces, each character."""
+    return _WORD.findall(text)
+
+
+def words_or_characters(text: str) -> str:
+    """What `split_words` mostly finds in a text, in the plural."""
+    spaceless = len(re.findall(f"[{_SPACELESS}]", text))
+    return "characters" if 2 * spaceless > len(split_words(text)) else "words"
+
+
+def _longest_copy(text: str, source: str) -> list[re.Match[str]]:
+    matches, source_words = list(_WORD.finditer(text)), split_words(source)
+    words = [match.group() for match in matches]
     numbers = {word: i for i, word in enumerate(dict.fromkeys(source_words))}
     row = np.array([numbers[word] for word in source_words], np.int32)  # (S,)
     # run[j + 1]: length of the common run that ends at source word j, 0 before it
@@ -84,13 +109,13 @@ def longest_copied_run(text: str, source: str) -> list[str]:
         run[1:] = np.where(row == numbers.get(word, -1), run[:-1] + 1, 0)
         if run.max() > longest:
             longest, end = int(run.max()), i + 1
-    return words[end - longest : end]
+    return matches[end - longest : end]
 
 
 def copied_run(text: str, sources: Iterable[str]) -> str:
     """The longest run of words that `text` has in common with any of the sources."""
-    longest: list[str] = []
+    longest: list[re.Match[str]] = []
     for source in sources:
-        run = longest_copied_run(text, source)
+        run = _longest_copy(text, source)
         longest = run if len(run) > len(longest) else longest
-    return " ".join(longest)
+    return " ".join(text[longest[0].start() : longest[-1].end()].split()) if longest else ""

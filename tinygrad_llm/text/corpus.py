@@ -29,12 +29,14 @@ from .datasets import DataLoader, SlidingWindowDataset, Subset, read_text, train
 from .tokenizers import END_OF_TEXT, TOKENIZER_FILE, CharTokenizer, Tokenizer, load_tokenizer
 
 TOKENIZERS = ("bpe", "char", "gpt2")  # kinds that a corpus can be made with
+WINDOWS = ("stride", "shuffled", "random")  # ways to choose what an epoch reads
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Training and validation text, one entry for each file, and their ids, with `<|endoftext|>` between files.
 
+    Where a file of its own is for validation, it is the one validation text, and the others are for training as a whole.
     Where the texts have special tokens in them, `<|endoftext|>` at the end of each document or others, so have the ids.
     """
 
@@ -43,13 +45,12 @@ class Corpus:
     tokenizer: Tokenizer
     train_ids: list[int]
     val_ids: list[int]
+    val_file: str = ""
 
     def opening(self) -> str:
         """The first three words, as a prompt; of a text without words, its first characters."""
         parts = (part[:200] for part in split_at(self.train_texts[:1], self._marks()))
-        beginning = next((part for part in parts if part.strip()), self.train_texts[0][:200])
-        words = re.match(r"\s*(\S+(\s+\S+){0,2})", beginning)
-        return (words.group(1) if words else beginning)[:40]
+        return opening(next((part for part in parts if part.strip()), self.train_texts[0][:200]))
 
     def introduce_marks(self) -> list[str]:
         """A line for each special token that stands in the texts: how often, and what became of it."""
@@ -78,7 +79,9 @@ class Corpus:
     def fingerprint(self) -> dict[str, Any]:
         """SHA-256 of each text and of all token ids: what decides the batches of a run, besides its options."""
         ids = np.array([*self.train_ids, -1, *self.val_ids], "<i8")
-        texts = [train + val for train, val in zip(self.train_texts, self.val_texts, strict=True)]
+        texts = [*self.train_texts, *self.val_texts]
+        if not self.val_file:
+            texts = [train + val for train, val in zip(self.train_texts, self.val_texts, strict=True)]
         return {
             "texts": [hashlib.sha256(text.encode()).hexdigest() for text in texts],
             "ids": hashlib.sha256(ids.tobytes()).hexdigest(),
@@ -88,16 +91,23 @@ class Corpus:
 class TrainingWindows:
     """The windows of an epoch, shuffled into batches. len() is the number of batches, the same in every epoch.
 
-    There is one window for every `stride` tokens, without `stride` for every `context_length`. Where windows overlap, each
-    begins anywhere within its stride: were they always the same, a token would be seen in few of the positions, and the
-    model would learn to count on it. Windows side by side stay where they are, as in the book.
+    "stride": there is one window for every `stride` tokens, without `stride` for every `context_length`. Where windows overlap,
+    each begins anywhere within its stride: were they always the same, a token would be seen in few of the positions, and the
+    model would learn to count on it. Windows side by side stay where they are, as in the book. "shuffled": side by side, from
+    another beginning in each epoch, so that no token is a target twice in one. "random": as many, each of them anywhere, as
+    nanoGPT draws them.
     """
 
-    def __init__(self, ids: list[int], context_length: int, batch_size: int, stride: int | None = None) -> None:
+    def __init__(
+        self, ids: list[int], context_length: int, batch_size: int, stride: int | None = None, kind: str = "stride"
+    ) -> None:
+        self._kind = kind
         self._every = SlidingWindowDataset(ids, context_length, stride=1)
         self._stride = context_length if stride is None else check_integer("stride", stride)
         self._overlap = self._stride < context_length
         self._starts = np.arange(0, len(self._every), self._stride)
+        if kind == "shuffled":  # as many as there are from any beginning
+            self._starts = self._starts[: max(1, len(self._every) // self._stride)]
         self._batch_size = batch_size
         self._n_batches = len(self._loader(self._starts))
 
@@ -107,7 +117,11 @@ class TrainingWindows:
     def epoch(self) -> DataLoader:
         """Batches of ids and targets (B, T), drawn with the current generator."""
         starts = self._starts
-        if self._overlap:
+        if self._kind == "random":
+            starts = get_generator().randint(0, len(self._every), len(starts))
+        elif self._kind == "shuffled":
+            starts = starts + get_generator().randint(0, min(self._stride, len(self._every)), 1)
+        elif self._overlap:
             starts = starts + get_generator().randint(0, self._stride, len(starts))
         return self._loader(starts.clip(max=len(self._every) - 1))
 
@@ -121,13 +135,16 @@ def read_corpus(
     *,
     context_length: int,
     val_ratio: float = 0.1,
+    val_file: str = "",
+    encoding: str = "utf-8",
     vocab_size: int = 1024,
     special_tokens: Sequence[str] = (),
 ) -> Corpus:
     """The corpus of these files, or of the bundled story if there are none. DataError names a file that is too short.
 
-    The end of each file is for validation, so that both losses are about the same mixture of texts. `tokenizer` is one that
-    is there already, the folder of one, or the kind of one to make: "bpe", which learns `vocab_size` entries, "char" or "gpt2".
+    The end of each file is for validation, so that both losses are about the same mixture of texts, or all of `val_file`.
+    `tokenizer` is one that is there already, the folder of one, or the kind of one to make: "bpe", which learns
+    `vocab_size` entries, "char" or "gpt2".
     It is given those `special_tokens` that it lacks. Special tokens in the files are read as such: `<|endoftext|>` ends a
     document.
     """
@@ -137,7 +154,7 @@ def read_corpus(
         tokenizer = load_tokenizer(kind) if kind not in TOKENIZERS else kind
     known = () if isinstance(tokenizer, str) else tokenizer.special
     marks = {END_OF_TEXT, *special_tokens, *known}
-    names, train_texts, val_texts = split_texts(files, val_ratio, marks)
+    names, train_texts, val_texts = split_texts(files, val_ratio, val_file, encoding, marks)
     if isinstance(tokenizer, str):
         tokenizer = _make_tokenizer(tokenizer, train_texts, val_texts, vocab_size, special_tokens)
     tokenizer = tokenizer.add_special([mark for mark in special_tokens if mark not in tokenizer.special])
@@ -148,18 +165,32 @@ def read_corpus(
             f"{context_length + 1}; use a longer text or a smaller context_length"
         )
     if len(val_ids) < 2:
-        raise DataError(f"{names}: {len(val_ids)} tokens for validation, 2 are needed: use a longer text")
-    return Corpus(train_texts, val_texts, tokenizer, train_ids, val_ids)
+        raise DataError(f"{val_file or names}: {len(val_ids)} tokens for validation, 2 are needed: use a longer text")
+    return Corpus(train_texts, val_texts, tokenizer, train_ids, val_ids, val_file)
+
+
+def opening(text: str) -> str:
+    """Its first three words; of a text without words, its first characters."""
+    words = re.match(r"\s*(\S+(\s+\S+){0,2})", text[:200])
+    return (words.group(1) if words else text)[:40]
 
 
 def split_texts(
-    files: Sequence[str | os.PathLike[str]], val_ratio: float, marks: Iterable[str] = (END_OF_TEXT,)
+    files: Sequence[str | os.PathLike[str]],
+    val_ratio: float,
+    val_file: str = "",
+    encoding: str = "utf-8",
+    marks: Iterable[str] = (END_OF_TEXT,),
 ) -> tuple[str, list[str], list[str]]:
     """The names of these files, or of the bundled story, and what of each is to train on and to validate with.
 
-    A text is cut at its character (1 - val_ratio) n; where that lies within one of `marks`, behind the mark.
+    With a `val_file`, all of each is to train on, and that file to validate with. Otherwise a text is cut at its character
+    (1 - val_ratio) n; where that lies within one of `marks`, behind the mark.
     """
-    named_texts = [(str(file), read_text(file)) for file in files] or [("the story", story())]
+    named_texts = [(str(file), read_text(file, encoding)) for file in files] or [("the story", story())]
+    names = ", ".join(name for name, _ in named_texts)
+    if val_file:
+        return names, [text for _, text in named_texts], [read_text(val_file, encoding)]
     train_texts, val_texts = [], []
     for name, text in named_texts:
         try:
@@ -173,7 +204,7 @@ def split_texts(
                 train_text, val_text = text[: begin + len(mark)], text[begin + len(mark) :]
         train_texts.append(train_text)
         val_texts.append(val_text)
-    return ", ".join(name for name, _ in named_texts), train_texts, val_texts
+    return names, train_texts, val_texts
 
 
 def split_at(texts: Iterable[str], marks: Iterable[str]) -> Iterator[str]:

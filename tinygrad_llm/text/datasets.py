@@ -16,24 +16,37 @@ import operator
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from ..checks import check_integer
+from ..checks import check_integer, did_you_mean
 from ..errors import ConfigError, DataError
 from ..rng import Generator, get_generator
 
 Sample = tuple[np.ndarray, np.ndarray]
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a UTF-8 file, as Python's text mode gives it: line ends "\\r\\n" and "\\r" become "\\n".
+def check_encoding(encoding: str) -> None:
+    """ConfigError for a name that is not that of a text encoding of Python's, with the nearest one."""
+    try:
+        "".encode(encoding)  # which refuses codecs that are not of text
+    except (LookupError, UnicodeError, TypeError, ValueError):
+        near = did_you_mean(str(encoding), sorted({*aliases, *aliases.values()}))
+        raise ConfigError(
+            f"encoding is {encoding!r:.80}: not one that Python knows, such as utf-8, gbk or big5{near}"
+        ) from None
+
+
+def read_text(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
+    """The text of a file, as Python's text mode gives it: line ends "\\r\\n" and "\\r" become "\\n".
 
     A byte-order mark at the start is dropped; nothing else is changed. DataError with the path, and the byte where the
-    file is not UTF-8.
+    file is not in this encoding.
     """
+    check_encoding(encoding)
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # a folder has no text, a pipe or a device may have no end
@@ -42,11 +55,12 @@ def read_text(path: str | os.PathLike[str]) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
-        text = data.decode("utf-8")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
+        what = "UTF-8" if encoding.lower() == "utf-8" else encoding
         raise DataError(
-            f"{path}: not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start} ({error.reason}): "
-            "convert the file to UTF-8"
+            f"{path}: not {what}: byte 0x{data[error.start]:02x} at offset {error.start} ({error.reason}): "
+            "convert the file to UTF-8, or say its encoding (--encoding gbk)"
         ) from error
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if not text:

@@ -65,7 +65,7 @@ def continue_pretraining(
         chosen = replace(chosen, prompt=corpus.opening())
     if added:
         report(_about_rows(added, before, model.config.vocab_size))
-    general_name, general_ids = _general(general_text, tokenizer, bool(files))
+    general_name, general_ids = _general(general_text, tokenizer, bool(files), chosen.encoding)
     domain_before = _loss(model, corpus.val_ids, chosen.batch_size)
     general_before = _loss(model, general_ids, chosen.batch_size) if general_ids else None
     result = begin(
@@ -97,11 +97,11 @@ def _about_rows(added: dict[str, int], before: int, now: int) -> str:
 
 
 def _general(
-    file: str | os.PathLike[str] | None, tokenizer: Tokenizer, elsewhere: bool
+    file: str | os.PathLike[str] | None, tokenizer: Tokenizer, elsewhere: bool, encoding: str
 ) -> tuple[str | None, list[int]]:
     """The general text's name and ids; none where the story is the text itself, or has letters the tokenizer does not know."""
     if file is not None:
-        ids = encode_texts(tokenizer, [read_text(file)])
+        ids = encode_texts(tokenizer, [read_text(file, encoding)])
         if len(ids) < 2:
             raise DataError(f"{file}: {len(ids)} tokens: a general text needs 2")
         return str(file), ids

@@ -19,7 +19,8 @@ from ..optim import CosineSchedule, LinearSchedule, NoamSchedule
 from ..parallel import default_threads
 from ..rng import Generator
 from ..text import Tokenizer
-from ..text.corpus import Corpus, TrainingWindows, check_kind, read_corpus
+from ..text.corpus import WINDOWS, Corpus, TrainingWindows, check_kind, read_corpus
+from ..text.datasets import check_encoding
 from .step import shard_batch
 
 # What a preset trains with unless told otherwise: the story in many passes over windows that overlap, the GPT-2 sizes as in
@@ -33,7 +34,11 @@ Schedule: TypeAlias = CosineSchedule | LinearSchedule | NoamSchedule
 
 
 # Of two options that say the same in different ways, giving one puts the other at the value that says nothing.
-_INSTEAD = ((("max_steps", 0), ("epochs", 0)),)
+_INSTEAD = (
+    (("max_steps", 0), ("epochs", 0)),
+    (("val_file", ""), ("val_ratio", 0.0)),
+    (("windows", "stride"), ("stride", 0)),
+)
 
 
 def _option(
@@ -186,7 +191,15 @@ class PretrainOptions(LoopOptions):
     stride: int = _option(
         "tokens from one window to the next; below the context length they overlap, 0: side by side", 0, least=0
     )
+    windows: str = _option(
+        "what an epoch reads: a window for every stride of tokens, side by side but from another beginning each time "
+        "(shuffled), or as many anywhere (random, as nanoGPT does)",
+        "stride",
+        choices=WINDOWS,
+    )
     val_ratio: float = _option("share of each text, at its end, kept from training for validation", 0.1, most=1)
+    val_file: str = _option("a text to validate with, in place of the ends of the others", "")
+    encoding: str = _option("of all text files: utf-8, or another that Python knows, such as gbk or big5", "utf-8")
     eval_batches: int = _option("batches of each text in an evaluation; the last evaluation takes all of validation", 8)
     prompt: str = _option("the samples go on from here; without one, from the first words of the text", "")
     sample_tokens: int = _option("tokens in the sample after each epoch", 50, least=0)
@@ -196,8 +209,13 @@ class PretrainOptions(LoopOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_kind(self.tokenizer)
-        if self.val_ratio in (0, 1):
+        check_encoding(self.encoding)
+        if self.val_file and self.val_ratio:
+            raise ConfigError(f"val_file is {self.val_file!r} and val_ratio is {self.val_ratio}: leave out one of them")
+        if not self.val_file and self.val_ratio in (0, 1):
             raise ConfigError(f"val_ratio is {self.val_ratio}: it may be neither 0 nor 1")
+        if self.stride and self.windows != "stride":
+            raise ConfigError(f"stride is {self.stride} and windows is {self.windows!r}: these have no stride")
         self.model_config(self.vocab_size)
 
     def model_config(self, vocab_size: int) -> Any:
@@ -212,6 +230,8 @@ class PretrainOptions(LoopOptions):
             tokenizer or self.tokenizer,
             context_length=self.context_length,
             val_ratio=self.val_ratio,
+            val_file=self.val_file,
+            encoding=self.encoding,
             vocab_size=self.vocab_size,
             special_tokens=self.special_tokens.split(),
         )
@@ -223,9 +243,9 @@ class PretrainOptions(LoopOptions):
         at_once = sum(shard.stop - shard.start for shard in under_way)
         return TrainingMemory(config, self.batch_size, at_once, corpus.n_bytes)
 
-    def windows(self, ids: list[int]) -> TrainingWindows:
+    def training_windows(self, ids: list[int]) -> TrainingWindows:
         """The batches of an epoch over these ids."""
-        return TrainingWindows(ids, self.context_length, self.batch_size, self.stride or None)
+        return TrainingWindows(ids, self.context_length, self.batch_size, self.stride or None, self.windows)
 
     @classmethod
     def defaults(cls, name: str) -> dict[str, Any]:

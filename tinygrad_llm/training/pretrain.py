@@ -38,7 +38,7 @@ class Pretraining(Task):
     name, objective = "pretrain", NEXT_TOKEN
 
     def __init__(self, corpus: Corpus, options: PretrainOptions) -> None:
-        self.corpus, self.options, self.windows = corpus, options, options.windows(corpus.train_ids)
+        self.corpus, self.options, self.windows = corpus, options, options.training_windows(corpus.train_ids)
         self.chance = math.log(corpus.tokenizer.vocab_size)
         self._train_batches = all_windows(corpus.train_ids, options.context_length, options.batch_size)
         self._val_batches = all_windows(corpus.val_ids, options.context_length, options.batch_size)
@@ -60,7 +60,8 @@ class Pretraining(Task):
 
     def about(self) -> dict[str, Any]:
         data = self.corpus.fingerprint()
-        return {"data": data, "batches": [data["ids"], self.options.batch_size, self.options.stride]}
+        windows = self.options.stride if self.options.windows == "stride" else self.options.windows
+        return {"data": data, "batches": [data["ids"], self.options.batch_size, windows]}
 
     def introduce(self) -> list[str]:
         corpus, options = self.corpus, self.options
@@ -102,7 +103,7 @@ def pretrain(
     loggers: Sequence[Logger] = (),
     **options: Any,
 ) -> PretrainResult:
-    """Train a GPT on UTF-8 text files, or on the bundled story, and leave a run folder that `load_run` reads.
+    """Train a GPT on text files, or on the bundled story, and leave a run folder that `load_run` reads.
 
     `out` is the folder (runs/story, or runs/ and the name of the first file), `report` is given each line of the record
     until it raises OSError (training goes on without it), `loggers` hear of every step (loggers.py), `options` are those of

@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.losses import bits_per_byte, copied_run, unigram_cross_entropy, unigram_entropy
+from ..evaluation.losses import (
+    bits_per_byte,
+    copied_run,
+    split_words,
+    unigram_cross_entropy,
+    unigram_entropy,
+    words_or_characters,
+)
 from ..models import LanguageModel
 from ..runs.curve import judge_validation
 from ..text import Tokenizer
@@ -69,7 +76,8 @@ class PretrainResult:
 
     def lines(self) -> list[str]:
         """The summary as text for the terminal."""
-        written, copied = len(self.sample.split()) - len(self.prompt.split()), len(self.copied.split())
+        written, copied = (len(split_words(text)) for text in (self.sample.removeprefix(self.prompt), self.copied))
+        unit = words_or_characters(self.sample)
         command = f"tinygrad-llm generate {shlex.quote(str(self.folder))} --prompt {shlex.quote(self.prompt)}"
         return [
             "",
@@ -83,8 +91,8 @@ class PretrainResult:
             f"  chance              {self.chance_loss:8.3f}  {self.chance_loss:10.3f}",
             *textwrap.wrap(self.verdict(), 100),
             *textwrap.wrap(
-                f"Of the {written} words above after the prompt, the longest run copied from the training text is {copied}: "
-                f'"{textwrap.shorten(self.copied, 200)}"',
+                f"Of the {written} {unit} above after the prompt, the longest run copied from the training text is {copied}: "
+                f'"{textwrap.shorten(self.copied, 200) if unit == "words" else self.copied[:200]}"',
                 100,
             ),
             f"In {self.folder}: {', '.join(sorted(file.name for file in self.folder.iterdir()))}",

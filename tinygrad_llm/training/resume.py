@@ -181,14 +181,11 @@ def _refuse(folder: Path, pairs: dict[str, tuple]) -> None:
 
 def _check_data(files: list[str], corpus: Corpus, config: dict[str, Any], chosen: bool) -> None:
     """DataError if a text is not what it was, unless the files were chosen anew."""
-    if chosen:
+    if chosen or corpus.val_file != config["training"].get("val_file", ""):
         return
     texts = corpus.fingerprint()["texts"]
-    changed = [
-        name
-        for name, old, new in zip(files or ["the bundled story"], config["data"]["texts"], texts, strict=True)
-        if old != new
-    ]
+    names = [*(files or ["the bundled story"]), *([corpus.val_file] if corpus.val_file else [])]
+    changed = [name for name, old, new in zip(names, config["data"]["texts"], texts, strict=True) if old != new]
     if changed:
         raise DataError(
             f"{', '.join(changed)}: not the text any more that this run began with: put it back, or name the file to go on with "
