@@ -117,6 +117,8 @@ class Optimizer:
     """
 
     update: Callable[..., None]  # the rule above that a subclass applies
+    gradient_norm: float | None = None  # in the last `train_step`, before clipping
+    update_ratio: float | None = None  # |change| / |weights| of the last step() that measured it, as one vector
 
     def __init__(self, parameters: Iterable[Tensor] | Iterable[dict[str, Any]], **options: Any) -> None:
         options = _check_options(options)
@@ -175,10 +177,11 @@ class Optimizer:
         for p in self._states:
             p.grad = None
 
-    def step(self, *, gradient_scale: float = 1.0) -> None:
+    def step(self, *, gradient_scale: float = 1.0, measure: bool = False) -> None:
         """Change, in place, every parameter that has a gradient; one without is left alone, and so are its moments.
 
         Gradients count `gradient_scale` times: `clip_scale(norm, max_norm)` clips them without another pass over memory.
+        With `measure`, `update_ratio` says how far the weights went.
         """
         todo = []
         for i, group in enumerate(self.param_groups):
@@ -200,7 +203,11 @@ class Optimizer:
             update = partial(self.update, step=state.step, **options)
             for i in parallel.blocks(p.data):
                 blocks.append((update, gradient_scale, p.data, g, state.moments, i))
-        parallel.spread(_update_block, blocks)
+        if not measure:
+            parallel.spread(_update_block, blocks)
+            return
+        changes, weights = np.sum(parallel.spread(_measure_block, blocks), axis=0).tolist() if blocks else (0.0, 0.0)
+        self.update_ratio = math.sqrt(changes / weights) if weights else None
 
     def state_dict(self) -> dict[str, Any]:
         """What a run needs to go on to the bit: "param_groups" and "steps" are plain data, "moments" a dict of arrays.
@@ -257,6 +264,14 @@ def _update_block(block: tuple) -> None:
     update, gradient_scale, p, g, moments, i = block
     g = g[i] if gradient_scale == 1 else g[i] * gradient_scale
     update(p[i], g, *map(itemgetter(i), moments.values()))
+
+
+def _measure_block(block: tuple) -> tuple[float, float]:
+    """The same, and the squares of what it changed and of what was there, added up."""
+    p, i = block[2], block[-1]
+    before = p[i].copy()
+    _update_block(block)
+    return _sum_of_squares(p[i] - before), _sum_of_squares(before)
 
 
 class SGD(Optimizer):

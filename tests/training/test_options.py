@@ -12,11 +12,12 @@ from tinygrad_llm.errors import ConfigError, ConfigMismatch, DataError
 from tinygrad_llm.evaluation import evaluate_run
 from tinygrad_llm.evaluation.losses import all_windows, mean_loss, unigram_entropy
 from tinygrad_llm.models import make_model
+from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.optim import AdamW, decay_groups
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.runs.checkpoint import load_checkpoint
 from tinygrad_llm.text.corpus import TrainingWindows
-from tinygrad_llm.training import PretrainOptions, continue_pretraining, load_run, pretrain, resume
+from tinygrad_llm.training import PretrainOptions, continue_pretraining, load_run, loop, pretrain, resume
 
 TEXT = "".join(f"the {who} {what} the {where}.\n" for who in "abc" for what in "defg" for where in "hijklm")
 TINY = {"tokenizer": "char", "context_length": 8, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "drop_rate": 0.0}
@@ -250,6 +251,58 @@ def test_the_form_of_the_model_is_chosen_kept_and_gone_on_with(text, tmp_path):
     more = continue_pretraining(run.folder, text, out=tmp_path / "other", report=silent, epochs=1, batch_size=4)
     assert resume(more.folder, epochs=2, report=silent).model.config == run.model.config
     assert PretrainOptions.of_run(json.loads((more.folder / "config.json").read_text())["training"]).tie_weights
+
+
+# ---- what is recorded
+
+
+def test_a_row_has_the_norm_of_the_gradient_and_how_far_the_weights_went(text, tmp_path, monkeypatch):
+    seen, real = [], loop.train_step
+
+    def train_step(model, optimizer, ids, targets, **options):
+        before = [p.data.copy() for p in model.parameters()]
+        model.zero_grad()
+        cross_entropy(model(ids), targets=targets).backward()
+        norm = math.sqrt(sum((p.grad.astype(np.float64) ** 2).sum() for p in model.parameters()))
+        loss = real(model, optimizer, ids, targets, **options)
+        went = [p.data.astype(np.float64) - old for p, old in zip(model.parameters(), before, strict=True)]
+        seen.append(
+            (norm, *(math.sqrt(sum((a.astype(np.float64) ** 2).sum() for a in these)) for these in (went, before)))
+        )
+        return loss
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+    options = {"max_steps": 8, "eval_every": 3, "max_norm": 0.1, "lr": 1e-2}
+    rows = pretrain(text, out=tmp_path / "run", report=silent, **TINY | options).metrics
+    assert [row["step"] for row in rows] == [0, 3, 6, 8]
+    assert not {"gradient_norm", "update_ratio"} & rows[0].keys()
+    for row in rows[1:]:
+        norm, went, weights = seen[row["step"] - 1]
+        assert row["gradient_norm"] == pytest.approx(norm, rel=1e-4)  # before it is scaled down
+        assert row["update_ratio"] == pytest.approx(went / weights, rel=1e-4)
+    speed = [json.loads(line) for line in (tmp_path / "run" / "speed.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in speed] == [3, 6, 8]
+    assert all(line["tokens_per_second"] > 0 for line in speed)
+
+
+def test_measuring_how_far_the_weights_go_changes_no_bit():
+    """Of a parameter that is several blocks large, too."""
+    found = []
+    for measure in (False, True):
+        tensors = [tg.Tensor(Generator(1).normal(0, 1, shape), requires_grad=True) for shape in ((700, 500), (3,))]
+        optimizer = AdamW(tensors, lr=0.1)
+        for p in tensors:
+            p.grad = Generator(2).normal(0, 1, p.shape)
+        before = [p.data.copy() for p in tensors]
+        optimizer.step(measure=measure)
+        found.append([p.data for p in tensors])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    went, weights = (
+        np.linalg.norm(np.concatenate([np.ravel(a).astype(np.float64) for a in these]))
+        for these in ([p.data - old for p, old in zip(tensors, before, strict=True)], before)
+    )
+    assert optimizer.update_ratio == pytest.approx(went / weights, rel=1e-5)
 
 
 # ---- how long

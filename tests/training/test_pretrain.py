@@ -64,6 +64,7 @@ def test_it_learns_what_can_be_learned(result):
 def test_the_folder_holds_the_run(result, rhyme):
     run, lines = result
     names = {"config.json", "loss.png", "metrics.jsonl", "model.safetensors", "samples.txt", "tokenizer.txt", "latest"}
+    names |= {"speed.jsonl"}
     steps = sorted({run.metrics[-2]["step"], run.metrics[-1]["step"], run.best_step})
     assert {path.name for path in run.folder.iterdir()} == names | {f"step-{step:06}" for step in steps}
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
@@ -111,6 +112,7 @@ def test_the_same_seed_gives_the_same_folder_to_the_bit(rhyme, tmp_path, tokeniz
             **TINY | {"stride": 11, "seed": seed},
         )
         folder = tmp_path / name
+        (folder / "speed.jsonl").unlink()  # what the clock said
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     first, again, other = files("first", 3), files("again", 3), files("other", 4)

@@ -52,6 +52,8 @@ class TrainerState:
     tokens: int = 0
     skipped: int = 0  # steps in which nothing was learned, for a loss or gradient that was not finite
     skipped_in_a_row: int = 0
+    gradient_norm: float | None = None  # of the last step that learned, before clipping
+    update_ratio: float | None = None  # |change| / |weights| of the step before an evaluation
     losses: list[float] = field(default_factory=list)  # of the last steps that learned
     recorded: bool = False  # whether the evaluation and the sample that are due after this step are in the logs
     val_loss: float | None = None  # at the last evaluation
@@ -91,7 +93,8 @@ _FIELDS = an_object_of(
                 "log_bytes": an_object_of({METRICS_FILE: a_count, SAMPLES_FILE: a_count}),
                 "epoch_rng": unless({}, _a_generator),
                 "rng": _a_generator,
-            }
+            },
+            dict.fromkeys(("gradient_norm", "update_ratio"), unless(None, a_number)),  # which older ones lack
         ),
         "optimizer": an_object_of(
             {

@@ -2,7 +2,8 @@
 
 config.json          architecture, the model's sizes, task, every option of the run, its files, and what resuming changed
 tokenizer.txt        written by the tokenizer itself
-metrics.jsonl        one line for each evaluation
+metrics.jsonl        one line for each evaluation: the same, to the bit, in every run of the same seed
+speed.jsonl          what the clock said there: tokens per second since the run began or went on
 samples.txt          what the model wrote after each epoch
 step-000100/, latest the checkpoints: see checkpoint.py
 loss.png             the losses as a picture
@@ -34,7 +35,7 @@ from .checkpoint import METRICS_FILE, SAMPLES_FILE, load_weights
 from .fields import a_number, a_text, an_object, an_object_of, list_of, naming
 
 FORMAT = 2  # of config.json: with the names of architecture and task
-PLOT_FILE = "loss.png"
+SPEED_FILE, PLOT_FILE = "speed.jsonl", "loss.png"
 _FIELDS = an_object_of(
     {"model": an_object, "training": an_object_of({}, {"val_ratio": a_number, "prompt": a_text}, others=True)},
     {

@@ -46,7 +46,8 @@ class Logger:
         """Step number `step` (from 1) is done: the loss of its batch before it, and its learning rate."""
 
     def log_evaluation(self, row: Mapping[str, float]) -> None:
-        """A row of metrics.jsonl: "step", "epoch", "tokens", "lr", "train_loss", "val_loss"."""
+        """A row of metrics.jsonl: "step", "epoch", "tokens", "lr", "train_loss", "val_loss", and after the first step the
+        "gradient_norm" before clipping and the "update_ratio", how far the weights went as a share of themselves."""
 
     def log_sample(self, step: int, text: str) -> None:
         """What the model wrote after `step`, the prompt first."""

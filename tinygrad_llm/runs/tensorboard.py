@@ -54,7 +54,9 @@ class TensorBoard(Logger):
         self._scalars(step, {"loss/batch": loss, "lr": lr})
 
     def log_evaluation(self, row: Mapping[str, float]) -> None:
-        self._scalars(int(row["step"]), {"loss/training": row["train_loss"], "loss/validation": row["val_loss"]})
+        names = {"train_loss": "loss/training", "val_loss": "loss/validation"}
+        names |= {"gradient_norm": "gradient norm", "update_ratio": "update ratio"}
+        self._scalars(int(row["step"]), {names[name]: value for name, value in row.items() if name in names})
 
     def log_sample(self, step: int, text: str) -> None:
         self._text("sample", step, text.splitlines())

@@ -24,7 +24,16 @@ from ..optim import AdamW, decay_groups
 from ..rng import get_generator
 from ..runs.checkpoint import MODEL_FILE, STATE_FILE, Checkpoint, TrainerState, save_checkpoint, step_of
 from ..runs.fields import naming
-from ..runs.folder import METRICS_FILE, PLOT_FILE, SAMPLES_FILE, load_config, resume_command, save_model, tokenizer_sum
+from ..runs.folder import (
+    METRICS_FILE,
+    PLOT_FILE,
+    SAMPLES_FILE,
+    SPEED_FILE,
+    load_config,
+    resume_command,
+    save_model,
+    tokenizer_sum,
+)
 from ..runs.loggers import Logger
 from ..runs.plots import plot_losses
 from ..runs.progress import Progress, lasting
@@ -181,7 +190,10 @@ class TrainingLoop:
                 max_norm=options.max_norm or math.inf,
                 max_loss=highest_loss(state.losses, options.spike, self.task.chance),
                 accumulate=options.accumulate,
+                measure=(measure := self.evaluation_is_due(state.step + 1)),
             )
+            state.gradient_norm = self.optimizer.gradient_norm
+            state.update_ratio = self.optimizer.update_ratio if measure else state.update_ratio
             state.losses = [*state.losses, loss][-RECENT:]
             state.skipped_in_a_row = 0
         except NonFiniteError as error:
@@ -208,6 +220,9 @@ class TrainingLoop:
         if self.state.batch:
             rng.set_state(now)
         return batches
+
+    def evaluation_is_due(self, step: int) -> bool:
+        return step % self.eval_every == 0 or step == self.total_steps
 
     def checkpoint_is_due(self) -> bool:
         return self.state.step > 0 and self.state.step % (self.options.save_every or self.eval_every) == 0
@@ -237,7 +252,7 @@ class TrainingLoop:
     def record(self) -> None:
         """What is due after a step: both losses, and after an epoch a sample."""
         state = self.state
-        if state.step % self.eval_every == 0 or state.step == self.total_steps:
+        if self.evaluation_is_due(state.step):
             self.evaluate()
         if state.epoch and state.epoch_is_over and (text := self.sample(final=False)):
             self.progress.line("  " + " ".join(text.split()))
@@ -247,12 +262,15 @@ class TrainingLoop:
     def evaluate(self) -> None:
         """What the task measures, into metrics.jsonl."""
         state = self.state
+        measured = self.task.evaluate(self.model, state.step == self.total_steps)
+        learning = {"gradient_norm": state.gradient_norm, "update_ratio": state.update_ratio}
         row: dict[str, float] = {
             "step": state.step,
             "epoch": state.epoch,
             "tokens": state.tokens,
             "lr": self.schedule(state.step),
-            **self.task.evaluate(self.model, state.step == self.total_steps),
+            **measured,
+            **{name: value for name, value in learning.items() if value is not None},  # None before the first step
         }
         if not math.isfinite(row["train_loss"] + row["val_loss"]):
             raise NonFiniteError(
@@ -262,9 +280,12 @@ class TrainingLoop:
         self.metrics.append(row)
         state.val_loss = row["val_loss"]
         append(self.folder / METRICS_FILE, json.dumps(row) + "\n")
+        if self.progress.tokens:
+            speed = {"step": state.step, "tokens_per_second": round(self.progress.tokens_per_second)}
+            append(self.folder / SPEED_FILE, json.dumps(speed) + "\n")
         for logger in self.loggers:
             logger.log_evaluation(row)
-        more = "".join(f"  {name.replace('_', ' ')} {value:.3f}" for name, value in list(row.items())[6:])
+        more = "".join(f"  {name.replace('_', ' ')} {value:.3f}" for name, value in list(measured.items())[2:])
         self.progress.line(
             f"step {state.step:>{len(str(self.total_steps))}}/{self.total_steps}  epoch {state.epoch}  "
             f"training loss {row['train_loss']:.3f}  validation loss {row['val_loss']:.3f}{more}  {self.progress}"

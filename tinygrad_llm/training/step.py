@@ -66,14 +66,16 @@ def train_step(
     max_loss: float = math.inf,
     accumulate: int = 1,
     threads: int | None = None,
+    measure: bool = False,
 ) -> float:
     """Learn from one batch, by default ids and targets (B, T). Returns the loss before the step, there in nats per token.
 
     zero_grad, forward, the objective's mean loss, backward, `optimizer.step()`; with `max_norm`, gradients are clipped to
-    that norm first. `accumulate`: cut the batch into at least so many parts whose gradients are added up, for a batch whose
-    activations do not fit into memory at once. `threads`: None for the cores of the machine, 1 to run the same lines in order,
-    with the same bits. NonFiniteError, before any weight has changed, when the loss or (with `max_norm`) a gradient is not
-    finite; LossSpike, which is one, for a loss above `max_loss`.
+    that norm first, and `optimizer.gradient_norm` is what it was. `accumulate`: cut the batch into at least so many parts whose
+    gradients are added up, for a batch whose activations do not fit into memory at once. `threads`: None for the cores of the
+    machine, 1 to run the same lines in order, with the same bits. `measure`: `optimizer.update_ratio` says how far the weights
+    went. NonFiniteError, before any weight has changed, when the loss or (with `max_norm`) a gradient is not finite; LossSpike,
+    which is one, for a loss above `max_loss`.
     """
     parallel.recycle_memory()
     optimizer.zero_grad()
@@ -87,10 +89,13 @@ def train_step(
             )
         if loss > max_loss:
             raise LossSpike(f"train_step: the loss is {loss:.3f}, above {max_loss:.3f}: lower the learning rate")
-        scale = 1.0 if max_norm is None else clip_scale(gradient_norm(gradients), max_norm)
+        scale = 1.0
+        if max_norm is not None:
+            optimizer.gradient_norm = norm = gradient_norm(gradients)
+            scale = clip_scale(norm, max_norm)
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
-        optimizer.step(gradient_scale=scale)
+        optimizer.step(gradient_scale=scale, measure=measure)
     return loss
 
 

@@ -80,7 +80,8 @@ class Finished:
 
     def lines(self) -> list[str]:
         last, best = self.metrics[-1], min(self.metrics, key=lambda row: row["val_loss"])
-        shown = {name: value for name, value in last.items() if name not in ("step", "epoch", "tokens", "lr")}
+        others = ("step", "epoch", "tokens", "lr", "gradient_norm", "update_ratio")
+        shown = {name: value for name, value in last.items() if name not in others}
         return [
             f"Trained in {self.seconds:.0f} s, {self.tokens_per_second:,.0f} tokens a second.",
             *(f"  {name.replace('_', ' '):24}{value:10.4f}" for name, value in shown.items()),
