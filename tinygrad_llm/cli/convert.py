@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 
+from . import weights
+
 HELP = "turn weights (a run, .pth, .pt, .bin, TensorFlow, safetensors) into a folder that transformers and we open"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="a file or folder with weights")
-    parser.add_argument("folder", metavar="DEST", help="the folder to write")
+    parser.add_argument("folder", metavar="SRC", help="a file or folder with weights")
+    parser.add_argument("destination", metavar="DEST", help="the folder to write")
+    weights.add_argument(parser)
     parser.add_argument("--n-heads", type=int, metavar="INT", help="attention heads, where the weights do not say")
     parser.add_argument("--json", action="store_true", help="print what was read as JSON")
 
@@ -18,12 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..weights import convert
 
-    model, tokenizer, report = convert(args.source, args.folder, n_heads=args.n_heads)
+    model, tokenizer, report = convert(
+        args.folder, args.destination, n_heads=args.n_heads, checkpoint=weights.chosen(args)
+    )
     if args.json:
-        about = {"folder": args.folder, "model": model.config.to_dict(), "tokenizer": tokenizer and tokenizer.name}
+        about = {"folder": args.destination, "model": model.config.to_dict(), "tokenizer": tokenizer and tokenizer.name}
         print(json.dumps(about | {"notes": report.notes}))
         return 0
     print(report)
     print(f"  tokenizer: {tokenizer or 'none beside the weights'}")
-    print(f"In {args.folder}, {model.n_parameters():,} parameters: tinygrad-llm inspect {args.folder}")
+    print(f"In {args.destination}, {model.n_parameters():,} parameters: tinygrad-llm inspect {args.destination}")
     return 0

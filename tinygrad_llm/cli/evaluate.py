@@ -6,11 +6,14 @@ import argparse
 import json
 import textwrap
 
+from . import weights
+
 HELP = "judge a trained model: loss, perplexity, bits per byte, tasks, and how much it copies"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="PATH", help="folder of a run, for example runs/story, or other weights")
+    weights.add_argument(parser)
     parser.add_argument(
         "--text",
         nargs="+",
@@ -38,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         sample_tokens=args.sample_tokens,
         seed=args.seed,
         encoding=args.encoding,
+        checkpoint=weights.chosen(args),
     )
     if args.json:
         print(json.dumps(result.to_dict()))

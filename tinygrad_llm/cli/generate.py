@@ -6,10 +6,10 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..generation.sampling import Strategy
+from . import weights
 
 if TYPE_CHECKING:
     from ..generation import Stage, Step
@@ -22,6 +22,7 @@ _TYPES: dict[str, Any] = {"top_k": int, "no_repeat_ngram": int}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="PATH", help="folder of a run, for example runs/story, or other weights")
+    weights.add_argument(parser)
     parser.add_argument(
         "--prompt", metavar="TEXT", help="the text to go on from (default: the prompt of the run's samples)"
     )
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..generation import stream_text
     from ..rng import Generator
-    from ..runs.folder import is_run, load_config
+    from ..runs.folder import find_run, load_config
     from ..weights.load import load_with_tokenizer
 
     if args.show_candidates is not None:
@@ -88,12 +89,14 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--explain is {args.explain}: it must be one of the {args.max_new_tokens} new tokens, 1 or more"
         )
-    model, tokenizer = load_with_tokenizer(args.folder)
-    if args.prompt is None and not is_run(Path(args.folder)):
+    checkpoint = weights.chosen(args)
+    run = find_run(args.folder, checkpoint)
+    model, tokenizer = load_with_tokenizer(args.folder, checkpoint)
+    if args.prompt is None and not run:
         raise ConfigError(
             f"{args.folder} is not a run, which would have a prompt of its own: give one with --prompt TEXT"
         )
-    prompt = load_config(args.folder)["training"].get("prompt", "") if args.prompt is None else args.prompt
+    prompt = load_config(run[0])["training"].get("prompt", "") if run and args.prompt is None else args.prompt
     strategy = {option.name: getattr(args, option.name) for option in fields(Strategy)}
     strategy["logit_bias"] = dict(args.logit_bias or ())
     steps: list[dict[str, Any]] = []

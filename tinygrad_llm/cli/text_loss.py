@@ -7,6 +7,8 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import weights
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", nargs="?", metavar="RUN", help="folder of a trained run (default: a tiny GPT with random weights)"
     )
+    weights.add_argument(parser)
     parser.add_argument(
         "--prompt", metavar="TEXT", help=f"the text whose loss is differentiated (default: {_PROMPT!r})"
     )
@@ -46,7 +49,7 @@ def open_text(args: argparse.Namespace) -> TextLoss:
     from ..errors import DataError
     from ..ops import cross_entropy
 
-    model, tokenizer = _open_model(args.folder)
+    model, tokenizer = _open_model(args.folder, weights.chosen(args))
     text = _PROMPT if args.prompt is None else args.prompt
     ids = np.asarray(tokenizer.encode(text), np.int64)  # (T + 1,)
     if len(ids) < 2:
@@ -61,14 +64,17 @@ def open_text(args: argparse.Namespace) -> TextLoss:
     return TextLoss(loss, model, ids, tokenizer)
 
 
-def _open_model(folder: str | None) -> tuple[LanguageModel, Tokenizer]:
+def _open_model(folder: str | None, checkpoint: str | None) -> tuple[LanguageModel, Tokenizer]:
+    from ..errors import ConfigError
     from ..models import make_model
     from ..rng import Generator
     from ..text import BPETokenizer
     from ..weights.load import load_with_tokenizer
 
     if folder is not None:
-        return load_with_tokenizer(folder)
+        return load_with_tokenizer(folder, checkpoint)
+    if checkpoint is not None:
+        raise ConfigError("--checkpoint is for the weights of a run: name one, or leave it out")
     tokenizer = BPETokenizer([])  # no merges: every byte is a token
     sizes = {"context_length": 32, "emb_dim": 16, "n_heads": 2, "n_layers": 2, "drop_rate": 0.0}
     model = make_model("gpt", {"vocab_size": tokenizer.vocab_size, **sizes}, Generator(0))

@@ -24,7 +24,7 @@ from ..generation import choose, few_shot, stream_text
 from ..models import LanguageModel
 from ..nn.module import evaluating
 from ..rng import Generator
-from ..runs.folder import is_run, load_config
+from ..runs.folder import find_run, load_config
 from ..text import END_OF_TEXT, Tokenizer, read_text
 from ..text.corpus import encode_texts, opening, split_texts
 from ..weights.load import load_with_tokenizer
@@ -65,21 +65,23 @@ def evaluate_run(
     sample_tokens: int = 200,
     seed: int = 123,
     encoding: str | None = None,
+    checkpoint: str | int | None = None,
 ) -> Evaluation:
     """Judge the model of a run on `files`, or on the part of its own text that was kept from training.
 
     The bundled tasks are asked with `n_shots` solved examples before each question. The sample is drawn from `seed` with the
-    run's own prompt and options. `encoding` is that of `files`, by default that of the run's text. CheckpointError or
-    DataError for a run or text that cannot be read.
+    run's own prompt and options. `encoding` is that of `files`, by default that of the run's text; `checkpoint` as
+    in `load_run`. CheckpointError or DataError for a run or text that cannot be read.
     """
     check_integer("evaluate: n_shots", n_shots, least=0)
-    if is_run(Path(folder)):
-        config = load_config(folder)
+    run = find_run(folder, checkpoint)
+    if run:
+        config = load_config(run[0])
     elif files:  # weights made elsewhere: nothing is known of how they were trained
         config = {"training": {"prompt": opening(read_text(files[0], encoding or "utf-8"))}, "files": files}
     else:
         raise ConfigError(f"{folder} is not a run, so no text was kept from training: give one (--text FILE)")
-    model, tokenizer = load_with_tokenizer(folder)
+    model, tokenizer = load_with_tokenizer(folder, checkpoint)
     options = config["training"]
     try:
         names, train_texts, texts = split_texts(
@@ -93,7 +95,7 @@ def evaluate_run(
         if not files:
             raise
         names, train_texts, texts = "", [], []
-    if not is_run(Path(folder)):
+    if not run:
         train_texts = []
     if files:
         names, texts = (

@@ -5,6 +5,7 @@ RUN/step-000100/model.safetensors     the weights after 100 steps, under the boo
 RUN/step-000100/optimizer.safetensors AdamW's two moments of each weight: "0.m", "0.v", "1.m", ...
 RUN/step-000100/trainer_state.json    where the run is (TrainerState), and what it is a run of
 RUN/step-000100/SHA256SUMS            written last; `sha256sum -c SHA256SUMS` checks the others
+RUN/best.safetensors                  the weights of the lowest validation loss, where no checkpoint is of that step
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from ..checks import byte_size, check_integer, is_integer
 from ..errors import CheckpointError, ConfigError, CorruptCheckpoint, StorageError
 from ..files import new_folder, remove_folder, replace_file, room, write_file
 from ..formats.open import MODEL_FILE
-from ..formats.safetensors import encode_arrays, read_arrays
+from ..formats.safetensors import SafetensorsFile, encode_arrays, read_arrays
 from ..formats.strict_json import check_is_file, read_json
 from ..rng import Generator
 from .fields import a_count, a_flag, a_number, a_text, an_object, an_object_of, list_of, naming, unless
 
 FORMAT = 1
-LATEST_FILE = "latest"
+LATEST_FILE, BEST_FILE = "latest", "best.safetensors"
 OPTIMIZER_FILE, STATE_FILE, SUMS_FILE = "optimizer.safetensors", "trainer_state.json", "SHA256SUMS"
 METRICS_FILE, SAMPLES_FILE = "metrics.jsonl", "samples.txt"
 _FOLDER = re.compile(r"step-([0-9]{6,})")
@@ -55,6 +56,7 @@ class TrainerState:
     gradient_norm: float | None = None  # of the last step that learned, before clipping
     update_ratio: float | None = None  # |change| / |weights| of the step before an evaluation
     losses: list[float] = field(default_factory=list)  # of the last steps that learned
+    stopped: bool = False  # for want of progress, before the last step
     recorded: bool = False  # whether the evaluation and the sample that are due after this step are in the logs
     val_loss: float | None = None  # at the last evaluation
     log_bytes: dict[str, int] = field(default_factory=lambda: {METRICS_FILE: 0, SAMPLES_FILE: 0})  # written up to here
@@ -94,7 +96,10 @@ _FIELDS = an_object_of(
                 "epoch_rng": unless({}, _a_generator),
                 "rng": _a_generator,
             },
-            dict.fromkeys(("gradient_norm", "update_ratio"), unless(None, a_number)),  # which older ones lack
+            {
+                **dict.fromkeys(("gradient_norm", "update_ratio"), unless(None, a_number)),
+                "stopped": a_flag,
+            },  # newer ones
         ),
         "optimizer": an_object_of(
             {
@@ -331,6 +336,24 @@ def load_weights(run: Path, report: Callable[[str], None] = lambda line: None) -
     """The weights of the newest checkpoint where they are whole, whatever became of the other files; None without one."""
     folder = newest_checkpoint(run, _verify_weights, report)
     return None if folder is None else read_arrays(folder / MODEL_FILE)
+
+
+def save_best(run: Path, step: int, weights: Mapping[str, np.ndarray]) -> None:
+    """Keep the weights of the lowest validation loss so far."""
+    replace_file(run / BEST_FILE, encode_arrays(weights, {"step": str(step)}))
+
+
+def best_file_step(run: Path) -> int | None:
+    """The step whose weights are in BEST_FILE; None where it is not there, or damaged."""
+    try:
+        with SafetensorsFile(run / BEST_FILE) as file:
+            return int(file.metadata["step"])
+    except (CheckpointError, KeyError, ValueError):
+        return None
+
+
+def is_checkpoint_name(name: str) -> bool:
+    return _FOLDER.fullmatch(name) is not None
 
 
 def _verify_weights(folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 OK, LOOK, WRONG = "ok", "look", "wrong"
+CLEARLY = 0.05  # nats by which a validation loss must differ from another to be called better
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -106,7 +107,7 @@ def judge_validation(rows: Rows, unigram_val: float | None = None) -> Finding:
     counts = ""
     if unigram_val is not None and best["val_loss"] >= unigram_val:
         counts = f"no better than counting tokens ({best['val_loss']:.2f}, {unigram_val:.2f})"
-    if last["val_loss"] <= best["val_loss"] + 0.05:
+    if last["val_loss"] <= best["val_loss"] + CLEARLY:
         if counts:
             return Finding(LOOK, f"on text it has not seen it is {counts}", "train longer, or on more text")
         return Finding(

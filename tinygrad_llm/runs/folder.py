@@ -6,6 +6,7 @@ metrics.jsonl        one line for each evaluation: the same, to the bit, in ever
 speed.jsonl          what the clock said there: tokens per second since the run began or went on
 samples.txt          what the model wrote after each epoch
 step-000100/, latest the checkpoints: see checkpoint.py
+best.safetensors     the weights of the lowest validation loss, if no checkpoint has them
 loss.png             the losses as a picture
 model.safetensors    the weights at the end, under the book's names: written last
 """
@@ -14,13 +15,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..checks import is_integer, is_number
 from ..errors import CheckpointError, ConfigError, StateDictError
 from ..files import lock, make_folder, remove_stale, replace_file, storing
 from ..formats.open import CONFIG_FILE, MODEL_FILE
@@ -31,11 +37,24 @@ from ..nn import Module
 from ..rng import Zeros
 from ..text import Tokenizer, load_tokenizer
 from ..text.tokenizers import TOKENIZER_FILE
-from .checkpoint import METRICS_FILE, SAMPLES_FILE, load_weights
+from .checkpoint import (
+    BEST_FILE,
+    METRICS_FILE,
+    SAMPLES_FILE,
+    best_file_step,
+    checkpoint_folder,
+    is_checkpoint_name,
+    list_checkpoints,
+    load_weights,
+    step_of,
+    verify_checkpoint,
+)
+from .curve import CLEARLY
 from .fields import a_number, a_text, an_object, an_object_of, list_of, naming
 
 FORMAT = 2  # of config.json: with the names of architecture and task
 SPEED_FILE, PLOT_FILE = "speed.jsonl", "loss.png"
+_ROW = ("step", "tokens", "lr", "train_loss", "val_loss")
 _FIELDS = an_object_of(
     {"model": an_object, "training": an_object_of({}, {"val_ratio": a_number, "prompt": a_text}, others=True)},
     {
@@ -97,16 +116,94 @@ def save_model(folder: str | os.PathLike[str], model: Module) -> None:
     replace_file(Path(folder, MODEL_FILE), encode_arrays(arrays))
 
 
-def load_run(folder: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
+def find_run(path: str | os.PathLike[str], checkpoint: str | int | None = None) -> tuple[Path, str | int] | None:
+    """The run that this folder is, or is a checkpoint of (RUN/step-000118), and which of its weights are meant: "best",
+    "last" (if nothing is said), or those after a number of steps. None for another folder. ConfigError for another word.
+    """
+    path = Path(path)
+    number = isinstance(checkpoint, str) and re.fullmatch(r"\d{1,12}", checkpoint)
+    checkpoint = int(checkpoint) if number and checkpoint else checkpoint
+    if checkpoint not in (None, "best", "last") and not is_integer(checkpoint):
+        raise ConfigError(f"checkpoint is {checkpoint!r:.80}: use best, last, or a number of steps")
+    if is_run(path):
+        return path, "last" if checkpoint is None else checkpoint
+    if is_checkpoint_name(path.name) and is_run(path.parent):
+        if checkpoint is not None:
+            raise ConfigError(
+                f"{path} is a checkpoint, and checkpoint is {checkpoint!r}: name the run, or leave that out"
+            )
+        return path.parent, step_of(path)
+    if checkpoint is not None:
+        raise ConfigError(f"{path} is not a run, and checkpoint is {checkpoint!r}: other weights are there only once")
+    return None
+
+
+def better_weights(path: str | os.PathLike[str]) -> tuple[dict[str, float], dict[str, float]] | None:
+    """The rows of the best and the last evaluation of a run, if validation was clearly better there and the weights are kept."""
+    path = Path(path)
+    try:
+        rows = read_metrics(path) if is_run(path) else []
+    except CheckpointError:
+        return None
+    best = best_row(rows)
+    if best is None or best["val_loss"] >= rows[-1]["val_loss"] - CLEARLY or _file_of(path, int(best["step"])) is None:
+        return None
+    return best, rows[-1]
+
+
+def best_row(rows: Sequence[dict[str, float]]) -> dict[str, float] | None:
+    """The first evaluation with the lowest validation loss; None if there is none that is a number."""
+    finite = [row for row in rows if math.isfinite(row["val_loss"])]
+    return min(finite, key=lambda row: row["val_loss"], default=None)
+
+
+def _file_of(run: Path, step: int) -> Path | None:
+    """The file with the weights after a step."""
+    if (folder := checkpoint_folder(run, step)).is_dir():
+        return folder / MODEL_FILE
+    if best_file_step(run) == step:
+        return run / BEST_FILE
+    if (run / MODEL_FILE).exists() and [row["step"] for row in read_metrics(run)[-1:]] == [step]:
+        return run / MODEL_FILE
+    return None
+
+
+def _read_weights(run: Path, checkpoint: str | int) -> dict[str, np.ndarray]:
+    if checkpoint == "last":
+        path = run / MODEL_FILE
+        weights = read_arrays(path) if path.exists() else load_weights(run)
+        if weights is None:
+            raise CheckpointError(f"{path}: not there: the run was stopped before it saved its weights")
+        return weights
+    best = best_row(read_metrics(run)) if checkpoint == "best" else None
+    if checkpoint == "best" and best is None:
+        raise CheckpointError(
+            f"{run}: no evaluation there, so none is the best: --checkpoint last takes the newest weights"
+        )
+    step = int(best["step"]) if best else int(checkpoint)
+    file = _file_of(run, step)
+    if file is None:
+        steps = {step_of(folder) for folder in list_checkpoints(run)}
+        if (kept := best_file_step(run)) is not None:
+            steps.add(kept)
+        there = ", ".join(map(str, sorted(steps))) or "none"
+        raise CheckpointError(
+            f"{run}: the weights after step {step} are not kept: of those saved there are {there}, and last"
+        )
+    if file.parent != run:
+        verify_checkpoint(file.parent, weights_only=True)
+    return read_arrays(file)
+
+
+def load_run(folder: str | os.PathLike[str], checkpoint: str | int | None = None) -> tuple[LanguageModel, Tokenizer]:
     """The model, ready to write (in evaluation mode), and its tokenizer. CheckpointError naming the file that is wrong.
 
-    The weights of a run that is not finished are those of its newest checkpoint.
+    `folder` and `checkpoint` as in `find_run`. The last weights of a run that is not finished are those of its newest
+    checkpoint.
     """
+    folder, checkpoint = find_run(folder, checkpoint) or (folder, "last")
     config = load_config(folder)
-    path = Path(folder, MODEL_FILE)
-    weights = read_arrays(path) if path.exists() else load_weights(Path(folder))
-    if weights is None:
-        raise CheckpointError(f"{path}: not there: the run was stopped before it saved its weights")
+    path, weights = Path(folder, MODEL_FILE), _read_weights(Path(folder), checkpoint)
     try:
         model = make_model(config["architecture"], config["model"], Zeros())
         model.load_state_dict(weights)
@@ -136,6 +233,32 @@ def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     with naming(path):
         _FIELDS("", config)
     return config
+
+
+def read_metrics(folder: Path, n_bytes: int | None = None) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl, or of its first `n_bytes`, without a last one that is not written to its end. CheckpointError
+    names a wrong line.
+    """
+    path = folder / METRICS_FILE
+    try:
+        check_is_file(path)
+        lines = path.read_bytes()[:n_bytes].split(b"\n")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if n_bytes is not None and lines[-1]:
+        raise CheckpointError(f"{path}: line {len(lines)} does not end within {n_bytes:,} bytes: put it back as it was")
+    rows = []
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            row = json.loads(line)
+            numbers = {name: float(row[name]) for name in _ROW if is_number(row[name])}
+            fits = len(numbers) == len(_ROW) and math.isfinite(numbers["step"] + numbers["tokens"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            fits = False
+        if not fits:
+            raise CheckpointError(f"{path}: line {number} is not a row of {', '.join(_ROW)}")
+        rows.append(row)
+    return rows
 
 
 def is_run(folder: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -11,15 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checks import is_number
 from ..errors import CheckpointError, ConfigError, StorageError
 from ..files import lock
-from ..formats.strict_json import check_is_file
 from ..models import make_config
 from .checkpoint import METRICS_FILE, MODEL_FILE, list_checkpoints, read_state
-from .folder import CONFIG_FILE, load_config
-
-_ROW = ("step", "tokens", "lr", "train_loss", "val_loss")
+from .folder import CONFIG_FILE, load_config, read_metrics
 
 
 @dataclass(frozen=True)
@@ -98,32 +93,6 @@ def read_run(folder: Path) -> RunRecord:
         options=options,
         rows=rows,
     )
-
-
-def read_metrics(folder: Path, n_bytes: int | None = None) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl, or of its first `n_bytes`, without a last one that is not written to its end. CheckpointError
-    names a wrong line.
-    """
-    path = folder / METRICS_FILE
-    try:
-        check_is_file(path)
-        lines = path.read_bytes()[:n_bytes].split(b"\n")
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if n_bytes is not None and lines[-1]:
-        raise CheckpointError(f"{path}: line {len(lines)} does not end within {n_bytes:,} bytes: put it back as it was")
-    rows = []
-    for number, line in enumerate(lines[:-1], 1):
-        try:
-            row = json.loads(line)
-            numbers = {name: float(row[name]) for name in _ROW if is_number(row[name])}
-            fits = len(numbers) == len(_ROW) and math.isfinite(numbers["step"] + numbers["tokens"])
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-            fits = False
-        if not fits:
-            raise CheckpointError(f"{path}: line {number} is not a row of {', '.join(_ROW)}")
-        rows.append(row)
-    return rows
 
 
 def is_locked(folder: Path) -> bool:

@@ -9,26 +9,38 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import CorruptCheckpoint, NonFiniteError
+from ..checks import byte_size
+from ..errors import CorruptCheckpoint, NonFiniteError, StorageError
 from ..files import append, sync_file, truncate
 from ..formats.safetensors import read_arrays
 from ..nn import Module
 from ..optim import AdamW, decay_groups
 from ..rng import get_generator
-from ..runs.checkpoint import MODEL_FILE, STATE_FILE, Checkpoint, TrainerState, save_checkpoint, step_of
+from ..runs.checkpoint import (
+    BEST_FILE,
+    MODEL_FILE,
+    STATE_FILE,
+    Checkpoint,
+    TrainerState,
+    best_file_step,
+    save_best,
+    save_checkpoint,
+    step_of,
+)
 from ..runs.fields import naming
 from ..runs.folder import (
     METRICS_FILE,
     PLOT_FILE,
     SAMPLES_FILE,
     SPEED_FILE,
+    best_row,
     load_config,
     resume_command,
     save_model,
@@ -46,6 +58,7 @@ from .task import Finished, Task
 
 TASK_FILE = "task.safetensors"  # of a checkpoint: the arrays of Task.state
 _SIZES = {"n_layers": "{} layers", "n_heads": "{} heads", "emb_dim": "width {}", "context_length": "context {}"}
+_WRITTEN = 8 * 2**30  # bytes of checkpoints that a run writes if nothing else is asked for
 _SKIPS = 10  # steps without a finite loss or gradient, one after the other, after which skipping them is given up
 
 
@@ -74,6 +87,9 @@ class TrainingLoop:
         self.metrics: list[dict[str, float]] = []
         self.saved: Path | None = None  # the newest checkpoint
         self._batches: Iterator[Batch] | None = None  # the rest of the epoch
+        self._best: tuple[int, dict[str, np.ndarray]] | None = (
+            None  # a step, its weights: the best, and not written yet
+        )
         self._plan()
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -109,6 +125,9 @@ class TrainingLoop:
         steps_left = state.epoch_batches - state.batch + (options.epochs - state.epoch) * len(self.task)
         self.total_steps = options.max_steps or state.step + steps_left
         self.eval_every = options.eval_every or math.ceil(self.total_steps / 20)
+        self.checkpoint_bytes = 3 * sum(p.data.nbytes for p in self.model.parameters())  # weights and two moments
+        most = max(2, _WRITTEN // self.checkpoint_bytes)
+        self.save_every = options.save_every or self.eval_every * math.ceil(self.total_steps / most / self.eval_every)
         self.schedule = options.lr_schedule(self.total_steps)
         model: Any = self.model
         self.about = {
@@ -127,6 +146,8 @@ class TrainingLoop:
         truncate({self.folder / name: n_bytes for name, n_bytes in self.state.log_bytes.items()})
         # What may be there are the weights at the end of a shorter run; the checkpoint has them.
         (self.folder / MODEL_FILE).unlink(missing_ok=True)
+        if (step := best_file_step(self.folder)) is not None and step > self.state.step:
+            (self.folder / BEST_FILE).unlink()
 
     def run(self) -> Any:
         """To the end. Returns what the task concludes."""
@@ -142,6 +163,8 @@ class TrainingLoop:
                     raise interrupt.error()
             return result
         except Exception:
+            with suppress(StorageError):
+                self.save_best()
             if self.saved is not None:
                 self.progress.line(f"{self.saved} is whole; to go on from there: {resume_command(self.folder)}")
             raise
@@ -158,7 +181,7 @@ class TrainingLoop:
         while True:
             if interrupt.requested is None and not self.state.recorded:
                 self.record()
-            done = self.state.step == self.total_steps
+            done = self.state.step == self.total_steps or self.state.stopped
             if done or self.checkpoint_is_due():
                 self.save()
             stopped = interrupt.requested is not None  # looked at once: a signal may come between any two lines
@@ -225,16 +248,25 @@ class TrainingLoop:
         return step % self.eval_every == 0 or step == self.total_steps
 
     def checkpoint_is_due(self) -> bool:
-        return self.state.step > 0 and self.state.step % (self.options.save_every or self.eval_every) == 0
+        return self.state.step > 0 and self.state.step % self.save_every == 0
 
     def save(self) -> None:
-        """Write a checkpoint, unless that of this step is there."""
+        """Write a checkpoint, unless that of this step is there, and the best weights first: what is after it knows of them."""
+        self.save_best()
         if self.saved is not None and step_of(self.saved) == self.state.step:
             return
         for name in self.state.log_bytes:
             sync_file(self.folder / name)
         self.state.rng = get_generator().get_state()
         self.saved = save_checkpoint(self.folder, self.options.keep, **self.contents())
+        best, there = best_row(self.metrics), best_file_step(self.folder)
+        if best and there is not None and there != best["step"]:  # this checkpoint, or an earlier one, has the best
+            (self.folder / BEST_FILE).unlink()
+
+    def save_best(self) -> None:
+        if self._best is not None:
+            save_best(self.folder, *self._best)
+            self._best = None
 
     def contents(self) -> dict[str, Any]:
         """What a checkpoint holds of this moment."""
@@ -262,7 +294,11 @@ class TrainingLoop:
     def evaluate(self) -> None:
         """What the task measures, into metrics.jsonl."""
         state = self.state
-        measured = self.task.evaluate(self.model, state.step == self.total_steps)
+        final = state.step == self.total_steps
+        measured = self.task.evaluate(self.model, final)
+        if not final and self.is_stalled(measured["val_loss"]):
+            state.stopped = True
+            measured = self.task.evaluate(self.model, True)
         learning = {"gradient_norm": state.gradient_norm, "update_ratio": state.update_ratio}
         row: dict[str, float] = {
             "step": state.step,
@@ -279,6 +315,9 @@ class TrainingLoop:
             )
         self.metrics.append(row)
         state.val_loss = row["val_loss"]
+        if best_row(self.metrics) is row:
+            kept = state.stopped or state.step in (0, self.total_steps) or self.checkpoint_is_due()
+            self._best = None if kept else (state.step, {n: p.data.copy() for n, p in self.model.named_parameters()})
         append(self.folder / METRICS_FILE, json.dumps(row) + "\n")
         if self.progress.tokens:
             speed = {"step": state.step, "tokens_per_second": round(self.progress.tokens_per_second)}
@@ -290,6 +329,17 @@ class TrainingLoop:
             f"step {state.step:>{len(str(self.total_steps))}}/{self.total_steps}  epoch {state.epoch}  "
             f"training loss {row['train_loss']:.3f}  validation loss {row['val_loss']:.3f}{more}  {self.progress}"
         )
+
+    def is_stalled(self, val_loss: float) -> bool:
+        """Whether, with this one, so many evaluations as are allowed have brought no lower validation loss."""
+        losses, patience = [*(row["val_loss"] for row in self.metrics), val_loss], self.options.stop_after
+        stalled = 0 < patience < len(losses) - losses.index(min(losses))
+        if stalled:
+            self.progress.line(
+                f"Validation loss has not been lower than {min(losses):.3f} for {patience} evaluations: the run stops after "
+                f"step {self.state.step} of {self.total_steps} (stop_after)."
+            )
+        return stalled
 
     def sample(self, final: bool) -> str:
         """Let the task show something, and keep it."""
@@ -305,10 +355,13 @@ class TrainingLoop:
         sizes = ", ".join(
             words.format(self.about["model"][name]) for name, words in _SIZES.items() if name in self.about["model"]
         )
+        n_saves = math.ceil(self.total_steps / self.save_every) - self.state.step // self.save_every
         for line in (
             *self.task.introduce(),
             f"Model: {self.about['architecture']}, {sizes}: {self.model.n_parameters():,} parameters.",
             f"Training: {self.options.length(len(self.task))}, into {self.folder}.",
+            f"Checkpoints: {n_saves} of {byte_size(self.checkpoint_bytes)}, one every {self.save_every} steps; the newest "
+            f"{self.options.keep} stay, and the weights of the lowest validation loss.",
         ):
             self.progress.line(line)
 

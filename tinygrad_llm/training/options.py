@@ -87,7 +87,14 @@ class LoopOptions:
     )
     max_norm: float = _option("gradients are scaled down to this norm; 0 leaves them", 1.0)
     eval_every: int = _option("steps from one evaluation to the next; 0: about 20 in a run", 0, least=0)
-    save_every: int = _option("steps from one checkpoint to the next; 0: one with each evaluation", 0, least=0)
+    save_every: int = _option(
+        "steps from one checkpoint to the next; 0: one with each evaluation, or fewer, so that all are at most 8 GiB",
+        0,
+        least=0,
+    )
+    stop_after: int = _option(
+        "evaluations one after the other without a lower validation loss after which the run ends; 0: never", 0, least=0
+    )
     spike: float = _option(
         "a loss so many times the median of the last 20, and worse than chance, is like NaN; 0: never", 3.0
     )

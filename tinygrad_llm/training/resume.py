@@ -145,6 +145,12 @@ def _go_on(
         loop = TrainingLoop(task, options, model, folder, report, loggers)
         loop.restore(checkpoint)
         state = loop.state
+        if state.stopped and options.stop_after == before.stop_after and (folder / MODEL_FILE).exists():
+            raise ConfigError(
+                f"{folder}: the run has stopped after {options.stop_after} evaluations without progress: to go on, give another "
+                "number of them, or 0 for the whole run (stop_after, --stop-after)"
+            )
+        state.stopped = state.stopped and options.stop_after == before.stop_after
         if options.max_steps and loop.total_steps < state.step:
             raise ConfigError(f"{folder}: max_steps is {options.max_steps}: the run has taken {state.step} steps")
         if not options.max_steps and (loop.total_steps < state.step or options.epochs < state.epoch):

@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from ..formats.open import open_weights
-from ..runs.folder import is_run
+from ..runs.folder import find_run
 from .load import Loaded, load_pretrained, read_all
 from .save import save_pretrained
 
 
-def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, n_heads: int | None = None) -> Loaded:
+def convert(
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    n_heads: int | None = None,
+    checkpoint: str | int | None = None,
+) -> Loaded:
     """Read weights in any form, PyTorch's among them, and write them with `save_pretrained`.
 
     Returns what was read: model, tokenizer and report, as `load_pretrained` does.
@@ -22,8 +28,8 @@ def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str], *, n_h
     Pickles are read by a list of the few things that may be in them, and nothing in them is called; a warning says so.
     """
     source_path = Path(path)
-    if is_run(source_path):
-        loaded = load_pretrained(source_path, report=True)
+    if find_run(source_path, checkpoint):
+        loaded = load_pretrained(source_path, report=True, checkpoint=checkpoint)
     else:
         with open_weights(source_path, pickles=True) as source:
             if source.form == "PyTorch":

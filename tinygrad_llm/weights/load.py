@@ -16,7 +16,7 @@ from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
 from ..models import LanguageModel, make_config, make_model
 from ..rng import Zeros
-from ..runs.folder import is_run, load_run
+from ..runs.folder import find_run, load_run
 from ..text import Tokenizer
 from ..text.vocabulary import UnknownTokenizer
 from .report import LoadReport
@@ -34,6 +34,7 @@ def load_pretrained(
     strict_finite: bool = ...,
     *,
     n_heads: int | None = ...,
+    checkpoint: str | int | None = ...,
     report: Literal[False] = ...,
 ) -> tuple[LanguageModel, Tokenizer | None]: ...
 
@@ -45,6 +46,7 @@ def load_pretrained(
     strict_finite: bool = ...,
     *,
     n_heads: int | None = ...,
+    checkpoint: str | int | None = ...,
     report: Literal[True],
 ) -> Loaded: ...
 
@@ -56,10 +58,11 @@ def load_pretrained(
     *,
     n_heads: int | None = None,
     report: bool = False,
+    checkpoint: str | int | None = None,
 ) -> Any:
     """(model, tokenizer): the model in a folder or file, in evaluation mode, and the tokenizer beside it or None.
 
-    With `report`, a LoadReport comes third: what became of each tensor.
+    With `report`, a LoadReport comes third: what became of each tensor. `checkpoint` as in `load_run`.
 
     Folders: of transformers (config.json, model.safetensors or its shards), of OpenAI (hparams.json, model.ckpt.*), of a
     run. Files: .safetensors with the names of transformers, of nanoGPT or of the book. What no configuration says is told from
@@ -67,17 +70,19 @@ def load_pretrained(
     `strict_finite` NonFiniteError. CheckpointError, ConfigError or StateDictError say what is wrong before the model is made;
     UnsafeFile for PyTorch's pickles, which `tinygrad-llm convert` makes into safetensors.
     """
-    if is_run(folder := Path(path)):
-        loaded = _load_run(folder, dtype, strict_finite)
+    if found := find_run(path, checkpoint):
+        loaded = _load_run(*found, dtype, strict_finite)
     else:
         with open_weights(path) as source:
             loaded = read_all(source, dtype, strict_finite, n_heads)
     return loaded if report else loaded[:2]
 
 
-def load_with_tokenizer(path: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
+def load_with_tokenizer(
+    path: str | os.PathLike[str], checkpoint: str | int | None = None
+) -> tuple[LanguageModel, Tokenizer]:
     """What `load_pretrained` gives, for those who need to read or write text. CheckpointError if there is no tokenizer."""
-    model, tokenizer = load_pretrained(path)
+    model, tokenizer = load_pretrained(path, checkpoint=checkpoint)
     if tokenizer is None:
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         remedy = "put tokenizer.json, or vocab.json and merges.txt, beside the weights"
@@ -117,9 +122,9 @@ def read_all(
     return model, tokenizer, report
 
 
-def _load_run(folder: Path, dtype: Any, strict_finite: bool) -> Loaded:
+def _load_run(folder: Path, checkpoint: str | int, dtype: Any, strict_finite: bool) -> Loaded:
     dtype = _check_dtype(dtype)
-    model, tokenizer = load_run(folder)
+    model, tokenizer = load_run(folder, checkpoint)
     report = LoadReport(folder, "a run, names of the book", mapped={name: name for name in model.state_dict()})
     n_bad = sum(p.size - int(np.count_nonzero(np.isfinite(p.data))) for p in model.parameters())
     _judge(n_bad, report, strict_finite)
