@@ -2,13 +2,15 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tinygrad_llm as tg
-from tinygrad_llm.errors import ConfigError, ConfigMismatch, DataError
+from tinygrad_llm.cli import main
+from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch, DataError
 from tinygrad_llm.evaluation import evaluate_run
 from tinygrad_llm.evaluation.losses import all_windows, mean_loss, unigram_entropy
 from tinygrad_llm.models import make_model
@@ -324,6 +326,115 @@ def test_a_run_may_be_so_many_steps_long(text, tmp_path):
     assert resume(run.folder, epochs=n, report=silent).metrics[-1]["step"] == by_epochs.metrics[-1]["step"]
     changed = json.loads(Path(run.folder, "config.json").read_text())["changes"]
     assert changed == [{"step": 20, "epochs": [0, n], "max_steps": [20, 0]}]
+
+
+# ---- from a file
+
+
+def test_a_run_can_be_made_again_from_its_config(text, tmp_path):
+    options = TINY | {
+        "max_steps": 9,
+        "windows": "random",
+        "stride": 0,
+        "tie_weights": True,
+        "init": "gpt2",
+        "beta2": 0.99,
+    }
+    run = pretrain(text, out=tmp_path / "run", report=silent, **options)
+    config = json.loads((run.folder / "config.json").read_text())
+    part = tmp_path / "part.json"
+    part.write_text(json.dumps(config["training"]))
+    for path in (run.folder / "config.json", part):
+        again = pretrain(text, out=tmp_path / "again", config=path, report=silent)
+        assert json.loads((again.folder / "config.json").read_text()) == config
+        for name, value in run.model.state_dict().items():
+            np.testing.assert_array_equal(again.model.state_dict()[name], value)
+    changed = PretrainOptions.from_file(part, epochs=2, lr=0.5, stride=3)
+    before = PretrainOptions.of_run(config["training"])
+    assert {name for name, value in asdict(changed).items() if value != getattr(before, name)} == {
+        *("epochs", "max_steps", "lr", "stride", "windows")
+    }
+    part.write_text('{"preset": "124M", "max_steps": 5, "lr": 1}')
+    assert PretrainOptions.from_file(part) == PretrainOptions.for_preset("124M", max_steps=5, lr=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"beta_2": 0.9}', r"no option 'beta_2' \(did you mean beta2\?\)"),
+        ('{"training": {"max_step": 3}}', r"no option 'max_step' \(did you mean max_steps\?\)"),
+        ('{"training": 3}', "training is 3: it must hold options"),
+        ('{"max_steps": 3, "epochs": 2}', "epochs is 2 and max_steps is 3"),
+        ('{"lr": "fast"}', "lr is 'fast'"),
+        ('{"task": "classify", "training": {}}', "task is 'classify'"),
+        ('{"preset": "125M"}', "preset '125M'"),
+        ("[1]", "JSON"),
+        ("{", "JSON"),
+    ],
+)
+def test_a_file_that_cannot_be_is_named(text, tmp_path, content, message):
+    path = tmp_path / "c.json"
+    path.write_text(content)
+    with pytest.raises((ConfigError, CheckpointError), match=rf"c\.json.*{message}"):
+        pretrain(text, out=tmp_path / "run", config=path, report=silent)
+    with pytest.raises((ConfigError, CheckpointError), match=r"missing\.json"):
+        pretrain(text, out=tmp_path / "run", config=tmp_path / "missing.json", report=silent)
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_of_the_command_and_what_is_set_by_name(text, tmp_path, capsys):
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "stride"]
+    run = ["pretrain", str(text), "--out", str(tmp_path / "run"), "--json", *flags]
+    more = [
+        "--max-steps",
+        "3",
+        "--beta2",
+        "0.99",
+        "--init",
+        "gpt2",
+        "--tie-weights",
+        "--no-bias",
+        "--windows",
+        "random",
+    ]
+    assert main([*run, *more, "--set", "qkv-bias=true", "--set", "lr=0.5", "--set", f"val_file={text}"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 3
+    training = json.loads((tmp_path / "run" / "config.json").read_text())["training"]
+    said = {
+        "max_steps": 3,
+        "epochs": 0,
+        "beta2": 0.99,
+        "init": "gpt2",
+        "tie_weights": True,
+        "bias": False,
+        "qkv_bias": True,
+    }
+    assert (
+        said | {"windows": "random", "stride": 0, "lr": 0.5, "val_file": str(text), "val_ratio": 0}
+    ).items() <= training.items()
+    config = str(tmp_path / "run" / "config.json")
+    assert (
+        main(["pretrain", str(text), "--out", str(tmp_path / "two"), "--config", config, "--max-steps", "2", "--json"])
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out)["steps"] == 2
+    for wrong, message in {
+        ("--set", "beta_2=1"): "no option 'beta_2' (did you mean beta2?)",
+        ("--set", "lr"): "it must be lr= and a value of type float",
+        ("--set", "max_steps=many"): "it must be max_steps= and a value of type int",
+        ("--set", "bias=no"): "it must be bias= and true or false",
+        ("--lr", "1", "--set", "lr=2"): "--set lr=2: lr is 1.0 already",
+        ("--max-steps", "2", "--epochs", "1"): "epochs is 1 and max_steps is 2",
+        ("--config", config, "--preset", "124M"): "preset is '124M'",
+        ("--config", config, "--init-from", "x"): "--config is for a new model",
+    }.items():
+        assert main(["pretrain", str(text), *wrong]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
+# ---- what cannot be
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write event files, for `tensorboard --logdir runs` (extra `tensorboard`); a run that has them goes on with "
         "them when resumed",
     )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="JSON with the options to go from, which those given beside it change: a run's config.json, or its training part",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option by its name in config.json, for example --set max_steps=2000; may be given several times",
+    )
     story, gpt2 = PretrainOptions.defaults("story"), PretrainOptions.defaults("124M")
     types = get_type_hints(PretrainOptions)
     for option in fields(PretrainOptions):
@@ -73,6 +85,13 @@ def run(args: argparse.Namespace) -> int:
     options = {
         option.name: getattr(args, option.name) for option in fields(PretrainOptions) if hasattr(args, option.name)
     }
+    for text in args.set:
+        name, value = _assignment(text)
+        if name in options:
+            raise ConfigError(f"--set {text}: {name} is {options[name]!r} already: give it once")
+        options[name] = value
+    if args.config is not None and (args.resume is not None or args.init_from is not None):
+        raise ConfigError("--config is for a new model: a run that is resumed, or --init-from, has options of its own")
 
     @lasting
     def report(line: str) -> None:
@@ -95,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         elif args.general_text is not None:
             raise ConfigError("--general-text is for --init-from PATH: a new model knows no other text")
         else:
-            result = pretrain(*args.files, out=args.out, report=report, loggers=loggers, **options)
+            result = pretrain(*args.files, out=args.out, config=args.config, report=report, loggers=loggers, **options)
     else:
         if args.init_from is not None or args.general_text is not None:
             raise ConfigError("--init-from begins a new run: leave out --resume")
@@ -107,3 +126,22 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result.summary()))
     return 0
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """`max_steps=2000` -> "max_steps", 2000."""
+    from ..checks import check_options
+    from ..errors import ConfigError
+
+    name, sign, value = text.partition("=")
+    name = name.replace("-", "_")
+    types = get_type_hints(PretrainOptions)
+    check_options(f"--set {text}:", [name], [option.name for option in fields(PretrainOptions)])
+    kind: Any = {"true": True, "false": False}.__getitem__ if types[name] is bool else types[name]
+    try:
+        if not sign:
+            raise ValueError
+        return name, kind(value)
+    except (KeyError, ValueError):
+        wanted = "true or false" if types[name] is bool else f"a value of type {types[name].__name__}"
+        raise ConfigError(f"--set {text}: it must be {name}= and {wanted}") from None

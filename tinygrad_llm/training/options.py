@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..checks import check_flag, check_integer, check_number, check_options
 from ..errors import ConfigError
+from ..formats.strict_json import read_json
 from ..models import PRESETS, preset
 from ..models.estimate import TrainingMemory
 from ..optim import CosineSchedule, LinearSchedule, NoamSchedule
@@ -271,6 +273,27 @@ class PretrainOptions(LoopOptions):
                 f"{options['tokenizer']!r}"
             )
         return cls(**options)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **changes: Any) -> PretrainOptions:
+        """The options in a JSON file with some changed: a run's config.json, or its "training" part, or some of that.
+
+        What the file does not say is as in its preset. ConfigError names the file and what in it cannot be.
+        """
+        if "preset" in changes:
+            raise ConfigError(
+                f"preset is {changes['preset']!r}: {path} says which preset it goes from: leave out one of them"
+            )
+        values = read_json(Path(path))
+        if values.get("task", "pretrain") != "pretrain":
+            raise ConfigError(f"{path}: task is {values['task']!r:.80}: these options are those of pretrain")
+        training = values.get("training", values)
+        try:
+            if not isinstance(training, dict):
+                raise ConfigError(f"training is {training!r:.80}: it must hold options by their names")
+            return cls.of_run(training).changed(**changes)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
     @classmethod
     def of_run(cls, training: dict[str, Any]) -> PretrainOptions:

@@ -99,6 +99,7 @@ def _spread(batches: list[Any], n: int) -> list[Any]:
 def pretrain(
     *files: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
     report: Callable[[str], None] = print,
     loggers: Sequence[Logger] = (),
     **options: Any,
@@ -107,11 +108,14 @@ def pretrain(
 
     `out` is the folder (runs/story, or runs/ and the name of the first file), `report` is given each line of the record
     until it raises OSError (training goes on without it), `loggers` hear of every step (loggers.py), `options` are those of
-    PretrainOptions. All input is checked before anything is written. Ctrl-C, SIGTERM or SIGHUP saves a checkpoint after the
-    step under way and raises KeyboardInterrupt or SystemExit; a second one does not wait. `resume` goes on from the newest
-    checkpoint.
+    PretrainOptions, which with `config` change what this JSON file holds: a run's config.json, or its training part. All input
+    is checked before anything is written. Ctrl-C, SIGTERM or SIGHUP saves a checkpoint after the step under way and raises
+    KeyboardInterrupt or SystemExit; a second one does not wait. `resume` goes on from the newest checkpoint.
     """
-    chosen = PretrainOptions.for_preset(**options)
+    if config is None:
+        chosen = PretrainOptions.for_preset(**options)
+    else:
+        chosen = PretrainOptions.from_file(config, **options)
     corpus = chosen.corpus(files)
     if chosen.tokenizer not in TOKENIZERS:  # a folder: the run has a copy
         chosen = replace(chosen, tokenizer=kind_of(corpus.tokenizer), vocab_size=corpus.tokenizer.vocab_size)
