@@ -70,7 +70,7 @@ def resume(
         before = PretrainOptions.of_run(config["training"])
         if config["task"] != Pretraining.name:
             raise ConfigError(f"task is {config['task']!r:.80}: only {Pretraining.name!r} goes on here")
-        if len(config["data"]["texts"]) != max(1, len(config["files"])):
+        if len(config["data"]["texts"]) != max(1, len(config["files"])) + bool(before.val_file):
             raise ConfigError(f"files are {len(config['files'])}, data.texts {len(config['data']['texts'])}")
     options = before.changed(**changes)
     _refuse(folder, {name: (getattr(before, name), getattr(options, name)) for name in _FIXED})
