@@ -136,7 +136,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     name = name.replace("-", "_")
     types = get_type_hints(PretrainOptions)
-    check_options(f"--set {text}:", [name], [option.name for option in fields(PretrainOptions)])
+    check_options(f"--set {text}:", [name], PretrainOptions)
     kind: Any = {"true": True, "false": False}.__getitem__ if types[name] is bool else types[name]
     try:
         if not sign:
