@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tinygrad_llm.errors import CheckpointError, ConfigError
 from tinygrad_llm.evaluation import evaluate_run
 from tinygrad_llm.evaluation.losses import all_windows, mean_loss
 from tinygrad_llm.runs.checkpoint import TrainerState
+from tinygrad_llm.runs.folder import better_weights
 from tinygrad_llm.runs.loggers import Logger
 from tinygrad_llm.training import continue_pretraining, load_run, loop, pretrain, resume
 from tinygrad_llm.weights import convert, load_pretrained
@@ -141,6 +143,16 @@ def test_a_run_that_was_no_better_before_says_nothing(text, tmp_path, capsys):
 def test_weights_that_are_not_there_are_named(run, checkpoint, error, message):
     with pytest.raises(error, match=message):
         load_run(run.folder, checkpoint)
+
+
+def test_a_step_that_is_no_name_of_a_file_is_not_the_best(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "run")
+    row = {"step": 10**300, "epoch": 1, "tokens": 1, "lr": 0.1, "train_loss": 0.1, "val_loss": 0.1}
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_text(json.dumps(row) + "\n" + log.read_text())
+    assert better_weights(tmp_path / "run") is None
+    with pytest.raises(CheckpointError, match="are not kept"):
+        load_run(tmp_path / "run", "best")
 
 
 def test_other_weights_are_there_only_once(run, tmp_path, capsys):

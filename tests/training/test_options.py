@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.optim import AdamW, decay_groups
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.runs.checkpoint import load_checkpoint
+from tinygrad_llm.runs.loggers import Logger
+from tinygrad_llm.runs.records import find_runs, read_run
 from tinygrad_llm.text.corpus import TrainingWindows
 from tinygrad_llm.training import PretrainOptions, continue_pretraining, load_run, loop, pretrain, resume
 
@@ -84,6 +88,25 @@ def test_noam_is_that_of_the_paper_when_lr_is_its_peak():
 def test_a_warm_up_is_a_share_of_the_steps_or_a_number_of_them():
     for step in (0, 7, 26, 27, 80, 134):
         assert rate(step, 135, warmup=0.2) == rate(step, 135, warmup=27)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "noam"])
+def test_a_run_of_any_schedule_is_gone_on_with_to_the_bit(text, tmp_path, schedule):
+    class Stop(Logger):
+        def log_step(self, step, loss, lr):
+            if step == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    options = TINY | {"schedule": schedule, "max_steps": 9, "warmup": 3}
+    whole = pretrain(text, out=tmp_path / "whole", report=silent, **options)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(text, out=tmp_path / "run", report=silent, loggers=[Stop()], **options)
+    more = resume(tmp_path / "run", report=silent)
+    assert more.metrics == whole.metrics
+    for name, value in whole.model.state_dict().items():
+        np.testing.assert_array_equal(more.model.state_dict()[name], value)
+    (record,) = [record for record in map(read_run, find_runs([tmp_path])) if record.name.endswith("whole")]
+    assert (record.step, record.total_steps) == (9, 9)
 
 
 # ---- the optimizer

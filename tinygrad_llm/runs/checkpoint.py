@@ -107,12 +107,13 @@ _FIELDS = an_object_of(
                 "steps": list_of(a_count),
             }
         ),
-        "schedule": an_object_of(
+        "schedule": an_object_of(  # of one kind or another
+            {"total_steps": a_count},
             {
-                **dict.fromkeys(("peak_lr", "min_lr"), a_number),
-                **dict.fromkeys(("total_steps", "warmup_steps"), a_count),
+                **dict.fromkeys(("peak_lr", "min_lr", "factor"), a_number),
+                **dict.fromkeys(("warmup_steps", "emb_dim"), a_count),
+                "initial_lr": unless(None, a_number),
             },
-            {"initial_lr": unless(None, a_number)},
         ),
         **dict.fromkeys(("model", "training", "data"), an_object),
         **dict.fromkeys(("tokenizer", "dtype"), a_text),

@@ -55,8 +55,9 @@ from .fields import a_number, a_text, an_object, an_object_of, list_of, naming
 FORMAT = 2  # of config.json: with the names of architecture and task
 SPEED_FILE, PLOT_FILE = "speed.jsonl", "loss.png"
 _ROW = ("step", "tokens", "lr", "train_loss", "val_loss")
+_OPTIONS = {"val_ratio": a_number, **dict.fromkeys(("prompt", "val_file", "encoding"), a_text)}
 _FIELDS = an_object_of(
-    {"model": an_object, "training": an_object_of({}, {"val_ratio": a_number, "prompt": a_text}, others=True)},
+    {"model": an_object, "training": an_object_of({}, _OPTIONS, others=True)},
     {
         "architecture": a_text,
         "task": a_text,
@@ -159,6 +160,8 @@ def best_row(rows: Sequence[dict[str, float]]) -> dict[str, float] | None:
 
 def _file_of(run: Path, step: int) -> Path | None:
     """The file with the weights after a step."""
+    if not 0 <= step < 10**12:  # a number in metrics.jsonl that is no name of a file
+        return None
     if (folder := checkpoint_folder(run, step)).is_dir():
         return folder / MODEL_FILE
     if best_file_step(run) == step:

@@ -117,7 +117,10 @@ def _go_on(
         if "init_from" in config:  # options do not tell all of a model made elsewhere
             model_config = written
     now = model_config.to_dict() | {TOKENIZER_FILE: tokenizer_sum(folder), "dtype": "float32"}
-    made = make_config(checkpoint.about.get("architecture", "gpt"), checkpoint.about["model"])  # an older one says less
+    with naming(checkpoint.folder / STATE_FILE):
+        made = make_config(
+            checkpoint.about.get("architecture", "gpt"), checkpoint.about["model"]
+        )  # an older one says less
     then = made.to_dict() | {
         TOKENIZER_FILE: checkpoint.about["tokenizer"],
         "dtype": checkpoint.about["dtype"],
