@@ -112,10 +112,11 @@ from tinygrad_llm.training import loop
 real, steps = loop.train_step, []
 def train_step(model, optimizer, ids, targets, **options):
     steps.append(1)
-    if len(steps) == 5:  # from here on there is room for a little more than there is already
+    if len(steps) == 5:  # the first array of this step, the embeddings, is larger than the room that is left:
+        # NumPy says so in a MemoryError, where a lack that BLAS meets first ends the process
+        ids, targets = ids.repeat(250_000, axis=0), targets.repeat(250_000, axis=0)
         size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + 2**20, resource.RLIM_INFINITY))
-        ids, targets = ids.repeat(4000, axis=0), targets.repeat(4000, axis=0)
+        resource.setrlimit(resource.RLIMIT_AS, (size + 2**24, resource.RLIM_INFINITY))
     return real(model, optimizer, ids, targets, **options)
 loop.train_step = train_step
 sys.exit(main(sys.argv[1:]))
