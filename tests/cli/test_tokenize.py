@@ -120,8 +120,6 @@ def test_pretraining_takes_the_folder(capsys, files, tmp_path):
         ("--train FILE --out NEW --add-special <|endoftext|>", "is a special token already"),
         ("--train FILE --out NEW --explain", "--out stores a tokenizer"),
         ("text --out NEW", "--out stores a tokenizer"),
-        ("--tokenizer word --out NEW", "the book's word tokenizers"),
-        ("--tokenizer word --add-special x text", "--add-special: the book's word tokenizer"),
         ("--run OLD --pattern gpt4 text", "--pattern is for the bpe tokenizer only"),
         ("--run OLD --add-special b text", "'b' is a token of text"),
         ("--explain --tokenizer char text", "--explain shows merges"),

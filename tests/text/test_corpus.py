@@ -44,8 +44,8 @@ def test_windows_side_by_side_stay_where_they_are():
 
 
 def test_a_kind_of_tokenizer_that_there_is_not():
-    with pytest.raises(ConfigError, match="tokenizer is 'word': use one of bpe, char, gpt2"):
-        read_corpus([], "word", context_length=8)
+    with pytest.raises(ConfigError, match="tokenizer is 'words': use one of bpe, char, word, gpt2"):
+        read_corpus([], "words", context_length=8)
 
 
 def test_the_memory_of_a_text_and_its_windows(tmp_path):

@@ -77,7 +77,7 @@ def test_the_command(capsys):
     out = tokenized(capsys, "Hello, world", "--tokenizer", "gpt2")
     assert out == "Hello|, |·world|\n15496 11 995\n3 tokens, 12 characters, 12 bytes, vocabulary 50,257\n"
     assert tokenized(capsys, "", "--tokenizer", "char").startswith("0 tokens, 0 characters")
-    assert "<|unk|>" in tokenized(capsys, "zyzzyva", "--tokenizer", "word")
+    assert "<unk>" in tokenized(capsys, "zyzzyva", "--tokenizer", "word")
     assert "vocabulary 300" in tokenized(capsys, "zyzzyva", "--vocab-size", "300")
 
 

@@ -1,13 +1,15 @@
 """Words as tokens: where a text is cut, what each tokenizer loses, bad input."""
 
 import re
+from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinygrad_llm.errors import TokenizerError
-from tinygrad_llm.text import END_OF_TEXT, story
+from tinygrad_llm.text import END_OF_TEXT, WordTokenizer, load_tokenizer, story
+from tinygrad_llm.text.tales import curriculum, tales
 from tinygrad_llm.text.word import UNKNOWN, SimpleTokenizerV1, SimpleTokenizerV2, split_words
 
 STORY_V1, STORY_V2 = SimpleTokenizerV1.train(story()), SimpleTokenizerV2.train(story())
@@ -95,3 +97,120 @@ def test_bad_input():
             SimpleTokenizerV1(vocab)
     with pytest.raises(TokenizerError, match=r"vocab has no <\|unk\|>"):
         SimpleTokenizerV2({"a": 0})
+
+
+# ---- the one that gets the spaces right
+
+WORDS = ["the", "The", "cat", "Ada", "tea", "7", "x_1", "naïve", "Tür", "안녕", ".", ",", "?", '"', "(", "-", "…"]
+# each word twice: some with a space before them, some without, some in both ways
+WORD = WordTokenizer.train(" ".join(WORDS) + "\n" + "\n".join(WORDS[:9]) + " ".join(["", *WORDS[9:]]))
+any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="'’"))
+wordy_text = st.lists(st.sampled_from([*WORDS, "dog", " ", "  ", "\n", "\t"])).map("".join)
+
+
+def without_unknown(text, known):
+    """The text with `<unk>` for each word and sign that is not known; a text without apostrophes."""
+    return re.sub(r"\w+|[^\w\s]|[^\S \n]", lambda word: word[0] if word[0] in known else "<unk>", text)
+
+
+@given(st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from([" ", "\n", "  ", " \n\n "]))))
+def test_a_text_of_known_words_comes_back(pieces):
+    text = "".join(word + between for word, between in pieces)
+    text = text.replace(" .", ".").replace("( ", "(")
+    ids = WORD.encode(text)
+    assert WORD.special["<unk>"] not in ids
+    assert WORD.decode(ids) == "".join(WORD.decode_stream(ids)) == text
+    assert WORD.decode_bytes(ids) == text.encode()
+
+
+@given(any_text | wordy_text)
+@example("Ada  cat\n dog, \tthe<unk>")
+def test_of_any_text_only_unknown_words_are_lost(text):
+    assert WORD.decode(WORD.encode(text)) == without_unknown(text, WORDS)
+
+
+@given(
+    (any_text | wordy_text).filter(
+        lambda text: len(set(re.findall(r"\w+|\W", text))) < len(re.findall(r"\w+|\W", text))
+    )
+)
+def test_what_occurs_twice_is_known(text):
+    counts = Counter(re.findall(r"\w+|[^\w\s]|[^\S \n]", text))
+    twice = {word for word, n in counts.items() if n > 1}
+    if not twice:
+        return
+    tokenizer = WordTokenizer.train(text)
+    assert tokenizer.decode(tokenizer.encode(text)) == without_unknown(text, twice)
+
+
+def test_a_word_and_the_space_before_it_are_one_token():
+    tokenizer = WordTokenizer.train("the cat saw the cat. Ada's tea is Ada's.\nthe tea")
+    assert tokenizer.words == ["\n", " ", " Ada", " cat", " tea", " the", "'s", ".", "the"]
+    assert tokenizer.vocab_size == 12
+    for text, tokens in {
+        "the cat. the tea": ["the", " cat", ".", " the", " tea"],
+        "cat's the": ["", " cat", "'s", " the"],
+        " .  cat dog": [" ", ".", " ", " cat", " ", "<unk>"],
+        "\n\nthe\n the": ["\n", "\n", "the", "\n", " the"],
+    }.items():
+        assert [tokenizer.tokens[i].decode() for i in tokenizer.encode(text)] == tokens
+    assert tokenizer.unused_ids(12) == [tokenizer.encode("cat")[0]]
+
+
+def test_marks_are_only_text_unless_allowed():
+    text = f"the cat{END_OF_TEXT} the"
+    assert WORD.eot_id not in WORD.encode(text)
+    assert WORD.encode(text, {END_OF_TEXT}) == [*WORD.encode("the cat"), WORD.eot_id, *WORD.encode(" the")]
+
+
+def test_a_tale_has_one_token_for_each_name_place_and_thing():
+    tokenizer = WordTokenizer.train("\n\n".join(curriculum(1, 800)))
+    assert tokenizer.vocab_size < 1200
+    for tale in tales(1, 50, "validation"):
+        ids = tokenizer.encode(tale.text)
+        assert tokenizer.decode(ids) == tale.text
+        assert tokenizer.special["<unk>"] not in ids
+        facts = tale.facts
+        for word in (*facts["people"], facts["place"], facts["goal"], facts["thing"], facts["mood"]):
+            (i,) = tokenizer.encode(" " + word)
+            assert ids.count(i) == len(re.findall(rf"\b{word}\b", tale.text))
+
+
+@given(any_text | wordy_text)
+def test_every_vocabulary_survives_a_file(tmp_path_factory, text):
+    tokenizer = WordTokenizer.train(text + " so so")
+    folder = tmp_path_factory.mktemp("run")
+    tokenizer.save(folder)
+    loaded = load_tokenizer(folder)
+    assert type(loaded) is WordTokenizer
+    assert (loaded.words, loaded.tokens, loaded.special) == (tokenizer.words, tokenizer.tokens, tokenizer.special)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('" a"\n" b c"\n', "line 3: '\" b c\"' is not one word in quotes"),
+        ('" a"\n"b\n', "line 3"),
+        ('""\n', "line 2"),
+        ("7\n", "line 2: '7' is not one word"),
+        ('"\\ud800"\n', "line 2"),
+        ('" b"\n" a"\n', "line 3: ' a' is out of order or there twice"),
+        ('" b"\n" b"\n', "line 3: ' b' is out of order or there twice"),
+    ],
+)
+def test_damaged_files(lines, message, tmp_path):
+    (tmp_path / "tokenizer.txt").write_text("tinygrad_llm tokenizer 1: word\n" + lines, encoding="utf-8")
+    with pytest.raises(TokenizerError, match=re.escape(message)):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "each word is here once", "  "])
+def test_training_on_a_text_where_nothing_occurs_twice(text):
+    with pytest.raises(TokenizerError, match="no word or sign that occurs twice"):
+        WordTokenizer.train(text)
+
+
+@pytest.mark.parametrize("word", ["two words", "", "  ", " \n"])
+def test_what_is_not_one_word(word):
+    with pytest.raises(TokenizerError, match="is not one word or sign"):
+        WordTokenizer([word])

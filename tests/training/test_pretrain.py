@@ -160,7 +160,7 @@ def test_a_loss_that_explodes_is_one_error(rhyme, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tokenizer": "word"}, "tokenizer is 'word'"),
+        ({"tokenizer": "words"}, "tokenizer is 'words'"),
         ({"preset": "125M"}, "preset '125M'"),
         ({"epoch": 3}, r"no option 'epoch' \(did you mean epochs\?\)"),
         ({"epochs": 0}, "epochs is 0"),

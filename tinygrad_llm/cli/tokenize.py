@@ -18,7 +18,6 @@ from ..errors import ConfigError, DataError, TokenizerError
 if TYPE_CHECKING:
     from ..text import BPETokenizer, Tokenizer
     from ..text.byte_level import MergeStep
-    from ..text.word import SimpleTokenizerV1
 
 HELP = "show the tokens of a text, one colour each, with their ids below; or train and compare tokenizers"
 TOKENIZERS = ("bpe", "char", "word", "gpt2")
@@ -78,7 +77,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..text.byte_level import BPETokenizer
     from ..text.view import show_tokens, visible, wants_color
-    from ..text.word import SimpleTokenizerV1
 
     _check(args)
     if args.out is not None:
@@ -91,10 +89,7 @@ def run(args: argparse.Namespace) -> int:
         if not isinstance(tokenizer, BPETokenizer):
             raise ConfigError("--explain shows merges: take a tokenizer that has them, bpe or gpt2")
         return _explain(tokenizer, text, args.json)
-    if isinstance(tokenizer, SimpleTokenizerV1):  # for which the mark is a word like any other
-        ids = tokenizer.encode(text)
-    else:
-        ids = tokenizer.encode(text, tokenizer.special if args.special else ())
+    ids = tokenizer.encode(text, tokenizer.special if args.special else ())
     tokens = [tokenizer.tokens[i] for i in ids]
     if args.json:
         print(json.dumps({"ids": ids, "tokens": [visible(token) for token in tokens]}, ensure_ascii=False))
@@ -129,7 +124,6 @@ def _store(args: argparse.Namespace) -> int:
     from ..files import check_writable
     from ..text.byte_level import BPETokenizer
     from ..text.tokenizers import TOKENIZER_FILE
-    from ..text.word import SimpleTokenizerV1
 
     folder = Path(args.out)
     if (folder / TOKENIZER_FILE).exists():
@@ -137,8 +131,6 @@ def _store(args: argparse.Namespace) -> int:
     check_writable(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
     about: dict[str, Any] = {"folder": str(folder)}
     tokenizer = _tokenizer(args) if args.train is None else _train(args, about)
-    if isinstance(tokenizer, SimpleTokenizerV1):
-        raise ConfigError("--out: the book's word tokenizers are for looking at: take bpe, char or gpt2")
     tokenizer.save(folder)
     about |= {"vocab_size": tokenizer.vocab_size, "special": tokenizer.special}
     if isinstance(tokenizer, BPETokenizer):
@@ -265,9 +257,8 @@ def _text(args: argparse.Namespace) -> str:
         raise DataError(f"standard input: not UTF-8 at byte {error.start}") from error
 
 
-def _tokenizer(args: argparse.Namespace) -> Tokenizer | SimpleTokenizerV1:
-    from ..text import BPETokenizer, CharTokenizer, GPT2Tokenizer, load_tokenizer, story
-    from ..text.word import SimpleTokenizerV2
+def _tokenizer(args: argparse.Namespace) -> Tokenizer:
+    from ..text import BPETokenizer, CharTokenizer, GPT2Tokenizer, WordTokenizer, load_tokenizer, story
 
     if args.folder is not None and args.tokenizer is not None:
         raise ConfigError("--run and --tokenizer together: a run has its own tokenizer")
@@ -282,9 +273,7 @@ def _tokenizer(args: argparse.Namespace) -> Tokenizer | SimpleTokenizerV1:
     elif args.tokenizer == "char":
         tokenizer = CharTokenizer.train(story())
     elif args.tokenizer == "word":
-        if args.add_special:
-            raise ConfigError("--add-special: the book's word tokenizer has its own two marks: take bpe, char or gpt2")
-        return SimpleTokenizerV2.train(story())
+        tokenizer = WordTokenizer.train(story())
     else:
         tokenizer = BPETokenizer.train(story(), 512 if args.vocab_size is None else args.vocab_size, _pattern(args))
     return tokenizer.add_special(args.add_special)

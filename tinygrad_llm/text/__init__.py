@@ -7,6 +7,7 @@ from .byte_level import BPETokenizer, GPT2Tokenizer
 from .datasets import DataLoader, SlidingWindowDataset, read_text, train_val_split
 from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, load_tokenizer
 from .vocabulary import BPEVocabulary, CharVocabulary
+from .word import WordTokenizer
 
 __all__ = [
     "END_OF_TEXT",
@@ -18,6 +19,7 @@ __all__ = [
     "GPT2Tokenizer",
     "SlidingWindowDataset",
     "Tokenizer",
+    "WordTokenizer",
     "apply_merges",
     "get_stats",
     "load_tokenizer",

@@ -27,8 +27,9 @@ from . import story
 from .byte_level import BPETokenizer, GPT2Tokenizer
 from .datasets import DataLoader, SlidingWindowDataset, Subset, read_text, train_val_split
 from .tokenizers import END_OF_TEXT, TOKENIZER_FILE, CharTokenizer, Tokenizer, load_tokenizer
+from .word import WordTokenizer
 
-TOKENIZERS = ("bpe", "char", "gpt2")  # kinds that a corpus can be made with
+TOKENIZERS = ("bpe", "char", "word", "gpt2")  # kinds that a corpus can be made with
 WINDOWS = ("stride", "shuffled", "random")  # ways to choose what an epoch reads
 
 
@@ -144,7 +145,7 @@ def read_corpus(
 
     The end of each file is for validation, so that both losses are about the same mixture of texts, or all of `val_file`.
     `tokenizer` is one that is there already, the folder of one, or the kind of one to make: "bpe", which learns
-    `vocab_size` entries, "char" or "gpt2".
+    `vocab_size` entries, "char", "word" or "gpt2".
     It is given those `special_tokens` that it lacks. Special tokens in the files are read as such: `<|endoftext|>` ends a
     document.
     """
@@ -228,9 +229,8 @@ def check_kind(kind: str) -> None:
 
 def kind_of(tokenizer: Tokenizer) -> str:
     """The kind that a tokenizer is of, whatever file it came from."""
-    if isinstance(tokenizer, GPT2Tokenizer):
-        return "gpt2"
-    return "char" if isinstance(tokenizer, CharTokenizer) else "bpe"
+    kinds = {"gpt2": GPT2Tokenizer, "char": CharTokenizer, "word": WordTokenizer}
+    return next((kind for kind, of_kind in kinds.items() if isinstance(tokenizer, of_kind)), "bpe")
 
 
 def _make_tokenizer(
@@ -242,6 +242,8 @@ def _make_tokenizer(
         return GPT2Tokenizer()
     if kind == "char":  # knows no character but those it was made from, so it has to see the whole text
         return CharTokenizer.train("".join(split_at(train_texts + val_texts, marks)))
+    if kind == "word":
+        return WordTokenizer.train(split_at(train_texts, marks))
     n = len(special_tokens)
     what = f"vocab_size (256 bytes, {END_OF_TEXT}, {n} special tokens and merges)"
     check_integer(what, vocab_size, least=257 + n)

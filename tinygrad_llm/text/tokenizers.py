@@ -1,4 +1,4 @@
-"""From text to token ids and back: three tokenizers with one interface.
+"""From text to token ids and back: tokenizers with one interface.
 
     tokenizer = BPETokenizer.train(text, vocab_size=512)     # or CharTokenizer.train(text), or GPT2Tokenizer()
     ids = tokenizer.encode("Hello")                          # a list of ints
@@ -9,7 +9,7 @@
 the mark `<|endoftext|>` between documents. In text the same letters are only letters unless the caller allows the mark:
 nobody can end a document by typing it. Other such marks are added to a tokenizer by `add_special`.
 
-byte_level.py has byte-pair encoding, vocabulary.py reads tokenizers made elsewhere.
+byte_level.py has byte-pair encoding, word.py has words as tokens, vocabulary.py reads tokenizers made elsewhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HEADER = "tinygrad_llm tokenizer "  # then the version of the file, a colon, an
 class Tokenizer(ABC):
     """What all tokenizers share. A subclass says how text is cut (`_encode`) and how it is stored (`_lines`)."""
 
-    name: str  # "bpe", "char" or "gpt2", as in `--tokenizer`
+    name: str  # "bpe", "char", "word" or "gpt2", as in `--tokenizer`
     added: tuple[str, ...] = ()  # the special tokens that `add_special` has added, in the order of their ids
 
     def __init__(self, tokens: Iterable[bytes]) -> None:
@@ -118,7 +118,7 @@ class Tokenizer(ABC):
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of `ids`, which may begin or end within a character. TokenizerError for an id that is no token."""
-        return b"".join(self._token(i, position) for position, i in enumerate(ids))
+        return b"".join(self._pieces(ids))
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
         """The text of `ids`. `errors`: bytes that are not UTF-8 become "\\ufffd", vanish ("ignore"), raise ("strict")."""
@@ -133,8 +133,8 @@ class Tokenizer(ABC):
         The pieces joined are `decode(ids)`; a character still incomplete at the end becomes "\\ufffd".
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for position, i in enumerate(ids):
-            if text := decoder.decode(self._token(i, position)):
+        for piece in self._pieces(ids):
+            if text := decoder.decode(piece):
                 yield text
         if text := decoder.decode(b"", final=True):
             yield text
@@ -158,6 +158,10 @@ class Tokenizer(ABC):
     @classmethod
     @abstractmethod
     def _from_lines(cls, lines: Sequence[str], source: str) -> Tokenizer: ...
+
+    def _pieces(self, ids: Iterable[int]) -> Iterator[bytes]:
+        """The bytes of each id, as they come."""
+        return (self._token(i, position) for position, i in enumerate(ids))
 
     def _more(self) -> dict[str, Any]:
         """What the lines do not say. Where there is such a thing, the file is of version 2 and this is its last line."""

@@ -1,4 +1,4 @@
-"""Words as tokens: the two tokenizers with which the book's chapter 2 begins, and why byte-pair encoding follows them.
+"""Words as tokens: the two tokenizers with which the book's chapter 2 begins, why byte-pair encoding follows them, and a third.
 
     tokenizer = SimpleTokenizerV1.train("the cat sat. the end")
     tokenizer.encode("the cat")                    # [4, 1]
@@ -8,20 +8,27 @@
 
 Both lose something: V1 knows no new word, V2 forgets it, and neither remembers where the spaces were. Bytes and their
 merges (bpe.py) lose nothing.
+
+`WordTokenizer` takes from them that a space belongs to the word after it, and so gets the spaces right. It is for small worlds,
+where each name shall be one token that a model can copy.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..checks import is_integer
 from ..errors import TokenizerError
-from .tokenizers import END_OF_TEXT, _check_text
+from .tokenizers import END_OF_TEXT, Tokenizer, _check_text, register
 
 UNKNOWN = "<|unk|>"
 # The parentheses keep what the text is cut at: punctuation and double dashes are tokens too.
 _WORD_BORDER = re.compile(r"""([,.:;?_!"()']|--|\s)""")
+# A word or a sign with the space before it, an ending such as 's, or what white space remains: all of a text is such pieces.
+_PIECE = re.compile(r"['’](?:s|t|re|ve|m|ll|d)\b| ?\w+| ?[^\w\s]|\s")
 _SPACE_BEFORE_PUNCTUATION = re.compile(r"""\s+([,.?!"()'])""")
 
 
@@ -94,3 +101,80 @@ class SimpleTokenizerV2(SimpleTokenizerV1):
 
     def _id(self, word: str, position: int) -> int:
         return self.vocab.get(word, self.vocab[UNKNOWN])
+
+
+@register
+class WordTokenizer(Tokenizer):
+    """A token for each word and each sign that occurs twice or more, with the space before it where there is one.
+
+    Both "the" and " the" are tokens if both occur. What is known in one form only has the other one in two tokens: a space before
+    "the", or a mark before " the" that takes its space away. All else is `<unk>`; spaces and line breaks are always known.
+    """
+
+    name = "word"
+    unknown = "<unk>"
+
+    def __init__(self, words: Iterable[str]) -> None:
+        """`words` as they stand in a text, with the spaces before them; a space and a line break are always added."""
+        self.words = sorted({" ", "\n", *words})
+        for word in self.words:
+            _check_text(word)
+            if _PIECE.fullmatch(word) is None:
+                raise TokenizerError(f"{word!r} is not one word or sign, with at most a space before it")
+        self._ids = {word: i for i, word in enumerate(self.words)}
+        self._no_space = len(self.words)  # has no text of its own, so a model is never asked for it
+        super().__init__([*(word.encode() for word in self.words), b"", self.unknown.encode()])
+        self.special = {self.unknown: self._no_space + 1, **self.special}
+
+    @classmethod
+    def train(cls, texts: str | Iterable[str]) -> WordTokenizer:
+        """The tokenizer that knows what occurs twice or more in a text, or in several; TokenizerError if nothing does."""
+        forms: Counter[str] = Counter()
+        for text in [texts] if isinstance(texts, (str, bytes)) else texts:
+            _check_text(text)
+            forms.update(_PIECE.findall(text))
+        words: Counter[str] = Counter()
+        for form, n in forms.items():
+            words[form.strip(" ")] += n
+        known = [form for form in forms if words[form.strip(" ")] > 1 and form != " "]
+        if not known:
+            raise TokenizerError("the text to train the tokenizer on has no word or sign that occurs twice")
+        return cls(known)
+
+    def _encode(self, text: str, start: int = 0) -> list[int]:
+        ids: list[int] = []
+        for form in _PIECE.findall(text):
+            if form not in self._ids and form[0] == " ":
+                ids.append(self._ids[" "])
+                form = form[1:]
+            if form not in self._ids and " " + form in self._ids:
+                ids.append(self._no_space)
+                form = " " + form
+            ids.append(self._ids.get(form, self.special[self.unknown]))
+        return ids
+
+    def _pieces(self, ids: Iterable[int]) -> Iterator[bytes]:
+        takes_space = False
+        for position, i in enumerate(ids):
+            piece = b"" if i == self._no_space else self._token(i, position)
+            yield piece.removeprefix(b" ") if takes_space else piece
+            takes_space = i == self._no_space
+
+    def _lines(self) -> Iterable[str]:
+        return [json.dumps(word) for word in self.words]
+
+    @classmethod
+    def _from_lines(cls, lines: Sequence[str], source: str) -> WordTokenizer:
+        words: list[str] = []
+        for number, line in enumerate(lines, start=2):
+            try:
+                word = json.loads(line)
+                _check_text(word)
+                if _PIECE.fullmatch(word) is None:
+                    raise ValueError
+            except (ValueError, RecursionError):
+                raise TokenizerError(f"{source}: line {number}: {line[:80]!r} is not one word in quotes") from None
+            if words and word <= words[-1]:
+                raise TokenizerError(f"{source}: line {number}: {word!r:.80} is out of order or there twice")
+            words.append(word)
+        return cls(words)

@@ -182,7 +182,9 @@ class PretrainOptions(LoopOptions):
     """The options of one run, complete and checked. `for_preset` fills in what is not given; ConfigError for bad values."""
 
     preset: str = _option("model and training defaults: " + ", ".join(PRESETS))
-    tokenizer: str = _option("bpe (learned from the text), char, gpt2, or the folder of a tokenizer")
+    tokenizer: str = _option(
+        "bpe (learned from the text), char, word (those that occur twice), gpt2, or the folder of a tokenizer"
+    )
     vocab_size: int = _option("entries of a bpe tokenizer, the 256 bytes among them")
     special_tokens: str = _option(
         "tokens for marks in the text, besides <|endoftext|>: separated by spaces, such as '<|user|> <|assistant|>'", ""
