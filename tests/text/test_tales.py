@@ -82,7 +82,7 @@ def test_the_same_bytes_from_the_same_seed():
     def digest(texts):
         return hashlib.sha256("\n\n".join(texts).encode()).hexdigest()[:16]
 
-    assert digest(tale.text for tale in tales(7, 200)) == "fd1942e971afb62f"
+    assert digest(tale.text for tale in tales(7, 200)) == "f8ea844fca296bda"
     assert digest(tale.text for tale in tales(7, 200, "validation")) == "3bbc3f06a2ae9058"
     assert digest(drills(7, 100)) == "ae9d35ec05b82a65"
     assert sum(tale.nats for tale in tales(7, 200)) == pytest.approx(8792.5488, abs=1e-3)

@@ -10,11 +10,13 @@ from typing import Any, get_type_hints
 
 from ..training.options import PretrainOptions
 
-HELP = "train a GPT on text files, or on the bundled short story"
+HELP = "train a GPT on text files, on the bundled short story, or on tales"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="*", metavar="FILE", help="text files (default: the bundled story)")
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help="text files (default: the bundled story, or tales with --preset tales)"
+    )
     parser.add_argument(
         "--out", metavar="RUN", help="folder of the run (default: runs/ and the name of the first file)"
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError, DataError, TinygradLLMError, TokenizerError
-from ..evaluation.losses import Batch, all_windows, unigram_cross_entropy, unigram_entropy
+from ..evaluation.losses import Batch, unigram_cross_entropy, unigram_entropy
 from ..models import make_model
 from ..rng import Generator, use_generator
 from ..runs.checkpoint import MODEL_FILE, list_checkpoints, read_state, step_of, verify_checkpoint
@@ -48,7 +48,7 @@ from .health import (
 )
 
 # Without a run: a model that takes seconds, on the bundled story.
-_SMALL = {
+_SMALL: dict[str, Any] = {
     "tokenizer": "char",
     "context_length": 32,
     "emb_dim": 32,
@@ -120,8 +120,8 @@ def _examine(
 
 def _examine_model(options: PretrainOptions, corpus: Corpus, found: Callable[..., Finding]) -> Iterator[Finding]:
     """Throw-away models of these options, on a few batches of this text."""
-    config, windows = options.model_config(corpus.tokenizer.vocab_size), options.training_windows(corpus.train_ids)
-    val_batches = all_windows(corpus.val_ids, config.context_length, options.batch_size)
+    config, windows = options.model_config(corpus.tokenizer.vocab_size), options.training_windows(corpus)
+    val_batches = options.evaluation_batches(corpus.val_ids, corpus.tokenizer)
 
     speeds: list[float] = []
 
@@ -197,7 +197,7 @@ def check_checkpoints(folder: Path) -> Finding:
 
 def _read_corpus(folder: Path, config: dict[str, Any], options: PretrainOptions) -> tuple[Finding, Corpus | None]:
     files = config.get("files", [])
-    names = ", ".join(files) or "the bundled story"
+    names = ", ".join(files) or ("the tales" if options.tells_tales(files) else "the bundled story")
     try:
         corpus = options.corpus(files, load_tokenizer(folder))
     except (DataError, TokenizerError) as error:

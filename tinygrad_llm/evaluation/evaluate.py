@@ -26,7 +26,7 @@ from ..nn.module import evaluating
 from ..rng import Generator
 from ..runs.folder import find_run, load_config
 from ..text import END_OF_TEXT, Tokenizer, read_text
-from ..text.corpus import encode_texts, opening, split_texts
+from ..text.corpus import DocumentWindows, encode_texts, opening, split_at, split_texts, tell_tales
 from ..weights.load import load_with_tokenizer
 from .losses import all_windows, bits_per_byte, copied_run, mean_loss, split_words
 
@@ -102,8 +102,16 @@ def evaluate_run(
             ", ".join(map(str, files)),
             [read_text(file, encoding or options.get("encoding", "utf-8")) for file in files],
         )
-    ids = encode_texts(tokenizer, texts)
-    loss = mean_loss(model, all_windows(ids, model.config.context_length, _BATCH))
+    context_length = model.config.context_length
+    if run and not files and not config.get("files") and options.get("preset") == "tales":
+        corpus = tell_tales(options["seed"], tokenizer)
+        names, train_texts, ids = "the tales", corpus.train_texts, corpus.val_ids
+        texts = list(filter(None, split_at(corpus.val_texts, [END_OF_TEXT])))
+        batches = list(DocumentWindows(ids, context_length, _BATCH, ids[0]).epoch())
+    else:
+        ids = encode_texts(tokenizer, texts)
+        batches = all_windows(ids, context_length, _BATCH)
+    loss = mean_loss(model, batches)
     right_words = [
         outcome for text in texts for outcome in last_words(model, tokenizer, text, _WORDS // len(texts) or 1)
     ]

@@ -38,7 +38,8 @@ def all_windows(ids: Sequence[int] | np.ndarray, context_length: int, batch_size
 
 
 def mean_loss(model: Module, batches: Iterable[Batch]) -> float:
-    """The loss per token over batches of ids and targets (B, T), without dropout; every token counts the same.
+    """The loss per token over batches of ids and targets (B, T), without dropout; every token counts the same, but
+    none where the target is -100.
 
     The mode of the model is left as it was. DataError if there is no token.
     """
@@ -48,8 +49,9 @@ def mean_loss(model: Module, batches: Iterable[Batch]) -> float:
     try:
         with no_grad():
             for ids, targets in batches:
-                total += cross_entropy(model(ids), targets=targets).item() * targets.size
-                n_tokens += targets.size
+                counted = int((targets != -100).sum())
+                total += cross_entropy(model(ids), targets=targets).item() * counted
+                n_tokens += counted
     finally:
         model.train(training)
     if n_tokens == 0:

@@ -85,6 +85,7 @@ class GPTConfig:
 
 PRESETS: dict[str, GPTConfig] = {
     "story": GPTConfig(vocab_size=1024, context_length=64, emb_dim=128, n_heads=4, n_layers=4),
+    "tales": GPTConfig(vocab_size=1024, context_length=256, emb_dim=128, n_heads=4, n_layers=4, drop_rate=0.0),
     "124M": GPTConfig(emb_dim=768, n_heads=12, n_layers=12),
     "355M": GPTConfig(emb_dim=1024, n_heads=16, n_layers=24),
     "774M": GPTConfig(emb_dim=1280, n_heads=20, n_layers=36),

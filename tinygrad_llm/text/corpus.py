@@ -1,4 +1,4 @@
-"""The text of a run: files read, parts kept for validation, a tokenizer learned, everything turned into token ids.
+"""The text of a run: files read or tales told, parts kept for validation, a tokenizer learned, all turned into token ids.
 
 corpus = read_corpus(["story.txt"], "bpe", vocab_size=1024, context_length=64)
 windows = TrainingWindows(corpus.train_ids, context_length=64, batch_size=8, stride=4)
@@ -9,12 +9,14 @@ for inputs, targets in windows.epoch():     # (B, T), (B, T)
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,15 @@ from ..rng import get_generator
 from . import story
 from .byte_level import BPETokenizer, GPT2Tokenizer
 from .datasets import DataLoader, SlidingWindowDataset, Subset, read_text, train_val_split
+from .tales import curriculum, tales
 from .tokenizers import END_OF_TEXT, TOKENIZER_FILE, CharTokenizer, Tokenizer, load_tokenizer
 from .word import WordTokenizer
 
 TOKENIZERS = ("bpe", "char", "word", "gpt2")  # kinds that a corpus can be made with
-WINDOWS = ("stride", "shuffled", "random")  # ways to choose what an epoch reads
+WINDOWS = ("stride", "shuffled", "random", "documents")  # ways to choose what an epoch reads
+
+_TALES, _VAL_TALES = 14_400, 400
+_IGNORED = -100  # a target that does not count
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,12 @@ class Corpus:
     train_ids: list[int]
     val_ids: list[int]
     val_file: str = ""
+    alike_from: int = (
+        0  # index into train_ids: what follows is of the kind of the validation text, what precedes may not be
+    )
+    entropy: float | None = (
+        None  # of the validation text, nats per token, where that is known: the least loss there can be
+    )
 
     def opening(self) -> str:
         """The first three words, as a prompt; of a text without words, its first characters."""
@@ -130,6 +142,37 @@ class TrainingWindows:
         return DataLoader(Subset(self._every, starts), self._batch_size)
 
 
+class DocumentWindows:
+    """A document a row, in the order of the text, and in batches as long as their longest; what is left of a row does not count.
+
+    A document ends with the mark `eot_id`; a row begins with the mark before it, and one that is longer than `context_length`
+    goes on in the next row. So all that a document refers back to is there when it is read. len() is the number of batches.
+    """
+
+    def __init__(self, ids: list[int], context_length: int, batch_size: int, eot_id: int) -> None:
+        row = np.array(ids)  # (N,)
+        borders = sorted({0, *np.flatnonzero(row == eot_id).tolist(), len(row) - 1})
+        self._rows = [
+            row[i : min(i + context_length, end) + 1]
+            for start, end in pairwise(borders)
+            for i in range(start, end, context_length)
+        ]
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._rows) / self._batch_size)
+
+    def epoch(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of ids and targets (B, T), each with a T of its own; targets of -100 are left out of the loss."""
+        for start in range(0, len(self._rows), self._batch_size):
+            rows = self._rows[start : start + self._batch_size]
+            shape = len(rows), max(map(len, rows)) - 1
+            ids, targets = np.zeros(shape, np.int64), np.full(shape, _IGNORED, np.int64)  # (B, T) each
+            for i, row in enumerate(rows):
+                ids[i, : len(row) - 1], targets[i, : len(row) - 1] = row[:-1], row[1:]
+            yield ids, targets
+
+
 def read_corpus(
     files: Sequence[str | os.PathLike[str]],
     tokenizer: Tokenizer | str,
@@ -149,25 +192,64 @@ def read_corpus(
     It is given those `special_tokens` that it lacks. Special tokens in the files are read as such: `<|endoftext|>` ends a
     document.
     """
-    kind = tokenizer if isinstance(tokenizer, str) else None
-    if kind is not None:
-        check_kind(kind)
-        tokenizer = load_tokenizer(kind) if kind not in TOKENIZERS else kind
+    tokenizer = _if_there_already(tokenizer)
     known = () if isinstance(tokenizer, str) else tokenizer.special
-    marks = {END_OF_TEXT, *special_tokens, *known}
-    names, train_texts, val_texts = split_texts(files, val_ratio, val_file, encoding, marks)
+    names, train_texts, val_texts = split_texts(
+        files, val_ratio, val_file, encoding, {END_OF_TEXT, *special_tokens, *known}
+    )
+    corpus = _encode_corpus(train_texts, val_texts, tokenizer, vocab_size, special_tokens)
+    if len(corpus.train_ids) <= context_length:
+        raise DataError(
+            f"{names}: {len(corpus.train_ids)} tokens to train on: context_length {context_length} needs at least "
+            f"{context_length + 1}; use a longer text or a smaller context_length"
+        )
+    if len(corpus.val_ids) < 2:
+        raise DataError(
+            f"{val_file or names}: {len(corpus.val_ids)} tokens for validation, 2 are needed: use a longer text"
+        )
+    return replace(corpus, val_file=val_file)
+
+
+def tell_tales(
+    seed: int, tokenizer: Tokenizer | str = "word", vocab_size: int = 1024, special_tokens: Sequence[str] = ()
+) -> Corpus:
+    """Tales (tales.py), with a mark around each: a curriculum to train on, and for validation plots and casts that it lacks.
+
+    The other arguments are as for `read_corpus`.
+    """
+    told = list(tales(seed, _VAL_TALES, "validation"))
+    train_text, val_text = (
+        END_OF_TEXT + "".join(document + END_OF_TEXT for document in documents)
+        for documents in (curriculum(seed, _TALES), (tale.text for tale in told))
+    )
+    corpus = _encode_corpus([train_text], [val_text], _if_there_already(tokenizer), vocab_size, special_tokens)
+    marks = np.flatnonzero(np.array(corpus.train_ids) == corpus.tokenizer.eot_id)
+    if len(marks) <= _TALES:
+        raise ConfigError(f"tales are told apart by {END_OF_TEXT}, which this {corpus.tokenizer.name} tokenizer lacks")
+    entropy = sum(tale.nats for tale in told) / (len(corpus.val_ids) - 1)
+    return replace(corpus, alike_from=int(marks[-_TALES - 1]), entropy=entropy)
+
+
+def _if_there_already(tokenizer: Tokenizer | str) -> Tokenizer | str:
+    """The tokenizer of a folder; a kind stays one. ConfigError for what is neither."""
+    if not isinstance(tokenizer, str):
+        return tokenizer
+    check_kind(tokenizer)
+    return tokenizer if tokenizer in TOKENIZERS else load_tokenizer(tokenizer)
+
+
+def _encode_corpus(
+    train_texts: list[str],
+    val_texts: list[str],
+    tokenizer: Tokenizer | str,
+    vocab_size: int,
+    special_tokens: Sequence[str],
+) -> Corpus:
     if isinstance(tokenizer, str):
         tokenizer = _make_tokenizer(tokenizer, train_texts, val_texts, vocab_size, special_tokens)
     tokenizer = tokenizer.add_special([mark for mark in special_tokens if mark not in tokenizer.special])
     train_ids, val_ids = encode_texts(tokenizer, train_texts), encode_texts(tokenizer, val_texts)
-    if len(train_ids) <= context_length:
-        raise DataError(
-            f"{names}: {len(train_ids)} tokens to train on: context_length {context_length} needs at least "
-            f"{context_length + 1}; use a longer text or a smaller context_length"
-        )
-    if len(val_ids) < 2:
-        raise DataError(f"{val_file or names}: {len(val_ids)} tokens for validation, 2 are needed: use a longer text")
-    return Corpus(train_texts, val_texts, tokenizer, train_ids, val_ids, val_file)
+    return Corpus(train_texts, val_texts, tokenizer, train_ids, val_ids)
 
 
 def opening(text: str) -> str:

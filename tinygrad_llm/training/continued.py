@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError, TokenizerError
-from ..evaluation.losses import all_windows, mean_loss
+from ..evaluation.losses import mean_loss
 from ..models import LanguageModel
 from ..runs.loggers import Logger
 from ..text import Tokenizer, read_text, story
@@ -66,8 +66,7 @@ def continue_pretraining(
     if added:
         report(_about_rows(added, before, model.config.vocab_size))
     general_name, general_ids = _general(general_text, tokenizer, bool(files), chosen.encoding)
-    domain_before = _loss(model, corpus.val_ids, chosen.batch_size)
-    general_before = _loss(model, general_ids, chosen.batch_size) if general_ids else None
+    losses_before = [_loss(model, ids, chosen, tokenizer) for ids in (corpus.val_ids, general_ids)]
     result = begin(
         Path(out) if out is not None else Path("runs", Path(files[0]).stem if files else "story"),
         files,
@@ -80,8 +79,11 @@ def continue_pretraining(
         init_from=str(init_from),
         **({"added_special": added} if added else {}),
     )
-    after = [_loss(result.model, ids, chosen.batch_size) if ids else None for ids in (corpus.val_ids, general_ids)]
-    continued = Continued(str(init_from), domain_before, after[0] or 0.0, general_name, general_before, after[1])
+    losses_after = [_loss(result.model, ids, chosen, tokenizer) for ids in (corpus.val_ids, general_ids)]
+    (domain_before, general_before), (domain_after, general_after) = losses_before, losses_after
+    continued = Continued(
+        str(init_from), domain_before or 0.0, domain_after or 0.0, general_name, general_before, general_after
+    )
     for line in continued.lines():
         report(line)
     return replace(result, continued=continued)
@@ -111,5 +113,5 @@ def _general(
         return None, []
 
 
-def _loss(model: LanguageModel, ids: list[int], batch_size: int) -> float:
-    return mean_loss(model, all_windows(ids, model.config.context_length, batch_size))
+def _loss(model: LanguageModel, ids: list[int], options: PretrainOptions, tokenizer: Tokenizer) -> float | None:
+    return mean_loss(model, options.evaluation_batches(ids, tokenizer)) if ids else None

@@ -1,6 +1,7 @@
 """Pretraining: a text, a tokenizer, a model, and the loop that makes the model predict the text (the book's chapter 5).
 
 run = pretrain()                                              # the bundled story, into runs/story
+run = pretrain(preset="tales")                                # tales told for the run, into runs/tales
 run = pretrain("a.txt", "b.txt", preset="124M", epochs=10)    # your own files, into runs/a
 run.val_loss, run.sample
 """
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, StateDictError
-from ..evaluation.losses import all_windows, mean_loss, unigram_cross_entropy
+from ..evaluation.losses import mean_loss, unigram_cross_entropy
 from ..generation import stream_text
 from ..models import LanguageModel, make_model
 from ..rng import Generator, use_generator
@@ -38,10 +39,10 @@ class Pretraining(Task):
     name, objective = "pretrain", NEXT_TOKEN
 
     def __init__(self, corpus: Corpus, options: PretrainOptions) -> None:
-        self.corpus, self.options, self.windows = corpus, options, options.training_windows(corpus.train_ids)
+        self.corpus, self.options, self.windows = corpus, options, options.training_windows(corpus)
         self.chance = math.log(corpus.tokenizer.vocab_size)
-        self._train_batches = all_windows(corpus.train_ids, options.context_length, options.batch_size)
-        self._val_batches = all_windows(corpus.val_ids, options.context_length, options.batch_size)
+        self._train_batches = options.evaluation_batches(corpus.train_ids[corpus.alike_from :], corpus.tokenizer)
+        self._val_batches = options.evaluation_batches(corpus.val_ids, corpus.tokenizer)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -76,16 +77,25 @@ class Pretraining(Task):
         """Let the model go on from the prompt, in a stream of its own; four times as far in the end."""
         options = self.options
         n_tokens = 4 * options.sample_tokens if final else options.sample_tokens
-        rng = Generator((options.seed + step) % 2**64)
+        tokenizer, rng = self.corpus.tokenizer, Generator((options.seed + step) % 2**64)
+        stop_ids = [tokenizer.eot_id] if options.windows == "documents" else []
         pieces = stream_text(
-            model, self.corpus.tokenizer, options.prompt, n_tokens, options.temperature, options.top_k, rng=rng
+            model,
+            tokenizer,
+            options.prompt,
+            n_tokens,
+            options.temperature,
+            options.top_k,
+            stop_ids=stop_ids,
+            rng=rng,
         )
         return options.prompt + "".join(pieces)
 
     def guesses(self) -> dict[str, float]:
         corpus = self.corpus
         counts = unigram_cross_entropy(corpus.train_ids, corpus.val_ids, corpus.tokenizer.vocab_size)
-        return {"chance": self.chance, "token counts, on validation": counts}
+        known = {} if corpus.entropy is None else {"the text's own entropy": corpus.entropy}
+        return {"chance": self.chance, "token counts, on validation": counts} | known
 
     def conclude(self, finished: Finished) -> PretrainResult:
         return judge(finished, self.corpus, self.options.prompt)
@@ -104,18 +114,18 @@ def pretrain(
     loggers: Sequence[Logger] = (),
     **options: Any,
 ) -> PretrainResult:
-    """Train a GPT on text files, or on the bundled story, and leave a run folder that `load_run` reads.
+    """Train a GPT on text files, on the story or on tales (preset="tales"), and leave a run folder that `load_run` reads.
 
-    `out` is the folder (runs/story, or runs/ and the name of the first file), `report` is given each line of the record
-    until it raises OSError (training goes on without it), `loggers` hear of every step (loggers.py), `options` are those of
-    PretrainOptions, which with `config` change what this JSON file holds: a run's config.json, or its training part. All input
+    `out` is the folder (runs/story, runs/tales, or runs/ and the name of the first file), `report` is given each line of the
+    record until it raises OSError (training goes on without it), `loggers` hear of every step (loggers.py), `options` are
+    those of PretrainOptions, which with `config` change what this JSON file holds: a run's config.json, or its training part. All input
     is checked before anything is written. Ctrl-C, SIGTERM or SIGHUP saves a checkpoint after the step under way and raises
     KeyboardInterrupt or SystemExit; a second one does not wait. `resume` goes on from the newest checkpoint.
     """
     if config is None:
-        chosen = PretrainOptions.for_preset(**options)
+        chosen = PretrainOptions.for_preset(of_files=bool(files), **options)
     else:
-        chosen = PretrainOptions.from_file(config, **options)
+        chosen = PretrainOptions.from_file(config, of_files=bool(files), **options)
     corpus = chosen.corpus(files)
     if chosen.tokenizer not in TOKENIZERS:  # a folder: the run has a copy
         chosen = replace(chosen, tokenizer=kind_of(corpus.tokenizer), vocab_size=corpus.tokenizer.vocab_size)
@@ -123,7 +133,8 @@ def pretrain(
         corpus.tokenizer.encode(chosen.prompt)  # TokenizerError now rather than after the first epoch
     else:
         chosen = replace(chosen, prompt=corpus.opening())
-    folder = Path(out) if out is not None else Path("runs", Path(files[0]).stem if files else "story")
+    own = "tales" if chosen.tells_tales(files) else "story"
+    folder = Path(out) if out is not None else Path("runs", Path(files[0]).stem if files else own)
     return begin(folder, files, chosen, corpus, report, loggers)
 
 

@@ -66,6 +66,7 @@ class PretrainResult:
     copied: str  # the longest run of words after the prompt that the training text has word for word
     seconds: float
     tokens_per_second: float
+    entropy: float | None = None  # of the validation text itself, where that is known
     continued: Continued | None = None  # for a run that began from the weights of others
 
     def summary(self) -> dict[str, Any]:
@@ -87,6 +88,7 @@ class PretrainResult:
             "                      training  validation",
             f"  loss at the end     {self.train_loss:8.3f}  {self.val_loss:10.3f}   ({self.val_bits_per_byte:.2f} bits per byte)",
             f"  lowest validation             {self.best_val_loss:10.3f}   (after step {self.best_step})",
+            *([] if self.entropy is None else [f"  the text's own entropy        {self.entropy:10.3f}"]),
             f"  token counts alone  {self.unigram_train_loss:8.3f}  {self.unigram_val_loss:10.3f}",
             f"  chance              {self.chance_loss:8.3f}  {self.chance_loss:10.3f}",
             *textwrap.wrap(self.verdict(), 100),
@@ -130,4 +132,5 @@ def judge(finished: Finished, corpus: Corpus, prompt: str) -> PretrainResult:
         copied=copied_run(sample.removeprefix(prompt), corpus.train_texts),
         seconds=finished.seconds,
         tokens_per_second=finished.tokens_per_second,
+        entropy=corpus.entropy,
     )
