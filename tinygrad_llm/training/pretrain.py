@@ -116,9 +116,9 @@ def pretrain(
 ) -> PretrainResult:
     """Train a GPT on text files, on the story or on tales (preset="tales"), and leave a run folder that `load_run` reads.
 
-    `out` is the folder (runs/story, runs/tales, or runs/ and the name of the first file), `report` is given each line of the
-    record until it raises OSError (training goes on without it), `loggers` hear of every step (loggers.py), `options` are
-    those of PretrainOptions, which with `config` change what this JSON file holds: a run's config.json, or its training part. All input
+    `out` is the folder (runs/story, runs/tales, or runs/ and the name of the first file). `report` is given each line of the
+    record until it raises OSError (training goes on without it), `loggers` hear of every step (loggers.py). `options` are those
+    of PretrainOptions; with `config` they change what this JSON file holds: a run's config.json, or its training part. All input
     is checked before anything is written. Ctrl-C, SIGTERM or SIGHUP saves a checkpoint after the step under way and raises
     KeyboardInterrupt or SystemExit; a second one does not wait. `resume` goes on from the newest checkpoint.
     """
