@@ -6,7 +6,7 @@
     check_tale(tale.text)                          # {"names": True, "places": True, "thing": True, "ending": True}
     questions(tale)                                # [("Who is the tale about?", "Ada"), ...]
 
-tales.txt holds the world and its wordings. A plot is a want, an obstacle, a way past it and an ending, 768 in all; a tale has 11
+tales.txt holds the world and its wordings. A plot is a want, an obstacle, a way past it and an ending, 768 in all; a tale has 12
 parts, and for each of them one wording is drawn. No wording says who, where and what it will be about, so a model that is to
 write such tales has to learn to look back at how the tale began. `drills` are rhymes and games that ask for nothing else.
 
@@ -60,8 +60,8 @@ _HERO_WORDS = {
 }
 _FACTS = {"V": "place", "P": "goal", "T": "thing", "M": "mood", "N": "friend_mood", "obstacle": "obstacle"}
 _CHILD = {"girl": "daughter", "boy": "son"}
-_INNER_PARTS = ("kind", "quirk", "habit", "trade", "reason")
-_N_PARTS, _LESS_NEEDED = 11, (1, 3, 4, 5, 9)  # of a tale; friend, plan, obstacle, remedy and why may be left out
+_INNER_PARTS = ("kind", "quirk", "habit", "trade", "reason", "errand")
+_N_PARTS, _LESS_NEEDED = 12, (1, 3, 4, 5, 10)  # of a tale; friend, plan, obstacle, remedy and why may be left out
 _WORD_LISTS = ("girls", "boys", "villages", "places", "things", "moods")
 
 
@@ -148,6 +148,7 @@ def check_tale(text: str, facts: Mapping[str, Any] | None = None) -> dict[str, b
         "ending": want != ""
         and {part for part in parts if part.split()[0] in ("want", "plan", "so", "close")}
         == {f"want {want}", f"plan {want}", f"so {ending}", f"close {ending}"}
+        and {errand for errand in world.errands.values() if f" {errand} the " in text} == {world.errands[want]}
         and mood in world.moods[ending],
     }
     if facts is not None:
@@ -179,6 +180,7 @@ class _World:
         wants = [part.split()[1] for part in self.parts if part.startswith("want ")]
         obstacles = [part.split()[1] for part in self.parts if part.startswith("obstacle ")]
         ways = [part.split() for part in self.parts if part.split()[0] in obstacles]
+        self.errands = {want: self.parts[f"errand {want}"][0] for want in wants}
         self.outcomes = {f"{want} {ending}" for want in wants for ending in self.moods}
         self.plots = [(want, *way, ending) for want in wants for way in ways for ending in self.moods]
 
@@ -229,9 +231,9 @@ def _tell(draws: _Draws, split: str, n_parts: int = _N_PARTS) -> Tale:
             cast = {"H": hero, "F": friend, "V": village, "P": goal, "T": thing}
     mood = draws.pick(world.moods[ending])
     friend_mood = draws.pick([other for other in world.every_mood if other != mood])
-    slots = _slots(cast) | {"M": mood, "N": friend_mood}
+    slots = _slots(cast) | {"M": mood, "N": friend_mood, "errand": world.errands[want]}
     parts = ["open", "friend", f"want {want}", f"plan {want}", f"obstacle {obstacle}", f"{obstacle} {remedy}"]
-    parts += [f"{want} {ending}", f"so {ending}", "home", "why", f"close {ending}"]
+    parts += ["arrive", f"{want} {ending}", f"so {ending}", "home", "why", f"close {ending}"]
     told = list(range(_N_PARTS))
     while len(told) > n_parts:
         told.remove(draws.pick([i for i in told if i in _LESS_NEEDED]))
