@@ -85,7 +85,7 @@ def test_the_same_bytes_from_the_same_seed():
     assert digest(tale.text for tale in tales(7, 200)) == "4e370a0ca8ce276b"
     assert digest(tale.text for tale in tales(7, 200, "validation")) == "274fadffda1fb7a5"
     assert digest(drills(7, 100)) == "ae9d35ec05b82a65"
-    assert sum(tale.nats for tale in tales(7, 200)) == pytest.approx(8792.5488, abs=1e-3)
+    assert sum(tale.nats for tale in tales(7, 200)) == pytest.approx(8927.5291, abs=1e-3)
 
 
 @given(SEEDS, st.integers(0, 8), st.integers(0, 8), SPLITS)
