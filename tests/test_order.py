@@ -17,6 +17,7 @@ ORDER = [
     "engine",
     "ops",
     "unfused",
+    "schedules",
     "optim",
     "nn",
     "text",

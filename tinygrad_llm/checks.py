@@ -2,7 +2,7 @@
 And the words that messages share.
 
 NumPy's integers overflow, its float64 turns float32 arithmetic into float64, and neither is JSON: so what is kept is Python's.
-`name` is what the message begins with, "GPTConfig: emb_dim".
+`name` is what the message begins with, "training: epochs".
 """
 
 import difflib
