@@ -112,8 +112,40 @@ def test_a_run_says_how_near_it_is_to_the_entropy(few_tales, tmp_path, monkeypat
     assert found.loss == pytest.approx(summary["val_loss"], rel=1e-5)
     assert found.text == "validation part of the tales"
     assert found.copied is not None
+    (tmp_path / "other.txt").write_text(next(tales(9, 1, "validation")).text)
+    elsewhere = evaluate_run("runs/tales", tmp_path / "other.txt", sample_tokens=5)
+    assert elsewhere.text == str(tmp_path / "other.txt")
+    assert elsewhere.copied == found.copied  # the sample, put beside what the run was trained on
     assert main(["doctor", "runs/tales"]) in (0, 1)
     assert "the tales: " in capsys.readouterr().out
+
+
+def test_what_a_config_says_of_tales_is_checked(few_tales, tmp_path, capsys):
+    run = pretrain(preset="tales", out=tmp_path / "run", report=lambda line: None, max_steps=1, **QUICK)
+    path = run.folder / "config.json"
+    config = json.loads(path.read_text())
+    for seed, words in [("x", "training.seed is 'x'"), (-1, "training.seed is -1"), (None, "seed is None")]:
+        path.write_text(json.dumps(config | {"training": config["training"] | {"seed": seed}}))
+        assert main(["evaluate", str(run.folder)]) == 2
+        err = capsys.readouterr().err
+        assert words in err
+        assert err.count("\n") == 1
+
+
+def test_a_run_on_documents_is_judged_as_it_was_trained(tmp_path):
+    texts = [tale.text for tale in tales(3, 60)]
+    (tmp_path / "tales.txt").write_text(END_OF_TEXT.join(texts))
+    sizes = QUICK | {"context_length": 256, "max_steps": 3, "batch_size": 4}
+    run = pretrain(
+        tmp_path / "tales.txt",
+        out=tmp_path / "run",
+        tokenizer="word",
+        windows="documents",
+        report=lambda line: None,
+        **sizes,
+    )
+    assert evaluate_run(run.folder, sample_tokens=5).loss == pytest.approx(run.val_loss, rel=1e-5)
+    assert END_OF_TEXT not in run.sample
 
 
 def test_a_run_goes_on_to_the_bit(few_tales, tmp_path):

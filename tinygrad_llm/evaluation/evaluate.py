@@ -26,9 +26,9 @@ from ..nn.module import evaluating
 from ..rng import Generator
 from ..runs.folder import find_run, load_config
 from ..text import END_OF_TEXT, Tokenizer, read_text
-from ..text.corpus import DocumentWindows, encode_texts, opening, split_at, split_texts, tell_tales
+from ..text.corpus import encode_texts, opening, split_at, split_texts, tell_tales
 from ..weights.load import load_with_tokenizer
-from .losses import all_windows, bits_per_byte, copied_run, mean_loss, split_words
+from .losses import bits_per_byte, copied_run, evaluation_batches, mean_loss, split_words
 
 Task = dict[str, Any]
 
@@ -84,13 +84,17 @@ def evaluate_run(
     model, tokenizer = load_with_tokenizer(folder, checkpoint)
     options = config["training"]
     try:
-        names, train_texts, texts = split_texts(
-            config.get("files", []),
-            options.get("val_ratio", 0.1),
-            options.get("val_file", ""),
-            options.get("encoding", encoding or "utf-8"),
-            {END_OF_TEXT, *tokenizer.special},
-        )
+        if run and options.get("preset") == "tales" and not config.get("files"):
+            corpus = tell_tales(options.get("seed"), tokenizer)
+            names, train_texts, texts = "the tales", corpus.train_texts, corpus.val_texts
+        else:
+            names, train_texts, texts = split_texts(
+                config.get("files", []),
+                options.get("val_ratio", 0.1),
+                options.get("val_file", ""),
+                options.get("encoding", encoding or "utf-8"),
+                {END_OF_TEXT, *tokenizer.special},
+            )
     except DataError:
         if not files:
             raise
@@ -102,16 +106,10 @@ def evaluate_run(
             ", ".join(map(str, files)),
             [read_text(file, encoding or options.get("encoding", "utf-8")) for file in files],
         )
-    context_length = model.config.context_length
-    if run and not files and not config.get("files") and options.get("preset") == "tales":
-        corpus = tell_tales(options["seed"], tokenizer)
-        names, train_texts, ids = "the tales", corpus.train_texts, corpus.val_ids
-        texts = list(filter(None, split_at(corpus.val_texts, [END_OF_TEXT])))
-        batches = list(DocumentWindows(ids, context_length, _BATCH, ids[0]).epoch())
-    else:
-        ids = encode_texts(tokenizer, texts)
-        batches = all_windows(ids, context_length, _BATCH)
-    loss = mean_loss(model, batches)
+    ids, windows = encode_texts(tokenizer, texts), options.get("windows", "stride")
+    loss = mean_loss(model, evaluation_batches(ids, model.config.context_length, _BATCH, windows, tokenizer.eot_id))
+    if windows == "documents":  # of which the model reads one at a time
+        texts = list(filter(None, split_at(texts, [END_OF_TEXT])))
     right_words = [
         outcome for text in texts for outcome in last_words(model, tokenizer, text, _WORDS // len(texts) or 1)
     ]

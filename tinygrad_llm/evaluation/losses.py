@@ -15,6 +15,7 @@ from ..engine import no_grad
 from ..errors import DataError
 from ..nn import Module
 from ..ops import cross_entropy
+from ..text.corpus import DocumentWindows
 
 Batch = tuple[np.ndarray, np.ndarray]  # ids and targets, both (B, T)
 
@@ -35,6 +36,15 @@ def all_windows(ids: Sequence[int] | np.ndarray, context_length: int, batch_size
     if n < len(row) - 1:
         batches.append((row[None, n:-1], row[None, n + 1 :]))  # (1, T') each
     return batches
+
+
+def evaluation_batches(
+    ids: Sequence[int], context_length: int, batch_size: int, windows: str = "stride", eot_id: int | None = None
+) -> list[Batch]:
+    """`all_windows`; for a model trained with windows="documents", a document a row, whose rest does not count."""
+    if windows == "documents":
+        return list(DocumentWindows(ids, context_length, batch_size, eot_id).epoch())
+    return all_windows(ids, context_length, batch_size)
 
 
 def mean_loss(model: Module, batches: Iterable[Batch]) -> float:

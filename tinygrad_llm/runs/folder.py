@@ -50,12 +50,16 @@ from .checkpoint import (
     verify_checkpoint,
 )
 from .curve import CLEARLY
-from .fields import a_number, a_text, an_object, an_object_of, list_of, naming
+from .fields import a_count, a_number, a_text, an_object, an_object_of, list_of, naming
 
 FORMAT = 2  # of config.json: with the names of architecture and task
 SPEED_FILE, PLOT_FILE = "speed.jsonl", "loss.png"
 _ROW = ("step", "tokens", "lr", "train_loss", "val_loss")
-_OPTIONS = {"val_ratio": a_number, **dict.fromkeys(("prompt", "val_file", "encoding"), a_text)}
+_OPTIONS = {
+    "val_ratio": a_number,
+    **dict.fromkeys(("prompt", "val_file", "encoding", "preset", "windows"), a_text),
+    "seed": a_count,
+}
 _FIELDS = an_object_of(
     {"model": an_object, "training": an_object_of({}, _OPTIONS, others=True)},
     {

@@ -44,7 +44,9 @@ class Corpus:
     """Training and validation text, one entry for each file, and their ids, with `<|endoftext|>` between files.
 
     Where a file of its own is for validation, it is the one validation text, and the others are for training as a whole.
-    Where the texts have special tokens in them, `<|endoftext|>` at the end of each document or others, so have the ids.
+    Where the texts have special tokens in them, `<|endoftext|>` at the end of each document or others, so have the ids. From
+    index `alike_from` on, `train_ids` are of the kind of the validation text; what precedes may not be. `entropy` is that of the
+    validation text in nats per token, where it is known: the least loss there can be.
     """
 
     train_texts: list[str]
@@ -53,12 +55,8 @@ class Corpus:
     train_ids: list[int]
     val_ids: list[int]
     val_file: str = ""
-    alike_from: int = (
-        0  # index into train_ids: what follows is of the kind of the validation text, what precedes may not be
-    )
-    entropy: float | None = (
-        None  # of the validation text, nats per token, where that is known: the least loss there can be
-    )
+    alike_from: int = 0
+    entropy: float | None = None
 
     def opening(self) -> str:
         """The first three words, as a prompt; of a text without words, its first characters."""
@@ -147,9 +145,12 @@ class DocumentWindows:
 
     A document ends with the mark `eot_id`; a row begins with the mark before it, and one that is longer than `context_length`
     goes on in the next row. So all that a document refers back to is there when it is read. len() is the number of batches.
+    ConfigError without such a mark.
     """
 
-    def __init__(self, ids: list[int], context_length: int, batch_size: int, eot_id: int) -> None:
+    def __init__(self, ids: Sequence[int], context_length: int, batch_size: int, eot_id: int | None) -> None:
+        if eot_id is None:
+            raise ConfigError(f"windows is 'documents', which end with {END_OF_TEXT}: this tokenizer lacks it")
         row = np.array(ids)  # (N,)
         borders = sorted({0, *np.flatnonzero(row == eot_id).tolist(), len(row) - 1})
         self._rows = [

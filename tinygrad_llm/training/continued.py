@@ -14,7 +14,6 @@ from typing import Any
 
 from ..errors import ConfigError, DataError, TokenizerError
 from ..evaluation.losses import mean_loss
-from ..models import LanguageModel
 from ..runs.loggers import Logger
 from ..text import Tokenizer, read_text, story
 from ..text.corpus import encode_texts, kind_of
@@ -66,7 +65,9 @@ def continue_pretraining(
     if added:
         report(_about_rows(added, before, model.config.vocab_size))
     general_name, general_ids = _general(general_text, tokenizer, bool(files), chosen.encoding)
-    losses_before = [_loss(model, ids, chosen, tokenizer) for ids in (corpus.val_ids, general_ids)]
+    domain_before = mean_loss(model, chosen.evaluation_batches(corpus.val_ids, tokenizer))
+    general = chosen.evaluation_batches(general_ids, tokenizer) if general_ids else None
+    general_before = mean_loss(model, general) if general else None
     result = begin(
         Path(out) if out is not None else Path("runs", Path(files[0]).stem if files else "story"),
         files,
@@ -79,11 +80,9 @@ def continue_pretraining(
         init_from=str(init_from),
         **({"added_special": added} if added else {}),
     )
-    losses_after = [_loss(result.model, ids, chosen, tokenizer) for ids in (corpus.val_ids, general_ids)]
-    (domain_before, general_before), (domain_after, general_after) = losses_before, losses_after
-    continued = Continued(
-        str(init_from), domain_before or 0.0, domain_after or 0.0, general_name, general_before, general_after
-    )
+    domain_after = mean_loss(result.model, chosen.evaluation_batches(corpus.val_ids, tokenizer))
+    general_after = mean_loss(result.model, general) if general else None
+    continued = Continued(str(init_from), domain_before, domain_after, general_name, general_before, general_after)
     for line in continued.lines():
         report(line)
     return replace(result, continued=continued)
@@ -111,7 +110,3 @@ def _general(
         return ("the bundled story", tokenizer.encode(story())) if elsewhere else (None, [])
     except TokenizerError:
         return None, []
-
-
-def _loss(model: LanguageModel, ids: list[int], options: PretrainOptions, tokenizer: Tokenizer) -> float | None:
-    return mean_loss(model, options.evaluation_batches(ids, tokenizer)) if ids else None

@@ -14,14 +14,14 @@ import numpy as np
 
 from ..checks import check_flag, check_integer, check_number, check_options
 from ..errors import ConfigError
-from ..evaluation.losses import all_windows
+from ..evaluation.losses import Batch, evaluation_batches
 from ..formats.strict_json import read_json
 from ..models import PRESETS, preset
 from ..models.estimate import TrainingMemory
 from ..optim import CosineSchedule, LinearSchedule, NoamSchedule
 from ..parallel import default_threads
 from ..rng import Generator
-from ..text import END_OF_TEXT, Tokenizer
+from ..text import Tokenizer
 from ..text.corpus import WINDOWS, Corpus, DocumentWindows, TrainingWindows, check_kind, read_corpus, tell_tales
 from ..text.datasets import check_encoding
 from .step import shard_batch
@@ -277,22 +277,14 @@ class PretrainOptions(LoopOptions):
 
     def training_windows(self, corpus: Corpus) -> TrainingWindows | DocumentWindows:
         """The batches of an epoch."""
+        ids, sizes = corpus.train_ids, (self.context_length, self.batch_size)
         if self.windows == "documents":
-            return self._documents(corpus.train_ids, corpus.tokenizer)
-        return TrainingWindows(
-            corpus.train_ids, self.context_length, self.batch_size, self.stride or None, self.windows
-        )
+            return DocumentWindows(ids, *sizes, corpus.tokenizer.eot_id)
+        return TrainingWindows(ids, *sizes, self.stride or None, self.windows)
 
-    def evaluation_batches(self, ids: list[int], tokenizer: Tokenizer) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Batches in which each token of `ids` but the first is a target once."""
-        if self.windows == "documents":
-            return list(self._documents(ids, tokenizer).epoch())
-        return all_windows(ids, self.context_length, self.batch_size)
-
-    def _documents(self, ids: list[int], tokenizer: Tokenizer) -> DocumentWindows:
-        if tokenizer.eot_id is None:
-            raise ConfigError(f"windows is 'documents', which end with {END_OF_TEXT}: this tokenizer lacks it")
-        return DocumentWindows(ids, self.context_length, self.batch_size, tokenizer.eot_id)
+    def evaluation_batches(self, ids: list[int], tokenizer: Tokenizer) -> list[Batch]:
+        """Batches in which each token of `ids` but the first is a target once, in rows like those of training."""
+        return evaluation_batches(ids, self.context_length, self.batch_size, self.windows, tokenizer.eot_id)
 
     @classmethod
     def defaults(cls, name: str, of_files: bool = False) -> dict[str, Any]:

@@ -105,9 +105,7 @@ def shard_batch(ids: np.ndarray, at_least: int = 1) -> list[slice]:
     if (type(at_least) is not int and not is_integer(at_least)) or not 1 <= at_least <= max(1, b):
         raise ConfigError(f"accumulate is {at_least!r}: it must be an integer from 1 to the batch's {b} sequences")
     most = min(b, _MOST_SHARDS, max(2, ids.size // _SHARD))
-    n = max(
-        at_least, 1 << most.bit_length() - 1
-    )  # a power of two: of five shards, the fifth would have one thread of two wait
+    n = max(at_least, 1 << most.bit_length() - 1)  # a power of two, which shares out evenly among 2 or 4 threads
     borders = np.rint(np.arange(n + 1) * b / n).astype(int).tolist()
     return list(map(slice, borders, borders[1:]))
 
