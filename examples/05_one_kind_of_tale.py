@@ -1,4 +1,4 @@
-"""python examples/05_one_kind_of_tale.py [--quick]    a minute, and five more if runs/tales is not there yet
+"""python examples/05_one_kind_of_tale.py [--quick]    two minutes, and five more if runs/tales is not there yet
 
 From a model of a wide domain to one of a narrow one (the book's section 1.3; Gururangan et al. 2020): a model that knows tales of
 all kinds reads only those in which the thing is lost.
