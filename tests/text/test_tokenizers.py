@@ -566,6 +566,9 @@ HEADER, HEADER_2 = "tinygrad_llm tokenizer 1: ", "tinygrad_llm tokenizer 2: "
         (HEADER_2 + 'bpe\na b\n{"special": ["ab"]}\n', "line 3: 'ab' is a token of text"),
         (HEADER_2 + 'bpe\na b\n{"special": [7]}\n', "line 3: text must be a str"),
         (HEADER_2 + 'bpe\na b\n{"specials": ["<|user|>"]}\n', "line 3: .* should be"),
+        (HEADER_2 + 'bpe\na b\n{"special": [], "marks_prompts": true}\n', "line 3: .* should be"),
+        (HEADER_2 + 'bpe\na b\n{"marks_prompts": 1}\n', "line 3: .* should be"),
+        (HEADER_2 + "bpe\na b\n{}\n", "line 3: .* should be"),
         (HEADER_2 + 'bpe\na b\n{"pattern": "("}\n', "line 3: .*not a regular expression"),
         (HEADER_2 + 'bpe\na b\n["<|user|>"]\n', "line 3: .* should be a JSON object"),
         (HEADER_2 + "bpe\na b\n" + "[" * 100_000 + "\n", "line 3"),
@@ -580,6 +583,30 @@ def test_damaged_files(content, message, tmp_path):
         load_tokenizer(tmp_path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("marks", [(), ("<|user|>",)], ids=["plain", "special"])
+@pytest.mark.parametrize("pattern", [None, r"\w+|\W"], ids=["gpt2's", "own"])
+def test_a_tokenizer_whose_prompts_begin_with_the_mark(tmp_path, marks, pattern):
+    made = BPETokenizer.train("the cat and the hat " * 3, 300, **({} if pattern is None else {"pattern": pattern}))
+    plain = made.add_special(marks)
+    tokenizer = plain.marking_prompts()
+    assert not plain.marks_prompts
+    assert plain.encode_prompt("the cat") == plain.encode("the cat") == tokenizer.encode("the cat")
+    assert tokenizer.encode_prompt("the cat") == [plain.eot_id, *plain.encode("the cat")]
+    tokenizer.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.marks_prompts
+    assert (again.tokens, again.special) == (plain.tokens, plain.special)
+    assert again.encode_prompt("a hat") == tokenizer.encode_prompt("a hat")
+    assert not again.marking_prompts(False).marks_prompts
+    vocabulary = parse_tokenizer(to_json(made), "x").marking_prompts()
+    vocabulary.save(tmp_path / "vocabulary")
+    assert (
+        load_tokenizer(tmp_path / "vocabulary").encode_prompt("the")
+        == vocabulary.encode_prompt("the")
+        != made.encode("the")
+    )
 
 
 def test_file_that_is_missing_or_not_utf8(tmp_path):

@@ -12,6 +12,7 @@ import tinygrad_llm as tg
 from tinygrad_llm.cli import main
 from tinygrad_llm.errors import ConfigError
 from tinygrad_llm.evaluation import evaluate_run, mean_loss
+from tinygrad_llm.generation import choose, stream_text
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.runs import load_run
 from tinygrad_llm.text import END_OF_TEXT, CharVocabulary, WordTokenizer, corpus
@@ -105,7 +106,14 @@ def test_a_run_says_how_near_it_is_to_the_entropy(few_tales, tmp_path, monkeypat
     assert summary["steps"] == 14  # of 8 documents: 28 drills, 16 tales in brief, 64 tales
     assert summary["train_loss"] == pytest.approx(summary["val_loss"], abs=0.3)
     assert summary["prompt"] == "Once there was"
-    _, tokenizer = load_run("runs/tales")
+    model, tokenizer = load_run("runs/tales")
+    rows = []
+    with model.on_forward(lambda module, args, out: rows.append(args[0])):
+        "".join(stream_text(model, tokenizer, "Once there", 1))
+        choose(model, tokenizer, "Once there", [" was", " is"])
+    assert {int(np.asarray(ids)[0][0]) for ids in rows} == {
+        tokenizer.eot_id
+    }  # a prompt is read like the tales of training
     assert tokenizer.name == "word"
     assert not any(words in tokenizer.words for words in ("Ada", "kite"))
     found = evaluate_run("runs/tales", sample_tokens=5)

@@ -51,7 +51,7 @@ def open_text(args: argparse.Namespace) -> TextLoss:
 
     model, tokenizer = _open_model(args.folder, weights.chosen(args))
     text = _PROMPT if args.prompt is None else args.prompt
-    ids = np.asarray(tokenizer.encode(text), np.int64)  # (T + 1,)
+    ids = np.asarray(tokenizer.encode_prompt(text), np.int64)  # (T + 1,)
     if len(ids) < 2:
         raise DataError(
             f"--prompt {text!r} is {len(ids)} token(s): it must be two or more, so that one follows another"

@@ -147,7 +147,7 @@ def last_words(model: LanguageModel, tokenizer: Tokenizer, text: str, most: int)
         before = text[max(0, end.start() - 64 * model.config.context_length) : end.start()]
         word = tokenizer.encode(end.group())
         window = np.array(
-            [(tokenizer.encode(before, tokenizer.special) + word)[-model.config.context_length - 1 :]]
+            [(tokenizer.encode_prompt(before, tokenizer.special) + word)[-model.config.context_length - 1 :]]
         )  # (1, T + 1)
         if len(word) >= window.size:
             continue

@@ -56,12 +56,12 @@ def continuation_logprobs(
     A continuation is encoded by itself and so carries the space it begins with. Of a prompt too long for the context, the end
     counts. DataError for an empty prompt or continuation, ContextLengthError for a continuation longer than the context.
     """
-    prompt_ids = tokenizer.encode(prompt)
+    prompt_ids = tokenizer.encode_prompt(prompt)
     context_length = model.config.context_length
     logprobs = []
     for continuation in continuations:
         ids = tokenizer.encode(continuation)
-        if not prompt_ids or not ids:
+        if not prompt or not ids:
             raise DataError(f"prompt {prompt!r:.60}, continuation {continuation!r:.60}: neither may be empty")
         if len(ids) > context_length:
             raise ContextLengthError(

@@ -39,7 +39,7 @@ def stream_text(
     if unused := tokenizer.unused_ids(model.config.vocab_size):  # a table longer than the vocabulary: never written
         options["logit_bias"] = {**dict(options.get("logit_bias") or ()), **dict.fromkeys(unused, -math.inf)}
     stages = explain_tokens(
-        model, [tokenizer.encode(prompt)], max_new_tokens, temperature=temperature, top_k=top_k, **options
+        model, [tokenizer.encode_prompt(prompt)], max_new_tokens, temperature=temperature, top_k=top_k, **options
     )
     return before_stop(tokenizer.decode_stream(_ids(stages, on_step, on_stage)), stop)
 

@@ -42,6 +42,9 @@ class Tokenizer(ABC):
 
     name: str  # "bpe", "char", "word" or "gpt2", as in `--tokenizer`
     added: tuple[str, ...] = ()  # the special tokens that `add_special` has added, in the order of their ids
+    marks_prompts: bool = (
+        False  # whether a model that was trained with it expects `<|endoftext|>` before the first word
+    )
 
     def __init__(self, tokens: Iterable[bytes]) -> None:
         self.tokens = [*tokens, END_OF_TEXT.encode()]  # b"" for an id that stands for nothing
@@ -78,6 +81,17 @@ class Tokenizer(ABC):
             ids += [*self._encode(text[start : mark.start()], start), self.special[mark.group()]]
             start = mark.end()
         return ids + self._encode(text[start:], start)
+
+    def encode_prompt(self, text: str, allowed_special: Collection[str] = ()) -> list[int]:
+        """The ids of a text from its beginning, as a model reads it: as `encode`, and with `marks_prompts` after the mark."""
+        ids = self.encode(text, allowed_special)
+        return [self.eot_id, *ids] if self.marks_prompts and self.eot_id is not None else ids
+
+    def marking_prompts(self: Self, marks: bool = True) -> Self:
+        """This tokenizer, for a model that reads the mark before each document, or for one that does not."""
+        tokenizer = copy(self)
+        tokenizer.marks_prompts = marks
+        return tokenizer
 
     def encode_batch(
         self, texts: Iterable[str], allowed_special: Collection[str] = (), n_threads: int | None = None
@@ -165,13 +179,17 @@ class Tokenizer(ABC):
 
     def _more(self) -> dict[str, Any]:
         """What the lines do not say. Where there is such a thing, the file is of version 2 and this is its last line."""
-        return {"special": list(self.added)} if self.added else {}
+        special = {"special": list(self.added)} if self.added else {}
+        return special | ({"marks_prompts": True} if self.marks_prompts else {})
 
     def _with_more(self, more: dict[str, Any]) -> Tokenizer:
         """The tokenizer of the lines and this. TokenizerError for what cannot be."""
-        if list(more) != ["special"] or not isinstance(more["special"], list) or not more["special"]:
-            raise TokenizerError(f'{more!r:.80} should be {{"special": [...]}}')
-        return self.add_special(more["special"])
+        special, marks = more.get("special", ["one"]), more.get("marks_prompts", True)
+        others = more.keys() - {"special", "marks_prompts"}
+        if not more or others or not isinstance(special, list) or not special or marks is not True:
+            raise TokenizerError(f'{more!r:.80} should be {{"special": [...]}}, {{"marks_prompts": true}} or both')
+        tokenizer = self.add_special(more.get("special", []))
+        return tokenizer.marking_prompts("marks_prompts" in more)
 
     def _token(self, i: int, position: int) -> bytes:
         if is_integer(i) and 0 <= i < len(self.tokens) and self.tokens[i]:

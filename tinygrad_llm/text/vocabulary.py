@@ -43,7 +43,7 @@ class _Vocabulary(Tokenizer):
         return [json.dumps(to_json(self))]
 
     def _more(self) -> dict[str, Any]:
-        return {}  # the lines say all
+        return {"marks_prompts": True} if self.marks_prompts else {}  # the lines say all else
 
     @classmethod
     def _from_lines(cls, lines: Sequence[str], source: str) -> Tokenizer:

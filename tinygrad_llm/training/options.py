@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -249,20 +249,22 @@ class PretrainOptions(LoopOptions):
 
     def corpus(self, files: Sequence[str | os.PathLike[str]], tokenizer: Tokenizer | None = None) -> Corpus:
         """The corpus of these files, or the tales of the preset, with this tokenizer or the one that the options describe."""
+        made_with: dict[str, Any] = {"vocab_size": self.vocab_size, "special_tokens": self.special_tokens.split()}
         if self.tells_tales(files):
             if self.val_file:
                 raise ConfigError(f"val_file is {self.val_file!r}: tales have tales to validate with: leave it out")
-            return tell_tales(self.seed, tokenizer or self.tokenizer, self.vocab_size, self.special_tokens.split())
-        return read_corpus(
-            files,
-            tokenizer or self.tokenizer,
-            context_length=self.context_length,
-            val_ratio=self.val_ratio,
-            val_file=self.val_file,
-            encoding=self.encoding,
-            vocab_size=self.vocab_size,
-            special_tokens=self.special_tokens.split(),
-        )
+            corpus = tell_tales(self.seed, tokenizer or self.tokenizer, **made_with)
+        else:
+            corpus = read_corpus(
+                files,
+                tokenizer or self.tokenizer,
+                context_length=self.context_length,
+                val_ratio=self.val_ratio,
+                val_file=self.val_file,
+                encoding=self.encoding,
+                **made_with,
+            )
+        return replace(corpus, tokenizer=corpus.tokenizer.marking_prompts(self.windows == "documents"))
 
     def tells_tales(self, files: Sequence[Any]) -> bool:
         """Whether there is no text but the tales of the seed."""
