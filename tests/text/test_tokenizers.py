@@ -568,7 +568,7 @@ HEADER, HEADER_2 = "tinygrad_llm tokenizer 1: ", "tinygrad_llm tokenizer 2: "
         (HEADER_2 + 'bpe\na b\n{"specials": ["<|user|>"]}\n', "line 3: .* should be"),
         (HEADER_2 + 'bpe\na b\n{"special": [], "marks_prompts": true}\n', "line 3: .* should be"),
         (HEADER_2 + 'bpe\na b\n{"marks_prompts": 1}\n', "line 3: .* should be"),
-        (HEADER_2 + "bpe\na b\n{}\n", "line 3: .* should be"),
+        (HEADER_2 + 'char\n"b"\n{}\n', "line 3: .* should be"),
         (HEADER_2 + 'bpe\na b\n{"pattern": "("}\n', "line 3: .*not a regular expression"),
         (HEADER_2 + 'bpe\na b\n["<|user|>"]\n', "line 3: .* should be a JSON object"),
         (HEADER_2 + "bpe\na b\n" + "[" * 100_000 + "\n", "line 3"),
