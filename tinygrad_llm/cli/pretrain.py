@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import fields
-from typing import Any, get_type_hints
 
 from ..training.options import PretrainOptions
+from .flags import add_flags, given
 
 HELP = "train a GPT on text files, on the bundled short story, or on tales"
 
@@ -53,28 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON with the options to go from, which those given beside it change: a run's config.json, or its training part",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option by its name in config.json, for example --set max_steps=2000; may be given several times",
-    )
-    story, gpt2 = PretrainOptions.defaults("story"), PretrainOptions.defaults("124M")
-    types = get_type_hints(PretrainOptions)
-    for option in fields(PretrainOptions):
-        name, default = option.name, str(story[option.name] or repr(story[option.name]))
-        if gpt2[name] != story[name] and name != "preset":
-            default += f" for story, {gpt2[name]} for 124M"
-        takes: dict[str, Any] = {"type": types[name], "metavar": types[name].__name__.upper()}
-        if types[name] is bool:
-            takes, default = {"action": argparse.BooleanOptionalAction}, "yes" if story[name] else "no"
-        parser.add_argument(
-            "--" + name.replace("_", "-"),
-            default=argparse.SUPPRESS,
-            help=f"{option.metadata['help']} (default: {default})".replace("%", "%%"),
-            **takes,
-        )
+    add_flags(parser, PretrainOptions, {name: PretrainOptions.defaults(name) for name in ("story", "124M")})
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, everything else on stderr")
 
 
@@ -84,14 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from ..runs.tensorboard import TensorBoard, has_events
     from ..training import continue_pretraining, pretrain, resume
 
-    options = {
-        option.name: getattr(args, option.name) for option in fields(PretrainOptions) if hasattr(args, option.name)
-    }
-    for text in args.set:
-        name, value = _assignment(text)
-        if name in options:
-            raise ConfigError(f"--set {text}: {name} is {options[name]!r} already: give it once")
-        options[name] = value
+    options = given(args, PretrainOptions)
     if args.config is not None and (args.resume is not None or args.init_from is not None):
         raise ConfigError("--config is for a new model: a run that is resumed, or --init-from, has options of its own")
 
@@ -128,22 +99,3 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result.summary()))
     return 0
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    """`max_steps=2000` -> "max_steps", 2000."""
-    from ..checks import check_options
-    from ..errors import ConfigError
-
-    name, sign, value = text.partition("=")
-    name = name.replace("-", "_")
-    types = get_type_hints(PretrainOptions)
-    check_options(f"--set {text}:", [name], PretrainOptions)
-    kind: Any = {"true": True, "false": False}.__getitem__ if types[name] is bool else types[name]
-    try:
-        if not sign:
-            raise ValueError
-        return name, kind(value)
-    except (KeyError, ValueError):
-        wanted = "true or false" if types[name] is bool else f"a value of type {types[name].__name__}"
-        raise ConfigError(f"--set {text}: it must be {name}= and {wanted}") from None

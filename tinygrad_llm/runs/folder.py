@@ -282,8 +282,8 @@ def tokenizer_sum(folder: Path) -> str:
     return hashlib.sha256((folder / TOKENIZER_FILE).read_bytes()).hexdigest()
 
 
-def resume_command(folder: Path) -> str:
-    return f"tinygrad-llm pretrain --resume {shlex.quote(str(folder))}"
+def resume_command(folder: Path, task: str) -> str:
+    return f"tinygrad-llm {task} --resume {shlex.quote(str(folder))}"
 
 
 def _free_name(folder: Path) -> Path:

@@ -166,7 +166,8 @@ class TrainingLoop:
             with suppress(StorageError):
                 self.save_best()
             if self.saved is not None:
-                self.progress.line(f"{self.saved} is whole; to go on from there: {resume_command(self.folder)}")
+                how = resume_command(self.folder, self.task.name)
+                self.progress.line(f"{self.saved} is whole; to go on from there: {how}")
             raise
         finally:
             self.progress.close()
@@ -187,9 +188,8 @@ class TrainingLoop:
             stopped = interrupt.requested is not None  # looked at once: a signal may come between any two lines
             if stopped:
                 self.save()
-                self.progress.line(
-                    f"Interrupted after step {self.state.step} of {self.total_steps}; to go on: {resume_command(self.folder)}"
-                )
+                how = resume_command(self.folder, self.task.name)
+                self.progress.line(f"Interrupted after step {self.state.step} of {self.total_steps}; to go on: {how}")
             if done or stopped:
                 return
             self.learn()

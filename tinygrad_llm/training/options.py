@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -45,6 +45,7 @@ _GPT2 = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
 SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")  # of the model; drop_rate is no size
 FORM = ("init", "tie_weights", "qkv_bias", "bias", "activation")
 _MODEL = (*SIZES, "drop_rate", *FORM)
+Self = TypeVar("Self", bound="LoopOptions")  # typing.Self came with Python 3.11
 Schedule: TypeAlias = CosineSchedule | LinearSchedule | NoamSchedule
 
 
@@ -56,7 +57,7 @@ _INSTEAD = (
 )
 
 
-def _option(
+def option(
     help: str,
     default: Any = MISSING,
     *,
@@ -74,67 +75,69 @@ def _option(
 class LoopOptions:
     """What the training loop wants to know, whatever is trained; checked when it is made: ConfigError names what cannot be."""
 
-    epochs: int = _option("passes over the training text", least=0)
-    max_steps: int = _option("steps of the run, in place of epochs; 0: as many as these take", 0, least=0)
-    batch_size: int = _option("windows of text in each step")
-    accumulate: int = _option("parts of a batch that take their turn, for less memory; their gradients are added up", 1)
-    lr: float = _option("highest learning rate")
-    schedule: str = _option(
+    task: ClassVar[str] = "training"  # the name of the task that has these options
+
+    epochs: int = option("passes over the training text", least=0)
+    max_steps: int = option("steps of the run, in place of epochs; 0: as many as these take", 0, least=0)
+    batch_size: int = option("windows of text in each step")
+    accumulate: int = option("parts of a batch that take their turn, for less memory; their gradients are added up", 1)
+    lr: float = option("highest learning rate")
+    schedule: str = option(
         "way of the learning rate after its rise: constant, linear or cosine down to min_lr, noam as 1 / √step",
         "cosine",
         choices=("constant", "linear", "cosine", "noam"),
     )
-    min_lr: float = _option("learning rate at the end of a linear or cosine schedule", 0.0)
-    warmup: float = _option(
+    min_lr: float = option("learning rate at the end of a linear or cosine schedule", 0.0)
+    warmup: float = option(
         "steps in which the learning rate rises: up to 1 a share of them all, above 1 a number", 0.05
     )
-    decay_steps: int = _option(
+    decay_steps: int = option(
         "steps after which the learning rate is min_lr and stays there; 0: all of the run", 0, least=0
     )
-    beta1: float = _option("AdamW's decay of the mean of gradients", 0.9, below=1)
-    beta2: float = _option("AdamW's decay of the mean of their squares", 0.999, below=1)
-    eps: float = _option("AdamW's addition to the root of that mean", 1e-8)
-    weight_decay: float = _option("AdamW's weight decay", 0.1)
-    decay: str = _option(
+    beta1: float = option("AdamW's decay of the mean of gradients", 0.9, below=1)
+    beta2: float = option("AdamW's decay of the mean of their squares", 0.999, below=1)
+    eps: float = option("AdamW's addition to the root of that mean", 1e-8)
+    weight_decay: float = option("AdamW's weight decay", 0.1)
+    decay: str = option(
         "what decays: all, or matrices alone, as in nanoGPT, without biases and norms",
         "all",
         choices=("all", "matrices"),
     )
-    max_norm: float = _option("gradients are scaled down to this norm; 0 leaves them", 1.0)
-    eval_every: int = _option("steps from one evaluation to the next; 0: about 20 in a run", 0, least=0)
-    save_every: int = _option(
+    max_norm: float = option("gradients are scaled down to this norm; 0 leaves them", 1.0)
+    eval_every: int = option("steps from one evaluation to the next; 0: about 20 in a run", 0, least=0)
+    save_every: int = option(
         "steps from one checkpoint to the next; 0: one with each evaluation, or fewer, so that all are at most 8 GiB",
         0,
         least=0,
     )
-    stop_after: int = _option(
+    stop_after: int = option(
         "evaluations one after the other without a lower validation loss after which the run ends; 0: never", 0, least=0
     )
-    spike: float = _option(
+    spike: float = option(
         "a loss so many times the median of the last 20, and worse than chance, is like NaN; 0: never", 3.0
     )
-    keep: int = _option("newest checkpoints that are kept, besides the one with the lowest validation loss", 2)
-    on_nonfinite: str = _option(
+    keep: int = option("newest checkpoints that are kept, besides the one with the lowest validation loss", 2)
+    on_nonfinite: str = option(
         "a loss or gradient that is not finite: stop the run, or skip the step, up to 10 in a row",
         "stop",
         choices=("stop", "skip"),
     )
-    seed: int = _option("decides weights, order, dropout and samples; same seed, same run, to the bit", 123, least=0)
+    seed: int = option("decides weights, order, dropout and samples; same seed, same run, to the bit", 123, least=0)
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            what, value, limits = f"training: {option.name}", getattr(self, option.name), option.metadata
-            if option.type in (int, "int"):
+        for each in fields(self):
+            what, value, limits = f"training: {each.name}", getattr(self, each.name), each.metadata
+            if each.type in (int, "int"):
                 value = check_integer(what, value, limits["least"])
-            elif option.type in (float, "float"):
+            elif each.type in (float, "float"):
                 value = check_number(what, value, most=limits["most"], below=limits["below"])
-            elif option.type in (str, "str") and not isinstance(value, str):
+            elif each.type in (str, "str") and not isinstance(value, str):
                 raise ConfigError(f"{what} is {value!r:.80}: it must be text")
-            elif option.type in (bool, "bool"):
+            elif each.type in (bool, "bool"):
                 check_flag(what, value)
             elif limits["choices"] and value not in limits["choices"]:
-                raise ConfigError(f"{option.name} is {value!r}: use one of {', '.join(limits['choices'])}")
-            object.__setattr__(self, option.name, value)  # Python's own number: config.json takes no other
+                raise ConfigError(f"{each.name} is {value!r}: use one of {', '.join(limits['choices'])}")
+            object.__setattr__(self, each.name, value)  # Python's own number: config.json takes no other
         if not self.epochs and not self.max_steps:
             raise ConfigError(f"epochs is {self.epochs} and max_steps is {self.max_steps}: give one of them")
         if self.epochs and self.max_steps:
@@ -169,6 +172,10 @@ class LoopOptions:
         if self.decay_steps and self.warmup > 1:
             self.lr_schedule(self.max_steps or sys.maxsize)
 
+    def changed(self: Self, **changes: Any) -> Self:
+        """These options with some changed. ConfigError for a name that is no option, with the nearest that is."""
+        return type(self)(**with_changes(asdict(self), changes, type(self)))
+
     def length(self, n_batches: int) -> str:
         """In words, for a task with so many batches in an epoch."""
         if self.max_steps:
@@ -194,41 +201,43 @@ class LoopOptions:
 class PretrainOptions(LoopOptions):
     """The options of one run, complete and checked. `for_preset` fills in what is not given; ConfigError for bad values."""
 
-    preset: str = _option("model and training defaults: " + ", ".join(PRESETS))
-    tokenizer: str = _option(
+    task: ClassVar[str] = "pretrain"
+
+    preset: str = option("model and training defaults: " + ", ".join(PRESETS))
+    tokenizer: str = option(
         "bpe (learned from the text), char, word (those that occur twice), gpt2, or the folder of a tokenizer"
     )
-    vocab_size: int = _option("entries of a bpe tokenizer, the 256 bytes among them")
-    special_tokens: str = _option(
+    vocab_size: int = option("entries of a bpe tokenizer, the 256 bytes among them")
+    special_tokens: str = option(
         "tokens for marks in the text, besides <|endoftext|>: separated by spaces, such as '<|user|> <|assistant|>'", ""
     )
-    context_length: int = _option("tokens that the model sees at once")
-    emb_dim: int = _option("width of the model: numbers for each token")
-    n_heads: int = _option("attention heads in each layer; must divide the width")
-    n_layers: int = _option("transformer blocks")
-    drop_rate: float = _option("share of the activations dropped in training", most=1)
-    init: str = _option("first weights: pytorch draws each layer as PyTorch does, gpt2 smaller and by depth")
-    tie_weights: bool = _option("the table of tokens is that of the head too")
-    qkv_bias: bool = _option("queries, keys and values have biases")
-    bias: bool = _option("the other layers have biases, and the norms shifts")
-    activation: str = _option("between the layers of each block: gelu in its tanh form, gelu_erf exactly")
-    stride: int = _option(
+    context_length: int = option("tokens that the model sees at once")
+    emb_dim: int = option("width of the model: numbers for each token")
+    n_heads: int = option("attention heads in each layer; must divide the width")
+    n_layers: int = option("transformer blocks")
+    drop_rate: float = option("share of the activations dropped in training", most=1)
+    init: str = option("first weights: pytorch draws each layer as PyTorch does, gpt2 smaller and by depth")
+    tie_weights: bool = option("the table of tokens is that of the head too")
+    qkv_bias: bool = option("queries, keys and values have biases")
+    bias: bool = option("the other layers have biases, and the norms shifts")
+    activation: str = option("between the layers of each block: gelu in its tanh form, gelu_erf exactly")
+    stride: int = option(
         "tokens from one window to the next; below the context length they overlap, 0: side by side", 0, least=0
     )
-    windows: str = _option(
+    windows: str = option(
         "what an epoch reads: a window for every stride of tokens, side by side but from another beginning each time "
         "(shuffled), as many anywhere (random, as nanoGPT does), or one for each document, in the order of the text",
         "stride",
         choices=WINDOWS,
     )
-    val_ratio: float = _option("share of each text, at its end, kept from training for validation", 0.1, most=1)
-    val_file: str = _option("a text to validate with, in place of the ends of the others", "")
-    encoding: str = _option("of all text files: utf-8, or another that Python knows, such as gbk or big5", "utf-8")
-    eval_batches: int = _option("batches of each text in an evaluation; the last evaluation takes all of validation", 8)
-    prompt: str = _option("the samples go on from here; without one, from the first words of the text", "")
-    sample_tokens: int = _option("tokens in the sample after each epoch", 50, least=0)
-    temperature: float = _option("of the samples: 0 takes the likeliest token, 1 the model's own odds", 0.8)
-    top_k: int = _option("of the samples: choose among this many likeliest tokens", 25)
+    val_ratio: float = option("share of each text, at its end, kept from training for validation", 0.1, most=1)
+    val_file: str = option("a text to validate with, in place of the ends of the others", "")
+    encoding: str = option("of all text files: utf-8, or another that Python knows, such as gbk or big5", "utf-8")
+    eval_batches: int = option("batches of each text in an evaluation; the last evaluation takes all of validation", 8)
+    prompt: str = option("the samples go on from here; without one, from the first words of the text", "")
+    sample_tokens: int = option("tokens in the sample after each epoch", 50, least=0)
+    temperature: float = option("of the samples: 0 takes the likeliest token, 1 the model's own odds", 0.8)
+    top_k: int = option("of the samples: choose among this many likeliest tokens", 25)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -294,7 +303,7 @@ class PretrainOptions(LoopOptions):
         config, recipe = preset(name), _STORY if name in ("story", "tales") else _GPT2
         if name == "tales" and not of_files:
             recipe = _TALES
-        common = {option.name: option.default for option in fields(cls) if option.default is not MISSING}
+        common = common_defaults(cls)
         return {"preset": name} | {size: getattr(config, size) for size in _MODEL} | common | recipe
 
     @classmethod
@@ -303,7 +312,7 @@ class PretrainOptions(LoopOptions):
 
         `of_files`: for texts of the caller's own, for which the preset "tales" is only the sizes of a model.
         """
-        options = _with(cls.defaults(preset, of_files), changes)
+        options = with_changes(cls.defaults(preset, of_files), changes, cls)
         if "vocab_size" in changes and options["tokenizer"] != "bpe":
             raise ConfigError(
                 f"vocab_size is {changes['vocab_size']}: it can be chosen for the bpe tokenizer only, not for "
@@ -322,7 +331,7 @@ class PretrainOptions(LoopOptions):
                 f"preset is {changes['preset']!r}: {path} says which preset it goes from: leave out one of them"
             )
         values = read_json(Path(path))
-        if values.get("task", "pretrain") != "pretrain":
+        if values.get("task", cls.task) != cls.task:
             raise ConfigError(f"{path}: task is {values['task']!r:.80}: these options are those of pretrain")
         training = values.get("training", values)
         try:
@@ -337,16 +346,20 @@ class PretrainOptions(LoopOptions):
         """The options in a run's config.json; one that did not exist yet when the run began has its default."""
         check_options("training", training, cls)
         name = training.get("preset", "story")
-        return cls(**_with(cls.defaults(name if isinstance(name, str) else "story", of_files), training))
-
-    def changed(self, **changes: Any) -> PretrainOptions:
-        """These options with some changed. ConfigError for a name that is no option, with the nearest that is."""
-        return PretrainOptions(**_with(asdict(self), changes))
+        return cls(**with_changes(cls.defaults(name if isinstance(name, str) else "story", of_files), training, cls))
 
 
-def _with(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The options with some changed. What `changes` say in another way than the options is taken out of these."""
-    check_options("pretrain", changes, PretrainOptions)
+def common_defaults(options: type[LoopOptions]) -> dict[str, Any]:
+    """The defaults of those options that have one whatever is trained."""
+    return {each.name: each.default for each in fields(options) if each.default is not MISSING}
+
+
+def with_changes(options: dict[str, Any], changes: dict[str, Any], kind: type[LoopOptions]) -> dict[str, Any]:
+    """The options with some changed. What `changes` say in another way than the options is taken out of these.
+
+    ConfigError for a name that is no option of this kind, with the nearest that is.
+    """
+    check_options(kind.task, changes, kind)
     quiet = {}
     for pair in _INSTEAD:
         for (name, nothing), (other, other_nothing) in (pair, pair[::-1]):

@@ -36,7 +36,7 @@ from ..text import load_tokenizer
 from ..text.corpus import Corpus
 from ..text.tokenizers import TOKENIZER_FILE
 from .loop import TrainingLoop
-from .options import FORM, SIZES, PretrainOptions
+from .options import FORM, SIZES, LoopOptions, PretrainOptions
 from .pretrain import Pretraining, begin
 from .result import PretrainResult
 
@@ -67,13 +67,15 @@ def resume(
     config = load_config(folder)
     with naming(folder / CONFIG_FILE):
         _FIELDS("", config)
-        before = PretrainOptions.of_run(config["training"])
         if config["task"] != Pretraining.name:
-            raise ConfigError(f"task is {config['task']!r:.80}: only {Pretraining.name!r} goes on here")
+            raise ConfigError(
+                f"task is {config['task']!r:.80}: only {Pretraining.name!r} goes on here, another with the command of its name"
+            )
+        before = PretrainOptions.of_run(config["training"])
         if len(config["data"]["texts"]) != max(1, len(config["files"])) + bool(before.val_file):
             raise ConfigError(f"files are {len(config['files'])}, data.texts {len(config['data']['texts'])}")
     options = before.changed(**changes)
-    _refuse(folder, {name: (getattr(before, name), getattr(options, name)) for name in _FIXED})
+    refuse_differences(folder, {name: (getattr(before, name), getattr(options, name)) for name in _FIXED})
     names = [str(file) for file in files or config["files"]]
     with lock(folder):
         remove_stale(folder)
@@ -126,7 +128,7 @@ def _go_on(
         "dtype": checkpoint.about["dtype"],
     }
     now["decay"], then["decay"] = options.decay, before.decay  # the optimizer keeps its weights in these groups
-    _refuse(folder, {name: (then.get(name), now[name]) for name in now if name != "drop_rate"})
+    refuse_differences(folder, {name: (then.get(name), now[name]) for name in now if name != "drop_rate"})
     if written != model_config:
         others = [name for name, value in written.to_dict().items() if value != now.get(name)] or ["architecture"]
         raise CorruptCheckpoint(
@@ -146,40 +148,55 @@ def _go_on(
     with memory.explain(), use_generator(Generator(0)):
         model = make_model(config["architecture"], model_config, Zeros())
         loop = TrainingLoop(task, options, model, folder, report, loggers)
-        loop.restore(checkpoint)
-        state = loop.state
-        if state.stopped and options.stop_after == before.stop_after and (folder / MODEL_FILE).exists():
-            raise ConfigError(
-                f"{folder}: the run has stopped after {options.stop_after} evaluations without progress: to go on, give another "
-                "number of them, or 0 for the whole run (stop_after, --stop-after)"
-            )
-        state.stopped = state.stopped and options.stop_after == before.stop_after
-        if options.max_steps and loop.total_steps < state.step:
-            raise ConfigError(f"{folder}: max_steps is {options.max_steps}: the run has taken {state.step} steps")
-        if not options.max_steps and (loop.total_steps < state.step or options.epochs < state.epoch):
-            raise ConfigError(f"{folder}: epochs is {options.epochs}: the run is in epoch {state.epoch}")
-        if loop.total_steps == state.step and (folder / MODEL_FILE).exists():
-            length = f"{options.max_steps} steps" if options.max_steps else f"{options.epochs} epochs"
-            more = "max_steps, --max-steps" if options.max_steps else "epochs, --epochs"
-            raise ConfigError(f"{folder}: the run has finished its {length}: to go on, give more ({more})")
-        loop.rewind()
-        report(f"Going on after step {state.step} of {loop.total_steps}.")
-        if changes := _changes(before, options, config, files, corpus):
-            for name, (old, new) in changes.items():
-                report(f"  {name}: {old} until now, {new} from here on")
-            report(f"  the learning rate of the next step is {loop.schedule(state.step):.3g}")
-            noted = [*config.get("changes", []), {"step": state.step} | changes]
-            training, data = asdict(options), corpus.fingerprint()
-            write_config(
-                folder,
-                config
-                | {"format": FORMAT, "model": model_config.to_dict(), "training": training}
-                | {"files": files, "data": data, "changes": noted},
-            )
-        return loop.run()
+        changes = _changes(before, options, config, files, corpus)
+        told = {"model": model_config.to_dict(), "files": files, "data": corpus.fingerprint()}
+        return take_up(loop, checkpoint, before, config, changes, told)
 
 
-def _refuse(folder: Path, pairs: dict[str, tuple]) -> None:
+def take_up(
+    loop: TrainingLoop,
+    checkpoint: Checkpoint,
+    before: LoopOptions,
+    config: dict[str, Any],
+    changes: dict[str, list],
+    told: dict[str, Any],
+) -> Any:
+    """Run a loop on from a checkpoint to its end; called with a current generator, which becomes that of the checkpoint.
+
+    `changes` (name -> [what it was, what it is from now on]) are noted in config.json, whose contents are `config`, together with
+    what it is `told`. ConfigError where nothing is left to do, before anything in the folder is changed.
+    """
+    folder, options = loop.folder, loop.options
+    loop.restore(checkpoint)
+    state = loop.state
+    if state.stopped and options.stop_after == before.stop_after and (folder / MODEL_FILE).exists():
+        raise ConfigError(
+            f"{folder}: the run has stopped after {options.stop_after} evaluations without progress: to go on, give another "
+            "number of them, or 0 for the whole run (stop_after, --stop-after)"
+        )
+    state.stopped = state.stopped and options.stop_after == before.stop_after
+    if options.max_steps and loop.total_steps < state.step:
+        raise ConfigError(f"{folder}: max_steps is {options.max_steps}: the run has taken {state.step} steps")
+    if not options.max_steps and (loop.total_steps < state.step or options.epochs < state.epoch):
+        raise ConfigError(f"{folder}: epochs is {options.epochs}: the run is in epoch {state.epoch}")
+    if loop.total_steps == state.step and (folder / MODEL_FILE).exists():
+        length = f"{options.max_steps} steps" if options.max_steps else f"{options.epochs} epochs"
+        more = "max_steps, --max-steps" if options.max_steps else "epochs, --epochs"
+        raise ConfigError(f"{folder}: the run has finished its {length}: to go on, give more ({more})")
+    loop.rewind()
+    loop.report(f"Going on after step {state.step} of {loop.total_steps}.")
+    if changes:
+        for name, (old, new) in changes.items():
+            loop.report(f"  {name}: {old} until now, {new} from here on")
+        loop.report(f"  the learning rate of the next step is {loop.schedule(state.step):.3g}")
+        noted = [*config.get("changes", []), {"step": state.step} | changes]
+        now = {"format": FORMAT, "training": asdict(options), "changes": noted}
+        write_config(folder, config | told | now)
+    return loop.run()
+
+
+def refuse_differences(folder: Path, pairs: dict[str, tuple]) -> None:
+    """ConfigMismatch for (what is there, what is asked for) that are not the same, as a table."""
     differences = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if differences:
         table = "; ".join(
@@ -206,11 +223,16 @@ def _changes(
     before: PretrainOptions, options: PretrainOptions, config: dict[str, Any], files: list[str], corpus: Corpus
 ) -> dict[str, list]:
     """name -> [what it was, what it is from now on]."""
-    old, new = asdict(before), asdict(options)
-    changes = {name: [old[name], new[name]] for name in old if old[name] != new[name]}
+    changes = changed_options(before, options)
     if config["files"] != files or config["data"]["texts"] != corpus.fingerprint()["texts"]:
         changes["files"] = [config["files"], files]
     return changes
+
+
+def changed_options(before: LoopOptions, options: LoopOptions) -> dict[str, list]:
+    """name -> [what it was, what it is from now on], of options of one kind."""
+    old, new = asdict(before), asdict(options)
+    return {name: [old[name], new[name]] for name in old if old[name] != new[name]}
 
 
 def _brief(value: Any) -> str:
