@@ -214,3 +214,28 @@ def test_training_on_a_text_where_nothing_occurs_twice(text):
 def test_what_is_not_one_word(word):
     with pytest.raises(TokenizerError, match="is not one word or sign"):
         WordTokenizer([word])
+
+
+@given(any_text | wordy_text)
+def test_small_letters_are_those_of_the_text_in_small_letters(tmp_path_factory, text):
+    plain = WordTokenizer.train(text.lower() + " so so")
+    tokenizer = WordTokenizer.train(text + " SO so", lower_case=True)
+    assert tokenizer.words == plain.words
+    assert tokenizer.encode(text) == plain.encode(text.lower())
+    folder = tmp_path_factory.mktemp("run")
+    tokenizer.add_special(["<|user|>"]).marking_prompts().save(folder)
+    loaded = load_tokenizer(folder)
+    assert (loaded.lower_case, loaded.marks_prompts, loaded.added) == (True, True, ("<|user|>",))
+    assert loaded.encode(text) == tokenizer.encode(text)
+
+
+def test_a_mark_is_not_made_small():
+    tokenizer = WordTokenizer.train("OH oh", lower_case=True)
+    assert tokenizer.encode("Oh" + END_OF_TEXT, {END_OF_TEXT})[-1] == tokenizer.eot_id
+
+
+@pytest.mark.parametrize("more", ['{"lower_case": false}', '{"lower_case": 1}', '{"lower_case": true, "loud": true}'])
+def test_damaged_last_lines(more, tmp_path):
+    (tmp_path / "tokenizer.txt").write_text(f'tinygrad_llm tokenizer 2: word\n" a"\n{more}\n', encoding="utf-8")
+    with pytest.raises(TokenizerError, match="line 3"):
+        load_tokenizer(tmp_path)

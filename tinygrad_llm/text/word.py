@@ -19,8 +19,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from ..checks import is_integer
+from ..checks import check_flag, is_integer
 from ..errors import TokenizerError
 from .tokenizers import END_OF_TEXT, Tokenizer, _check_text, register
 
@@ -109,13 +110,15 @@ class WordTokenizer(Tokenizer):
 
     Both "the" and " the" are tokens if both occur. What is known in one form only has the other one in two tokens: a space before
     "the", or a mark before " the" that takes its space away. All else is `<unk>`; spaces and line breaks are always known.
+    With `lower_case` it reads all text in small letters, which is for telling texts apart: capitals do not come back.
     """
 
     name = "word"
     unknown = "<unk>"
 
-    def __init__(self, words: Iterable[str]) -> None:
+    def __init__(self, words: Iterable[str], lower_case: bool = False) -> None:
         """`words` as they stand in a text, with the spaces before them; a space and a line break are always added."""
+        self.lower_case = check_flag("WordTokenizer: lower_case", lower_case)
         self.words = sorted({" ", "\n", *words})
         for word in self.words:
             _check_text(word)
@@ -127,22 +130,23 @@ class WordTokenizer(Tokenizer):
         self.special = {self.unknown: self._no_space + 1, **self.special}
 
     @classmethod
-    def train(cls, texts: str | Iterable[str]) -> WordTokenizer:
+    def train(cls, texts: str | Iterable[str], lower_case: bool = False) -> WordTokenizer:
         """The tokenizer that knows what occurs twice or more in a text, or in several; TokenizerError if nothing does."""
         forms: Counter[str] = Counter()
         for text in [texts] if isinstance(texts, (str, bytes)) else texts:
             _check_text(text)
-            forms.update(_PIECE.findall(text))
+            forms.update(_PIECE.findall(text.lower() if lower_case else text))
         words: Counter[str] = Counter()
         for form, n in forms.items():
             words[form.strip(" ")] += n
         known = [form for form in forms if words[form.strip(" ")] > 1 and form != " "]
         if not known:
             raise TokenizerError("the text to train the tokenizer on has no word or sign that occurs twice")
-        return cls(known)
+        return cls(known, lower_case)
 
     def _encode(self, text: str, start: int = 0) -> list[int]:
         ids: list[int] = []
+        text = text.lower() if self.lower_case else text
         for form in _PIECE.findall(text):
             if form not in self._ids and form[0] == " ":
                 ids.append(self._ids[" "])
@@ -162,6 +166,16 @@ class WordTokenizer(Tokenizer):
 
     def _lines(self) -> Iterable[str]:
         return [json.dumps(word) for word in self.words]
+
+    def _more(self) -> dict[str, Any]:
+        return super()._more() | ({"lower_case": True} if self.lower_case else {})
+
+    def _with_more(self, more: dict[str, Any]) -> Tokenizer:
+        if more.get("lower_case") is not True:
+            return super()._with_more(more)
+        others = {key: value for key, value in more.items() if key != "lower_case"}
+        tokenizer = type(self)(self.words, lower_case=True)
+        return tokenizer._with_more(others) if others else tokenizer
 
     @classmethod
     def _from_lines(cls, lines: Sequence[str], source: str) -> WordTokenizer:
