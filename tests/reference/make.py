@@ -408,6 +408,40 @@ def transformers() -> dict[str, dict]:
     return cases
 
 
+def classifiers() -> dict[str, dict]:
+    """A GPT2ForSequenceClassification as it is saved, its scores of texts of unequal length, and the gradients of their loss."""
+    import safetensors.numpy
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    names = {0: "ham", 1: "spam", 2: "neither"}
+    config = GPT2Config(vocab_size=11, n_positions=9, n_embd=6, n_layer=2, n_head=2, id2label=names, pad_token_id=10,
+                        bos_token_id=0, eos_token_id=0, attn_implementation="eager")  # fmt: skip
+    model = GPT2ForSequenceClassification(config).double().eval()
+    with torch.no_grad():
+        for key, p in model.named_parameters():
+            p.copy_(torch.tensor(draw(f"classifier {key}", *p.shape, scale=0.5)))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        stored = safetensors.numpy.load_file(f"{folder}/model.safetensors")
+        written = json.loads(Path(folder, "config.json").read_text())
+    ids, labels = np.array([[5, 0, 7, 5, 9, 3], [1, 4, 3, 10, 10, 10], [2, 10, 10, 10, 10, 10]]), np.array([2, 0, 1])
+    logits = model(torch.tensor(ids)).logits
+    loss = F.cross_entropy(logits, torch.tensor(labels))
+    loss.backward()
+    case = {
+        "config": {key: written[key] for key in ("model_type", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head",
+                                                 "activation_function", "id2label")},
+        "tensors": stored,
+        "ids": ids,
+        "lengths": np.array([6, 3, 1]),
+        "labels": labels,
+        "logits": logits.detach().numpy(),
+        "loss": loss.item(),
+        "gradients": {key: p.grad.numpy() for key, p in model.named_parameters()},
+    }  # fmt: skip
+    return {"texts of unequal length": case}
+
+
 def clipping() -> dict[str, dict]:
     cases = {}
     for name, max_norm in {"above": 1.5, "below": 100.0, "to almost nothing": 1e-3}.items():
@@ -459,7 +493,7 @@ def main() -> int:
         make()
     attention_ops()
     made = {"ops": ops, "layers": layers(), "gpt": gpt(), "clipping": clipping(), "initial": initial()}
-    made["transformers"] = transformers()
+    made |= {"transformers": transformers(), "classifiers": classifiers()}
     drifted = []
     for family, cases in made.items():
         if check:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError
 from ..files import replace_file, storing
@@ -14,16 +15,17 @@ from ..files import replace_file, storing
 def plot_losses(
     path: str | os.PathLike[str], rows: Sequence[Mapping[str, float]], baselines: Mapping[str, float]
 ) -> bool:
-    """Draw "train_loss" and "val_loss" of `rows` over "step", and each baseline as a dotted line: a PNG, which takes the place of
-    an older one. False without matplotlib."""
+    """Draw "train_loss" and "val_loss" of `rows` over "step", and each baseline as a dotted line; beside them accuracies, if any:
+    a PNG, which takes the place of an older one. False without matplotlib."""
     try:
         from matplotlib.figure import Figure  # the class alone: no window, no global state
     except ImportError:
         return False
     steps = [row["step"] for row in rows]
     best = min(rows, key=lambda row: row["val_loss"])
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    axes = figure.subplots()
+    judged = "val_accuracy" in rows[-1]
+    figure = Figure(figsize=(10 if judged else 7, 4), dpi=120, layout="constrained")
+    axes, *others = figure.subplots(1, 2).tolist() if judged else [figure.subplots()]
     axes.plot(steps, [row["train_loss"] for row in rows], color="C0", label="training")
     axes.plot(steps, [row["val_loss"] for row in rows], color="C1", label="validation")
     axes.plot(best["step"], best["val_loss"], "o", color="C1", label=f"lowest validation: {best['val_loss']:.2f}")
@@ -32,13 +34,46 @@ def plot_losses(
         axes.annotate(
             name, (1, loss), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="gray", fontsize=8
         )
-    axes.set(xlabel="step", ylabel="loss (nats per token)", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="loss (nats)" if judged else "loss (nats per token)", ylim=(0, None))
     axes.legend()
     axes.spines[["top", "right"]].set_visible(False)
+    for beside in others:
+        beside.plot(steps, [row["train_accuracy"] for row in rows], color="C0", label="training")
+        beside.plot(steps, [row["val_accuracy"] for row in rows], color="C1", label="validation")
+        beside.set(xlabel="step", ylabel="accuracy", ylim=(0, 1.02))
+        beside.spines[["top", "right"]].set_visible(False)
+    _write(figure, path)
+    return True
+
+
+def plot_confusion(path: str | os.PathLike[str], classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> bool:
+    """Draw how many texts of each class (a row) were taken for which (a column): a PNG. False without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    n, names = len(classes), [name if len(name) <= 20 else name[:19] + "…" for name in classes]
+    figure = Figure(figsize=(max(3.5, 1.5 + 0.6 * n), max(3, 1 + 0.6 * n)), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if n <= 20:
+        for i, row in enumerate(confusion):
+            for j, count in enumerate(row):
+                axes.text(
+                    j, i, f"{count:,}", ha="center", va="center", color="white" if shares[i][j] > 0.5 else "black"
+                )
+    axes.set_xticks(range(n), names, rotation=0 if n <= 4 else 90)
+    axes.set_yticks(range(n), names)
+    axes.set(xlabel="taken for", ylabel="texts of")
+    _write(figure, path)
+    return True
+
+
+def _write(figure: Any, path: str | os.PathLike[str]) -> None:
     picture = BytesIO()
     figure.savefig(picture)
     replace_file(Path(path), [picture.getbuffer()])
-    return True
 
 
 def plot_runs(path: str | os.PathLike[str], runs: Mapping[str, Sequence[Mapping[str, float]]]) -> bool:

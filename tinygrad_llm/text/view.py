@@ -33,20 +33,29 @@ def visible(token: str | bytes) -> str:
     )
 
 
-def show_tokens(tokens: Sequence[str | bytes], ids: Sequence[int], width: int = 80, color: bool = False) -> str:
-    """Rows of tokens and rows of their ids below them, each row up to `width` columns; "|" parts what has no colour."""
+def show_tokens(
+    tokens: Sequence[str | bytes],
+    below: Sequence[int | str],
+    width: int = 80,
+    color: bool = False,
+    backgrounds: Sequence[int] = _BACKGROUNDS,
+) -> str:
+    """Rows of tokens and, below them, rows of their ids or of what else is said of each, up to `width` columns wide.
+
+    `backgrounds` are numbers of the 256-colour palette, for one token after the other; "|" parts what has no colour.
+    """
     rows: list[str] = []
     top = bottom = ""
     used = 0
-    backgrounds = cycle(_BACKGROUNDS)
-    for token, i in zip(tokens, ids, strict=True):
+    colors = cycle(backgrounds)
+    for token, i in zip(tokens, below, strict=True):
         word, number = visible(token), str(i)
         columns = max(_columns(word), len(number))
         if used and used + columns + 1 > width:
             rows += [top, bottom]
             top, bottom, used = "", "", 0
         word += " " * (columns - _columns(word))
-        top += f"\x1b[30;48;5;{next(backgrounds)}m{word}{_RESET} " if color else word + "|"
+        top += f"\x1b[30;48;5;{next(colors)}m{word}{_RESET} " if color else word + "|"
         bottom += number.ljust(columns + 1)
         used += columns + 1
     rows += [top, bottom] if used else []

@@ -63,6 +63,7 @@ BOOK = Layout("names of the book", "ours", False, False, _WRAPPED, ("trf_blocks.
 class GPTTable(Table):
     architecture, name, model_type = "gpt", "GPT-2", "gpt2"
     rows, layouts, written = ROWS, (TRANSFORMERS, OPENAI, BOOK), TRANSFORMERS
+    classifier = ("GPT2ForSequenceClassification", "score.weight")
     layer = re.compile(r"(?:(?<=^h\.)|(?<=^trf_blocks\.)|(?<=^model/h))\d{1,9}(?=[./])")
 
     def sizes(self, config: GPTConfig) -> dict[str, int]:

@@ -15,6 +15,7 @@ from ..formats.open import CONFIG_FILE, META_FILE, open_weights
 from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
 from ..models import LanguageModel, make_config, make_model
+from ..models.heads import add_classifier, classes_of
 from ..rng import Zeros
 from ..runs.folder import find_run, load_run
 from ..text import Tokenizer
@@ -81,8 +82,12 @@ def load_pretrained(
 def load_with_tokenizer(
     path: str | os.PathLike[str], checkpoint: str | int | None = None
 ) -> tuple[LanguageModel, Tokenizer]:
-    """What `load_pretrained` gives, for those who need to read or write text. CheckpointError if there is no tokenizer."""
+    """What `load_pretrained` gives, for those who need to read or write text. CheckpointError if there is no tokenizer, or the
+    model tells classes instead of tokens."""
     model, tokenizer = load_pretrained(path, checkpoint=checkpoint)
+    if classes := classes_of(model):
+        named = f"{', '.join(classes)!s:.60}"
+        raise CheckpointError(f"{path}: a classifier ({named}), which writes no text: tinygrad-llm predict asks it")
     if tokenizer is None:
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         remedy = "put tokenizer.json, or vocab.json and merges.txt, beside the weights"
@@ -169,12 +174,39 @@ def read_model(
     except (StateDictError, ConfigError) as error:
         raise type(error)(f"{source.path}: {error}") from None
     report = LoadReport(source.path, f"{table.name}, {found.layout.name}, {source.form}", notes=notes)
-    entries = table.entries(config, found.layout)
+    classes = _read_classes(table, found, source)
+    if classes is None:
+        entries = table.entries(config, found.layout)
+    else:
+        entries = table.entries_of_classifier(config, found.layout, len(classes))
     match(entries, source, found.names, ignored, report)
 
     model = make_model(table.architecture, config, Zeros())
+    if classes is not None:
+        add_classifier(model, classes, bias=False, rng=Zeros())
     _judge(fill(model, entries, source, found.names, report, dtype), report, strict_finite)
     return model.eval(), report
+
+
+def _read_classes(table: Table, found: Found, source: TensorSource) -> list[str] | None:
+    """The names of the classes of a classifier of transformers: id2label of its config.json, else LABEL_0, LABEL_1, ..."""
+    shape = found.shapes.get(table.classifier[1])
+    if shape is None:
+        return None
+    path = source.folder / CONFIG_FILE
+    names = read_json(path).get("id2label") if path.exists() else None
+    if names is None:
+        return [f"LABEL_{i}" for i in range(shape[0] if shape else 0)]
+    wanted = [str(i) for i in range(shape[0] if shape else 0)]
+    if not isinstance(names, dict) or sorted(names) != sorted(wanted) or not all(map(_is_text, names.values())):
+        raise CheckpointError(
+            f"{path}: id2label is {names!r:.80}: it must name the {len(wanted)} classes of {table.classifier[1]}"
+        )
+    return [names[i] for i in wanted]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _read_config(source: TensorSource) -> tuple[Table, tuple[Any, list[str], bool | None]]:

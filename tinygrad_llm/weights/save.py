@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from .. import __name__ as package
 from ..errors import CheckpointError, ConfigError, TokenizerError
@@ -13,6 +14,7 @@ from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays
 from ..formats.strict_json import read_json
 from ..models import LanguageModel
+from ..models.heads import classes_of
 from ..text import Tokenizer
 from ..text.vocabulary import to_json
 from .table import table_of
@@ -39,13 +41,20 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
                 f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}: they do not belong together"
             )
         to_json(tokenizer)  # an error now, rather than after writing
-    table = table_of(model.architecture)
+    table, classes = table_of(model.architecture), classes_of(model)
     config = table.write_config(model.config) | {"torch_dtype": dtype.name}
+    entries = table.entries(model.config, table.written)
+    if classes is not None:
+        _check_classifier(model, folder)
+        entries = table.entries_of_classifier(model.config, table.written, len(classes))
+        config |= {"architectures": [table.classifier[0]], "id2label": {str(i): name for i, name in enumerate(classes)}}
+        config |= {"label2id": {name: i for i, name in enumerate(classes)}}
+        config |= {"pad_token_id": None if tokenizer is None else tokenizer.eot_id}
     eot = None if tokenizer is None else tokenizer.eot_id
     config |= {"bos_token_id": eot, "eos_token_id": eot, "transformers_version": "4.50.0", "written_by": package}
     arrays = {
         ("" if "out_head.weight" in entry.ours else table.written.prefix) + entry.theirs: collect(values, entry, dtype)
-        for entry in table.entries(model.config, table.written)
+        for entry in entries
     }
     with storing(folder.parent):
         make_folder(folder.absolute().parent)
@@ -56,6 +65,19 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
         write_file(unfinished / MODEL_FILE, encode_arrays(arrays, metadata))
         if tokenizer is not None:
             write_tokenizer(unfinished, tokenizer, model.config.context_length)
+
+
+def _check_classifier(model: LanguageModel, folder: Path) -> None:
+    """ConfigError for what a classifier of transformers cannot be told: it judges the last token, and its head has no bias."""
+    head: Any = model.out_head
+    if head.position != "last":
+        raise ConfigError(
+            f"{folder}: the classifier judges by {head.position!r}: those of transformers do by the last token"
+        )
+    if head.bias is not None and head.bias.data.any():
+        raise ConfigError(
+            f"{folder}: the classifier's head has a bias, those of transformers have none: train one without (--no-head-bias)"
+        )
 
 
 def _is_ours(folder: Path) -> bool:

@@ -65,6 +65,7 @@ class Table:
     layouts: tuple[Layout, ...]  # that are told apart by their names
     layer: re.Pattern[str]  # the number of the layer in a name
     written: Layout  # what save_pretrained writes
+    classifier: tuple[str, str] = ("", "")  # transformers' class with a head for classes, and what it calls the head
 
     def sizes(self, config: Any) -> dict[str, int]:
         """What the letters of shapes stand for."""
@@ -110,6 +111,11 @@ class Table:
             if getattr(row, layout.column) and not (row.ours == "out_head.weight" and config.tie_weights)
             for entry in self.store(row, i, config, layout)
         ]
+
+    def entries_of_classifier(self, config: Any, layout: Layout, n_classes: int) -> list[Entry]:
+        """Those of a model with a head for so many classes, without a bias."""
+        body = [entry for entry in self.entries(config, layout) if "out_head.weight" not in entry.ours]
+        return [*body, Entry(self.classifier[1], (n_classes, config.emb_dim), ("out_head.weight",))]
 
     def _rows(self, n_layers: int) -> Iterator[tuple[Any, int]]:
         """The rows of the table in the order of the model, those of a layer once for each."""
