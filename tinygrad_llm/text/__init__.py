@@ -5,6 +5,8 @@ from importlib import resources
 from .bpe import apply_merges, get_stats, merge, train_bpe, train_bpe_plain
 from .byte_level import BPETokenizer, GPT2Tokenizer
 from .datasets import DataLoader, SlidingWindowDataset, read_text, train_val_split
+from .duplicates import contradictions, exact_duplicates, near_duplicates
+from .labelled import Labelled, read_labelled
 from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, load_tokenizer
 from .vocabulary import BPEVocabulary, CharVocabulary
 from .word import WordTokenizer
@@ -17,13 +19,18 @@ __all__ = [
     "CharVocabulary",
     "DataLoader",
     "GPT2Tokenizer",
+    "Labelled",
     "SlidingWindowDataset",
     "Tokenizer",
     "WordTokenizer",
     "apply_merges",
+    "contradictions",
+    "exact_duplicates",
     "get_stats",
     "load_tokenizer",
     "merge",
+    "near_duplicates",
+    "read_labelled",
     "read_text",
     "story",
     "train_bpe",
