@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from tinygrad_llm.errors import CheckpointError, ConfigError, DataError, StateDictError
 from tinygrad_llm.models import make_model
-from tinygrad_llm.models.heads import POSITIONS, add_classifier, check_head, class_logits, classes_of
+from tinygrad_llm.models.heads import POSITIONS, add_classifier, check_head, class_logits, describe_head
 from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.weights import load_pretrained, save_pretrained
@@ -50,7 +50,7 @@ def test_scores_loss_and_every_gradient_are_those_of_transformers(tmp_path):
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(CASE["config"]))
     model, _ = load_pretrained(tmp_path, dtype=np.float64)
-    assert classes_of(model) == ("ham", "spam", "neither")
+    assert model.classes == ("ham", "spam", "neither")
     logits = class_logits(model, CASE["ids"], CASE["lengths"])
     np.testing.assert_allclose(logits.data, CASE["logits"], rtol=1e-10, atol=1e-10)
     loss = cross_entropy(logits, targets=CASE["labels"])
@@ -98,7 +98,7 @@ def test_without_names_classes_have_numbers(tmp_path):
     )
     config = {key: value for key, value in CASE["config"].items() if key != "id2label"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert classes_of(load_pretrained(tmp_path)[0]) == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert load_pretrained(tmp_path)[0].classes == ("LABEL_0", "LABEL_1", "LABEL_2")
     tensors = CASE["tensors"] | {"score.weight": np.ones(3)}
     save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, tmp_path / "model.safetensors")
     with pytest.raises(StateDictError, match=re.escape("score.weight")):
@@ -124,7 +124,7 @@ def test_what_transformers_cannot_be_told_is_refused(position, tmp_path):
     model = classifier(position)
     with pytest.raises(ConfigError, match=f"judges by '{position}'"):
         save_pretrained(model, tmp_path / "out")
-    model.out_head.position = "last"
+    model.position = "last"
     with pytest.raises(ConfigError, match=r"has a bias.*--no-head-bias"):
         save_pretrained(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -133,10 +133,10 @@ def test_what_transformers_cannot_be_told_is_refused(position, tmp_path):
 def test_a_tied_table_stays_with_the_embedding():
     model = make_model("gpt", SIZES | {"tie_weights": True}, Generator(1))
     table = model.tok_emb.weight.data.copy()
-    head = add_classifier(model, ["ham", "spam"])
+    head = add_classifier(model, ["ham", "spam"]).out_head
     assert head.weight is not model.tok_emb.weight
     np.testing.assert_array_equal(model.tok_emb.weight.data, table)
-    assert head.to_dict() == {"classes": ["ham", "spam"], "position": "last", "bias": True}
+    assert describe_head(model) == {"classes": ["ham", "spam"], "position": "last", "bias": True}
     assert sum(p.size for p in head.parameters()) == 2 * 8 + 2
     model.resize_vocabulary(12)
     assert head.weight.shape == (2, 8)
@@ -163,7 +163,7 @@ def test_lengths_that_cannot_be(lengths):
 
 def test_a_language_model_has_no_classes():
     model = make_model("gpt", SIZES)
-    assert classes_of(model) is None
+    assert model.classes is None
     with pytest.raises(ConfigError, match="add_classifier"):
         class_logits(model, np.zeros((1, 2), np.int64), np.array([2]))
 

@@ -48,6 +48,8 @@ class LanguageModel(Module):
     final_norm: Module
     out_head: Module
     checkpoint_blocks: bool = False
+    classes: tuple[str, ...] | None = None  # the names of what the head scores instead of tokens (heads.py)
+    position: str = "last"  # of the token by which a text is judged then
 
     def __init__(self, config: Any, *, rng: Generator | None = None) -> None:
         raise TypeError(f"{type(self).__name__} must define __init__(config, *, rng=None)")

@@ -15,7 +15,7 @@ from ..formats.open import CONFIG_FILE, META_FILE, open_weights
 from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
 from ..models import LanguageModel, make_config, make_model
-from ..models.heads import add_classifier, classes_of
+from ..models.heads import add_classifier
 from ..rng import Zeros
 from ..runs.folder import find_run, load_run
 from ..text import Tokenizer
@@ -85,7 +85,7 @@ def load_with_tokenizer(
     """What `load_pretrained` gives, for those who need to read or write text. CheckpointError if there is no tokenizer, or the
     model tells classes instead of tokens."""
     model, tokenizer = load_pretrained(path, checkpoint=checkpoint)
-    if classes := classes_of(model):
+    if classes := model.classes:
         named = f"{', '.join(classes)!s:.60}"
         raise CheckpointError(f"{path}: a classifier ({named}), which writes no text: tinygrad-llm predict asks it")
     if tokenizer is None:

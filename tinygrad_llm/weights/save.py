@@ -14,7 +14,6 @@ from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays
 from ..formats.strict_json import read_json
 from ..models import LanguageModel
-from ..models.heads import classes_of
 from ..text import Tokenizer
 from ..text.vocabulary import to_json
 from .table import table_of
@@ -41,7 +40,7 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
                 f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}: they do not belong together"
             )
         to_json(tokenizer)  # an error now, rather than after writing
-    table, classes = table_of(model.architecture), classes_of(model)
+    table, classes = table_of(model.architecture), model.classes
     config = table.write_config(model.config) | {"torch_dtype": dtype.name}
     entries = table.entries(model.config, table.written)
     if classes is not None:
@@ -70,9 +69,9 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
 def _check_classifier(model: LanguageModel, folder: Path) -> None:
     """ConfigError for what a classifier of transformers cannot be told: it judges the last token, and its head has no bias."""
     head: Any = model.out_head
-    if head.position != "last":
+    if model.position != "last":
         raise ConfigError(
-            f"{folder}: the classifier judges by {head.position!r}: those of transformers do by the last token"
+            f"{folder}: the classifier judges by {model.position!r}: those of transformers do by the last token"
         )
     if head.bias is not None and head.bias.data.any():
         raise ConfigError(
