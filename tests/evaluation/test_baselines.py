@@ -8,7 +8,6 @@ import pytest
 import scipy.optimize
 
 from tinygrad_llm.errors import DataError
-from tinygrad_llm.evaluation import baselines
 from tinygrad_llm.evaluation.baselines import (
     _bag_of_words,
     _features,
@@ -16,6 +15,7 @@ from tinygrad_llm.evaluation.baselines import (
     _naive_bayes,
     _telling_words,
     _Words,
+    baselines,
     words_of,
 )
 from tinygrad_llm.text import Labelled

@@ -16,20 +16,16 @@ validate with has such a plot and such a pair.
 
 from __future__ import annotations
 
-import math
-import random
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from itertools import pairwise
 from typing import Any
-from zlib import crc32
 
-import numpy as np
-
-from ..errors import ConfigError, DataError
+from ..errors import DataError
+from .grammar import SLOT, Draws, check_split, is_held, read_sections
 
 SPLITS = ("train", "validation")
 QUESTIONS = {
@@ -50,10 +46,9 @@ ANSWERS = {
     "change": "{H} had a change of mind about the {T}",
 }
 
-_SLOT = re.compile(r"\{(\w+)\}")
 _NAME, _WORD = "([A-Z][a-z]+)", "([a-z]+)"
 _ROLES = {"H": _NAME, "F": _NAME, "V": _NAME, "P": _WORD, "T": _WORD, "a": f"an? {_WORD}", "M": _WORD, "N": _WORD}
-_HERO_SLOTS = ("girl", "she", "She", "her", "Her", "him", "hers", "herself")
+_HEROSLOTS = ("girl", "she", "She", "her", "Her", "him", "hers", "herself")
 _HERO_WORDS = {
     "girl": ("girl", "she", "She", "her", "Her", "her", "hers", "herself"),
     "boy": ("boy", "he", "He", "his", "His", "him", "his", "himself"),
@@ -84,15 +79,13 @@ def tales(seed: int, n: int, split: str = "train") -> Iterator[Tale]:
 
     ConfigError for a seed or a number that is no integer of 0 or more, and for another split than "train" and "validation".
     """
-    if split not in SPLITS:
-        raise ConfigError(f"tales: split is {split!r}: use {' or '.join(map(repr, SPLITS))}")
-    draws = _Draws("tales", seed, n, SPLITS.index(split))
+    draws = Draws("tales", seed, n, check_split("tales", split, SPLITS))
     return (_tell(draws, split) for _ in range(n))
 
 
 def drills(seed: int, n: int) -> Iterator[str]:
     """Memory games and rhymes about the people and things of the tales, made to be copied from, the easy ones first."""
-    draws = _Draws("drills", seed, n, len(SPLITS))
+    draws = Draws("drills", seed, n, len(SPLITS))
     games = (_remembering, _remembering, _chain_of_people, _chain_of_things, _chain_of_places, _packing)
     return (_remembering(draws, 1) if 3 * i < 2 * n else draws.pick(games)(draws, draws.pick((2, 3))) for i in range(n))
 
@@ -104,7 +97,7 @@ def curriculum(seed: int, n: int) -> Iterator[str]:
     To copy from what was read is learned first on short texts, where there is little else to look at, and then serves for whole
     tales.
     """
-    draws = _Draws("curriculum", seed, n, len(SPLITS) + 1)
+    draws = Draws("curriculum", seed, n, len(SPLITS) + 1)
     yield from drills(seed, 9 * n // 20)
     least = _N_PARTS - len(_LESS_NEEDED)
     for i in range(n // 4):
@@ -165,12 +158,7 @@ class _World:
     """tales.txt, read: lists of words, and the wordings of each part."""
 
     def __init__(self, source: str) -> None:
-        self.parts: dict[str, list[str]] = {}
-        for line in source.splitlines():
-            if line.startswith("["):
-                wordings = self.parts[line.strip("[]")] = []
-            elif line and not line.startswith("#"):
-                wordings.append(line)
+        self.parts = read_sections(source)
         lists = {part: " ".join(lines).split() for part, lines in self.parts.items() if part.split()[0] in _WORD_LISTS}
         self.people = dict.fromkeys(lists["girls"], "girl") | dict.fromkeys(lists["boys"], "boy")
         self.names, self.villages, self.places = [*self.people], lists["villages"], lists["places"]
@@ -190,34 +178,7 @@ def _world() -> _World:
     return _World(resources.files(__package__).joinpath("tales.txt").read_text(encoding="utf-8"))
 
 
-class _Draws:
-    """Choices from a stream that no version of Python and no platform changes, and how unlikely they were, in nats."""
-
-    def __init__(self, who: str, seed: int, n: int, stream: int) -> None:
-        for name, value in {"seed": seed, "n": n}.items():
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-                raise ConfigError(f"{who}: {name} is {value!r}: it must be an integer, 0 or more")
-        # of all that `random` has, only seeding by an integer and random() promise to stay as they are
-        self._random = random.Random(int(seed) * 3 + stream).random
-        self.nats = 0.0
-
-    def pick(self, options: Sequence[Any]) -> Any:
-        self.nats += math.log(len(options))
-        return options[int(self._random() * len(options))]
-
-    def some(self, options: Sequence[Any], n: int) -> list[Any]:
-        """`n` different ones."""
-        chosen: list[Any] = []
-        while len(chosen) < n:
-            chosen.append(self.pick([option for option in options if option not in chosen]))
-        return chosen
-
-
-def _is_held(what: str, one_in: int) -> bool:
-    return crc32(what.encode()) % one_in == 0
-
-
-def _tell(draws: _Draws, split: str, n_parts: int = _N_PARTS) -> Tale:
+def _tell(draws: Draws, split: str, n_parts: int = _N_PARTS) -> Tale:
     """One tale; with fewer parts than all, the way there and what was said is told in part."""
     world, cast = _world(), dict[str, str]()
     while not cast:
@@ -225,8 +186,8 @@ def _tell(draws: _Draws, split: str, n_parts: int = _N_PARTS) -> Tale:
         want, obstacle, remedy, ending = plot = draws.pick(world.plots)
         hero, friend = draws.some(world.names, 2)
         village, goal, thing = (draws.pick(words) for words in (world.villages, world.places, world.things))
-        held_plot = _is_held(" ".join(plot), 8)
-        held_pair = _is_held(f"{hero} {thing}", 10) or _is_held(f"{hero} {village}", 10)
+        held_plot = is_held(" ".join(plot), 8)
+        held_pair = is_held(f"{hero} {thing}", 10) or is_held(f"{hero} {village}", 10)
         if held_plot == held_pair == (split == "validation"):
             cast = {"H": hero, "F": friend, "V": village, "P": goal, "T": thing}
     mood = draws.pick(world.moods[ending])
@@ -256,7 +217,7 @@ def _tell(draws: _Draws, split: str, n_parts: int = _N_PARTS) -> Tale:
     return Tale("\n".join(filter(None, paragraphs)), facts, draws.nats)
 
 
-def _tell_and_ask(draws: _Draws, n_parts: int) -> str:
+def _tell_and_ask(draws: Draws, n_parts: int) -> str:
     """So many parts of a tale, and a question that they answer."""
     tale = _tell(draws, "train", n_parts)
     names = {*_world().names, *_world().villages, *_world().places, *_world().things, *_world().every_mood}
@@ -271,10 +232,10 @@ def _tell_and_ask(draws: _Draws, n_parts: int) -> str:
     return f"{tale.text}\n{question} {answer}."
 
 
-def _say(draws: _Draws, part: str, slots: Mapping[str, str]) -> str:
+def _say(draws: Draws, part: str, slots: Mapping[str, str]) -> str:
     """One wording of a part; a slot that nothing fills has a part of its own."""
     wording = draws.pick(_world().parts[part])
-    return _SLOT.sub(lambda slot: slots.get(slot[1]) or _say(draws, _part_of(slot[1], slots), slots), wording)
+    return SLOT.sub(lambda slot: slots.get(slot[1]) or _say(draws, _part_of(slot[1], slots), slots), wording)
 
 
 def _part_of(slot: str, slots: Mapping[str, str]) -> str:
@@ -284,36 +245,36 @@ def _part_of(slot: str, slots: Mapping[str, str]) -> str:
 def _slots(cast: dict[str, str]) -> dict[str, str]:
     hero, friend = (_world().people[cast[role]] for role in "HF")
     article = "an" if cast["T"][0] in "aeiou" else "a"
-    words = dict(zip(_HERO_SLOTS, _HERO_WORDS[hero], strict=True))
+    words = dict(zip(_HEROSLOTS, _HERO_WORDS[hero], strict=True))
     return cast | words | {"son": _CHILD[friend], "a": f"{article} {cast['T']}"}
 
 
-def _chain_of_people(draws: _Draws, n: int) -> str:
+def _chain_of_people(draws: Draws, n: int) -> str:
     """Ada told Gus, Gus told Polly, ..."""
     does = draws.pick(["told", "woke", "followed", "tickled"])
     links = pairwise(draws.some(_world().names, 3 * n))
     return "One night " + ", ".join(f"{one} {does} {other}" for one, other in links) + ", and everybody laughed."
 
 
-def _chain_of_things(draws: _Draws, n: int) -> str:
+def _chain_of_things(draws: Draws, n: int) -> str:
     does = draws.pick(["stood on", "leaned on", "fell over", "hid behind"])
     links = pairwise(draws.some(_world().things, 3 * n))
     return "See how " + ", ".join(f"the {one} {does} the {other}" for one, other in links) + ", and everybody laughed."
 
 
-def _chain_of_places(draws: _Draws, n: int) -> str:
+def _chain_of_places(draws: Draws, n: int) -> str:
     links = pairwise(draws.some(_world().places, 3 * n))
     return "We ran " + ", ".join(f"from the {one} to the {other}" for one, other in links) + ", and so to bed."
 
 
-def _packing(draws: _Draws, n: int) -> str:
+def _packing(draws: Draws, n: int) -> str:
     """Each one packs what the one before packed, and one thing more."""
     things = [f"the {thing}" for thing in draws.some(_world().things, n + 1)]
     people = draws.some(_world().names, n + 1)
     return " ".join(f"Then {one} packed {' and '.join(things[: i + 1])}." for i, one in enumerate(people))
 
 
-def _remembering(draws: _Draws, n: int) -> str:
+def _remembering(draws: Draws, n: int) -> str:
     """Who was who, lived where, and had what?"""
     world = _world()
     lists = world.names, world.villages, world.places, world.things
@@ -367,7 +328,7 @@ def _patterns() -> list[tuple[str, str, re.Pattern[str], list[str]]]:
         if part.split()[0] in (*_WORD_LISTS, *_INNER_PARTS):
             continue
         for wording in wordings:
-            pieces = _SLOT.split(wording)  # text, slot, text, ..., text
+            pieces = SLOT.split(wording)  # text, slot, text, ..., text
             pattern = "".join(_of_slot(piece) if i % 2 else re.escape(piece) for i, piece in enumerate(pieces))
             roles = ["T" if slot == "a" else slot for slot in pieces[1::2] if slot in _ROLES]
             patterns.append(
@@ -379,8 +340,8 @@ def _patterns() -> list[tuple[str, str, re.Pattern[str], list[str]]]:
 def _of_slot(slot: str) -> str:
     if slot in _ROLES:
         return _ROLES[slot]
-    if slot in _HERO_SLOTS:
-        words = [gender[_HERO_SLOTS.index(slot)] for gender in _HERO_WORDS.values()]
+    if slot in _HEROSLOTS:
+        words = [gender[_HEROSLOTS.index(slot)] for gender in _HERO_WORDS.values()]
     elif slot == "son":
         words = [*_CHILD.values()]
     else:
