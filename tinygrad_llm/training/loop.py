@@ -125,7 +125,8 @@ class TrainingLoop:
         steps_left = state.epoch_batches - state.batch + (options.epochs - state.epoch) * len(self.task)
         self.total_steps = options.max_steps or state.step + steps_left
         self.eval_every = options.eval_every or math.ceil(self.total_steps / 20)
-        self.checkpoint_bytes = 3 * sum(p.data.nbytes for p in self.model.parameters())  # weights and two moments
+        moments = 2 * sum(p.data.nbytes for p in self.optimizer.parameters())  # of which what is frozen has none
+        self.checkpoint_bytes = moments + sum(p.data.nbytes for p in self.model.parameters())
         most = max(2, _WRITTEN // self.checkpoint_bytes)
         self.save_every = options.save_every or self.eval_every * math.ceil(self.total_steps / most / self.eval_every)
         self.schedule = options.lr_schedule(self.total_steps)
