@@ -48,6 +48,7 @@ class LanguageModel(Module):
     final_norm: Module
     out_head: Module
     checkpoint_blocks: bool = False
+    loaded_from: str | None = None  # the path of the weights, if it is known
 
     def __init__(self, config: Any, *, rng: Generator | None = None) -> None:
         raise TypeError(f"{type(self).__name__} must define __init__(config, *, rng=None)")
