@@ -60,7 +60,7 @@ def test_import_is_quick():
 
 
 PUBLIC = ("debug", "doctor", "errors", "evaluation", "formats", "generation", "models", "nn", "ops", "optim")
-PUBLIC += ("rng", "runs", "testing", "text", "training", "weights")
+PUBLIC += ("rng", "runs", "testing", "text", "training", "tuning", "weights")
 
 
 def test_submodules_come_with_their_first_use():

@@ -17,7 +17,21 @@ from .engine import Op, Tensor, composed, no_grad
 from .rng import manual_seed
 
 if _TYPE_CHECKING:
-    from . import debug, doctor, evaluation, formats, generation, models, optim, runs, testing, text, training, weights
+    from . import (
+        debug,
+        doctor,
+        evaluation,
+        formats,
+        generation,
+        models,
+        optim,
+        runs,
+        testing,
+        text,
+        training,
+        tuning,
+        weights,
+    )
 
 __all__ = [
     "Op",
@@ -40,6 +54,7 @@ __all__ = [
     "testing",
     "text",
     "training",
+    "tuning",
     "weights",
 ]
 

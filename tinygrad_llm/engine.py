@@ -18,7 +18,7 @@ import numpy as np
 
 from .errors import DTypeError, GraphError, ShapeError
 from .tape.display import describe
-from .tape.node import Node, freeze, last_uses, recorded
+from .tape.node import Node, freeze, is_wanted, last_uses, recorded
 from .tape.observer import observers
 from .tape.operators import Operators, registry
 from .tape.places import caller
@@ -63,7 +63,8 @@ class Op:
 
     Positional arguments are the differentiable arrays, keywords everything else. `view=True` declares that the output may share
     memory with the input, or a gradient with g. A backward that takes `needs=` is told which inputs want a gradient and may
-    return None for the others; one that takes `reuse=` is told whether it may write its result into the saved arrays.
+    return None for the others; a forward that does is told the same, and may save None for what only those would use. A backward
+    that takes `reuse=` is told whether it may write its result into the saved arrays.
     """
 
     registry: ClassVar[dict[str, Callable[..., Tensor]]] = registry
@@ -80,6 +81,7 @@ class Op:
         self.composed: Callable[..., Tensor] | None = None
         self.takes = {"needs", "reuse"} & inspect.signature(backward).parameters.keys()
         self.draws = "rng" in inspect.signature(forward).parameters
+        self.spares = "needs" in inspect.signature(forward).parameters
         self.__doc__ = f"{inspect.getdoc(forward)}\n\nbackward: {inspect.getdoc(backward)}"
         registry[self.name] = self
 
@@ -104,7 +106,8 @@ class Op:
         watching = observers.get()
         for observer in watching:
             observer.before_forward(self)
-        out, saved = _quiet.copy().run(self.forward, *arrays, **options)
+        needs = {"needs": tuple(map(is_wanted, parents))} if self.spares and parents is not None and record else {}
+        out, saved = _quiet.copy().run(self.forward, *arrays, **needs, **options)
         if type(out) is not _ndarray:
             out = np.asarray(out)
         node = None

@@ -319,8 +319,9 @@ def decay_groups(parameters: Iterable[Tensor], decay: str = "matrices") -> list[
     """Groups for an optimizer whose weight decay acts on the first alone: on "all", or on "matrices" and tables.
 
     A bias or the scale of a norm has nothing to gain from being small; nanoGPT leaves out all that has less than two axes.
+    What is frozen (`requires_grad` is False) is in neither: an optimizer would keep it alone and still check it at every step.
     """
-    parameters = list(parameters)
+    parameters = [p for p in parameters if p.requires_grad]
     decaying = [p for p in parameters if decay == "all" or p.ndim >= 2]
     others = [p for p in parameters if decay != "all" and p.ndim < 2]
     groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]

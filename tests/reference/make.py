@@ -10,6 +10,7 @@ the files stay small; they are drawn from a seed made of the case's name, so tha
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import zlib
@@ -442,6 +443,91 @@ def classifiers() -> dict[str, dict]:
     return {"texts of unequal length": case}
 
 
+def lora() -> dict[str, dict]:
+    """LoRA by PEFT: layers with their gradients, what is drawn for A, and adapters of a GPT-2 with what they give."""
+    import safetensors.numpy
+    from peft import LoraConfig, get_peft_model
+    from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+
+    cases: dict[str, dict] = {}
+    for name, options in {
+        "layer": {"r": 2, "lora_alpha": 5},
+        "layer of rank 3, rslora": {"r": 3, "lora_alpha": 4, "use_rslora": True},
+    }.items():
+        base = nn.Sequential()
+        base.add_module("lin", nn.Linear(5, 4))
+        base = base.double()
+        values = fill(name, base)
+        layer = get_peft_model(base, LoraConfig(target_modules=["lin"], **options)).double()
+        pair = {"lora_A": draw(f"{name} A", options["r"], 5), "lora_B": draw(f"{name} B", 4, options["r"])}
+        leaves = {}
+        for key, p in layer.named_parameters():
+            for letter, value in pair.items():
+                if letter in key:
+                    p.data = torch.tensor(value)
+                    leaves[letter] = p
+        x = draw(f"{name} x", 2, 3, 5)
+        leaves["x"] = torch.tensor(x, requires_grad=True)
+        cases[name] = {
+            "config": options,
+            "parameters": {key.removeprefix("lin."): value for key, value in values.items()} | pair,
+            "x": x,
+        } | differentiate(name, layer(leaves["x"]), leaves)
+    torch.manual_seed(123)
+    weight, a = nn.Linear(6, 4).weight.detach(), torch.empty(3, 6)
+    nn.init.kaiming_uniform_(a, a=math.sqrt(5))  # as PEFT and loralib do
+    cases["what is drawn after seed 123"] = {"weight": weight.double().numpy(), "lora_A": a.double().numpy()}
+    sizes = {"vocab_size": 11, "n_positions": 7, "n_embd": 4, "n_layer": 2, "n_head": 2, "n_inner": 6}
+    ids = np.array([[5, 0, 7, 5, 10, 3], [1, 1, 3, 9, 2, 8]])
+    for name, (kind, options) in {
+        "attention": (GPT2LMHeadModel, {"r": 2, "lora_alpha": 5, "target_modules": ["c_attn"]}),
+        "every layer and the head": (
+            GPT2LMHeadModel,
+            {"r": 3, "lora_alpha": 4, "use_rslora": True, "target_modules": ["c_attn", "attn.c_proj", "mlp.c_proj", "c_fc",
+                                                                                     "lm_head"]},
+        ),
+        "ranks of their own": (
+            GPT2LMHeadModel,
+            {"r": 2, "lora_alpha": 5, "target_modules": ["c_attn", "mlp.c_proj"], "rank_pattern": {"c_attn": 3},
+             "alpha_pattern": {"h.1.mlp.c_proj": 1}},
+        ),
+        "a norm trained whole": (
+            GPT2LMHeadModel,
+            {"r": 1, "lora_alpha": 2, "target_modules": ["c_fc"], "modules_to_save": ["ln_f", "transformer.h.1.ln_1"]},
+        ),
+        "a classifier": (
+            GPT2ForSequenceClassification,
+            {"r": 2, "lora_alpha": 3, "target_modules": ["c_attn"], "task_type": "SEQ_CLS"},
+        ),
+    }.items():  # fmt: skip
+        tied = kind is GPT2LMHeadModel and "lm_head" not in options["target_modules"]
+        config = GPT2Config(
+            **sizes, num_labels=3, pad_token_id=0, bos_token_id=0, eos_token_id=0, tie_word_embeddings=tied
+        )
+        base = kind(config).double().eval()
+        for key, p in base.named_parameters():
+            p.data = torch.tensor(draw(f"lora {name} {key}", *p.shape, scale=0.5))
+        before = {key: p.detach().numpy().copy() for key, p in base.named_parameters()}
+        adapted = get_peft_model(base, LoraConfig(**options)).double().eval()
+        for key, p in adapted.named_parameters():
+            if p.requires_grad:
+                p.data = torch.tensor(draw(f"lora {name} {key}", *p.shape, scale=0.5))
+        with tempfile.TemporaryDirectory() as folder:
+            adapted.save_pretrained(folder)
+            stored = safetensors.numpy.load_file(f"{folder}/adapter_model.safetensors")
+            written = json.loads(Path(folder, "adapter_config.json").read_text())
+        logits = adapted(torch.tensor(ids)).logits
+        cases[name] = {
+            "base": {"model_type": "gpt2", **sizes, "tie_word_embeddings": tied},
+            "weights": before,
+            "adapter_config": json.dumps(written),
+            "tensors": stored,
+            "ids": ids,
+            "logits": logits.detach().numpy(),
+        }
+    return cases
+
+
 def clipping() -> dict[str, dict]:
     cases = {}
     for name, max_norm in {"above": 1.5, "below": 100.0, "to almost nothing": 1e-3}.items():
@@ -493,7 +579,7 @@ def main() -> int:
         make()
     attention_ops()
     made = {"ops": ops, "layers": layers(), "gpt": gpt(), "clipping": clipping(), "initial": initial()}
-    made |= {"transformers": transformers(), "classifiers": classifiers()}
+    made |= {"transformers": transformers(), "classifiers": classifiers(), "lora": lora()}
     drifted = []
     for family, cases in made.items():
         if check:

@@ -8,9 +8,11 @@ from typing import Any
 
 from ..checks import check_options
 from ..errors import ConfigError
+from ..nn.lora import LoRAConfig, inject, lora_of
 from ..rng import Generator
 from .base import LanguageModel
 from .gpt import PRESETS, GPTConfig, GPTModel, preset
+from .heads import add_classifier, check_head, describe_head
 
 __all__ = [
     "PRESETS",
@@ -18,6 +20,8 @@ __all__ = [
     "GPTModel",
     "LanguageModel",
     "architectures",
+    "build_model",
+    "describe_model",
     "make_config",
     "make_model",
     "preset",
@@ -48,6 +52,32 @@ def make_model(architecture: str, config: Any, rng: Generator | None = None) -> 
     if model is None or not isinstance(config, model.config_class):
         raise ConfigError(f"make_model: {type(config).__name__} is not the configuration of a {architecture!r}")
     return model(config, rng=rng)
+
+
+def build_model(about: Mapping[str, Any], rng: Generator | None = None) -> LanguageModel:
+    """The model that a run's config.json describes, with fresh weights: its "architecture" and "model", its "head" for
+    classes if it has one, then its "lora".
+
+    Its state dict has the names of the run's weights. ConfigError for what cannot be; other keys say nothing about the model.
+    """
+    model = make_model(about.get("architecture", "gpt"), about["model"], rng)
+    if "head" in about:
+        check_head("head", about["head"])
+        add_classifier(model, **about["head"], rng=rng)
+    if "lora" in about:
+        inject(model, LoRAConfig.from_dict(about["lora"]), rng)
+    return model
+
+
+def describe_model(model: LanguageModel) -> dict[str, Any]:
+    """What `build_model` makes the same model of, as JSON has it: the keys of a run's config.json that are about the model."""
+    head, lora = describe_head(model), lora_of(model)
+    return {
+        "architecture": model.architecture,
+        "model": model.config.to_dict(),
+        **({} if head is None else {"head": head}),
+        **({} if lora is None else {"lora": lora.to_dict()}),
+    }
 
 
 def _find(architecture: str) -> type[LanguageModel] | None:

@@ -50,6 +50,7 @@ class LanguageModel(Module):
     checkpoint_blocks: bool = False
     classes: tuple[str, ...] | None = None  # the names of what the head scores instead of tokens (heads.py)
     position: str = "last"  # of the token by which a text is judged then
+    loaded_from: str | None = None  # the path of the weights, if it is known
 
     def __init__(self, config: Any, *, rng: Generator | None = None) -> None:
         raise TypeError(f"{type(self).__name__} must define __init__(config, *, rng=None)")

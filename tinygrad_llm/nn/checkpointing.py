@@ -17,9 +17,9 @@ def checkpoint_forward(x, *parameters, module, seed):
         return module(Tensor(x)).data, (x, module, seed)
 
 
-def checkpoint_backward(g, x, module, seed):
+def checkpoint_backward(g, x, module, seed, needs=(True,)):
     """dx and the gradients of the parameters, from a second forward with the same random numbers"""
-    x = Tensor(x, requires_grad=True)
+    x = Tensor(x, requires_grad=needs[0])
     gradients: dict[Tensor, np.ndarray] = {}
     with use_generator(Generator(seed)):
         module(x).backward(g, into=gradients)

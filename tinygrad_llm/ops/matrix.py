@@ -32,7 +32,7 @@ def matmul_backward(g, x, y, needs=(True, True)):
 matmul = Op(matmul_forward, matmul_backward)
 
 
-def linear_forward(x, weight, bias=None):
+def linear_forward(x, weight, bias=None, *, needs=(True, True, True)):
     """y = x Wᵀ + b,  W is (outputs, inputs)"""
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
@@ -43,13 +43,14 @@ def linear_forward(x, weight, bias=None):
     y = product(x.reshape(-1, x.shape[-1]), weight.T)  # (N, O)
     if bias is not None:
         y += bias
-    return y.reshape(*x.shape[:-1], len(weight)), (x, weight, bias)  # (..., O)
+    kept = x if needs[1] else None  # which only dW uses: beside a frozen weight nobody holds on to it
+    return y.reshape(*x.shape[:-1], len(weight)), (kept, weight, bias)  # (..., O)
 
 
 def linear_backward(g, x, weight, bias, needs=(True, True, True)):
     """dx = g W,  dW = gᵀ x,  db = Σ g over the rows"""
     rows = g.reshape(-1, g.shape[-1])  # (N, O)
-    dx = product(rows, weight).reshape(x.shape) if needs[0] else None  # (..., I)
+    dx = product(rows, weight).reshape(*g.shape[:-1], weight.shape[1]) if needs[0] else None  # (..., I)
     dw = product(rows.T, x.reshape(-1, x.shape[-1])) if needs[1] else None  # (O, I)
     if bias is None:
         return (dx, dw, None)[: len(needs)]

@@ -55,9 +55,9 @@ def layer_norm_backward(g, z, r, scale, needs=(True, True, True)):
     dx -= gz
     dx -= mean
     dx *= r
-    np.multiply(g, z, out=gz)
+    dscale = _sum_rows(np.multiply(g, z, out=gz)) if needs[1] else None
     dshift = _sum_rows(g) if any(needs[2:]) else None
-    return (dx, _sum_rows(gz), dshift)[: len(needs)]
+    return (dx, dscale, dshift)[: len(needs)]
 
 
 layer_norm = Op(layer_norm_forward, layer_norm_backward)
@@ -72,14 +72,13 @@ def rms_norm_forward(x, scale, *, eps=1e-5):
     return z * scale, (z, r, scale)
 
 
-def rms_norm_backward(g, z, r, scale):
+def rms_norm_backward(g, z, r, scale, needs=(True, True)):
     """dx = r [ dz - z mean(dz z) ],  dz = g scale;  dscale = Σ g z over the rows"""
     dx = g * scale  # dz
     gz = z * _mean_product(dx, z)
     dx -= gz
     dx *= r
-    np.multiply(g, z, out=gz)
-    return dx, _sum_rows(gz)
+    return dx, _sum_rows(np.multiply(g, z, out=gz)) if needs[1] else None
 
 
 rms_norm = Op(rms_norm_forward, rms_norm_backward)

@@ -1,6 +1,6 @@
 """The folder of a run: what is in it, how it is begun, written and read.
 
-config.json          architecture, the model's sizes, task, every option of the run, its files, and what resuming changed
+config.json          architecture, the model's sizes, its LoRA, task, every option of the run, its files, what resuming changed
 tokenizer.txt        written by the tokenizer itself
 metrics.jsonl        one line for each evaluation: the same, to the bit, in every run of the same seed
 speed.jsonl          what the clock said there: tokens per second since the run began or went on
@@ -32,7 +32,7 @@ from ..files import lock, make_folder, remove_stale, replace_file, storing
 from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays, read_arrays
 from ..formats.strict_json import check_is_file, read_json
-from ..models import LanguageModel, make_model
+from ..models import LanguageModel, build_model
 from ..nn import Module
 from ..rng import Zeros
 from ..text import Tokenizer, load_tokenizer
@@ -69,6 +69,7 @@ _FIELDS = an_object_of(
         "data": an_object,
         "changes": list_of(an_object),
         "init_from": a_text,
+        "lora": an_object,
     },
     others=True,
 )
@@ -212,7 +213,7 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int | None = None
     config = load_config(folder)
     path, weights = Path(folder, MODEL_FILE), _read_weights(Path(folder), checkpoint)
     try:
-        model = make_model(config["architecture"], config["model"], Zeros())
+        model = build_model(config, Zeros())
         model.load_state_dict(weights)
     except (StateDictError, ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: does not fit {CONFIG_FILE}: {error}") from error

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _serial = itertools.count()
 _NO_OPTIONS: dict[str, Any] = {}  # of most nodes
-_IS_WANTED = partial(is_not, None)  # of a parent: whether it wants a gradient
+is_wanted = partial(is_not, None)  # of a parent: whether it wants a gradient
 
 Hook = Callable[[np.ndarray], np.ndarray | None]
 Scope = tuple[Any, Any]  # (the scope outside of it or None, the module that was called)
@@ -82,7 +82,7 @@ class Node:
             return _NO_OPTIONS
         options: dict[str, Any] = {"reuse": reuse} if "reuse" in takes else {}
         if "needs" in takes:
-            options["needs"] = tuple(map(_IS_WANTED, self.parents))
+            options["needs"] = tuple(map(is_wanted, self.parents))
         return options
 
     @property

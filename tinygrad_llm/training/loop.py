@@ -20,6 +20,7 @@ from ..checks import byte_size
 from ..errors import CorruptCheckpoint, NonFiniteError, StorageError
 from ..files import append, sync_file, truncate
 from ..formats.safetensors import read_arrays
+from ..models import describe_model
 from ..nn import Module
 from ..optim import AdamW, decay_groups
 from ..rng import get_generator
@@ -125,14 +126,14 @@ class TrainingLoop:
         steps_left = state.epoch_batches - state.batch + (options.epochs - state.epoch) * len(self.task)
         self.total_steps = options.max_steps or state.step + steps_left
         self.eval_every = options.eval_every or math.ceil(self.total_steps / 20)
-        self.checkpoint_bytes = 3 * sum(p.data.nbytes for p in self.model.parameters())  # weights and two moments
+        moments = 2 * sum(p.data.nbytes for p in self.optimizer.parameters())  # of which what is frozen has none
+        self.checkpoint_bytes = moments + sum(p.data.nbytes for p in self.model.parameters())
         most = max(2, _WRITTEN // self.checkpoint_bytes)
         self.save_every = options.save_every or self.eval_every * math.ceil(self.total_steps / most / self.eval_every)
         self.schedule = options.lr_schedule(self.total_steps)
         model: Any = self.model
         self.about = {
-            "architecture": model.architecture,
-            "model": model.config.to_dict(),
+            **describe_model(model),
             "task": self.task.name,
             "training": asdict(options),
             "schedule": asdict(self.schedule) | {"total_steps": self.total_steps},
@@ -356,9 +357,11 @@ class TrainingLoop:
             words.format(self.about["model"][name]) for name, words in _SIZES.items() if name in self.about["model"]
         )
         n_saves = math.ceil(self.total_steps / self.save_every) - self.state.step // self.save_every
+        n, learned = self.model.n_parameters(), sum(p.size for p in self.optimizer.parameters())
+        some = f", of which {learned:,} are trained" if learned < n else ""
         for line in (
             *self.task.introduce(),
-            f"Model: {self.about['architecture']}, {sizes}: {self.model.n_parameters():,} parameters.",
+            f"Model: {self.about['architecture']}, {sizes}: {n:,} parameters{some}.",
             f"Training: {self.options.length(len(self.task))}, into {self.folder}.",
             f"Checkpoints: {n_saves} of {byte_size(self.checkpoint_bytes)}, one every {self.save_every} steps; the newest "
             f"{self.options.keep} stay, and the weights of the lowest validation loss.",

@@ -18,7 +18,7 @@ from ..checks import check_integer
 from ..debug import report
 from ..errors import ConfigError, NonFiniteError, StorageError, TinygradLLMError
 from ..formats.safetensors import read_arrays
-from ..models import make_model
+from ..models import build_model
 from ..optim import AdamW, decay_groups
 from ..rng import Generator, Zeros, use_generator
 from ..runs.checkpoint import STATE_FILE, load_checkpoint, verify_checkpoint, write_checkpoint
@@ -98,7 +98,7 @@ def reproduce(
     options = about["training"]
     with naming(folder / STATE_FILE):
         _OPTIONS("training", options)
-        model = make_model(about.get("architecture", "gpt"), about["model"], Zeros())
+        model = build_model(about, Zeros())
         model.load_state_dict(checkpoint.weights)
         optimizer = AdamW(decay_groups(model.parameters(), options.get("decay", "all")), lr=options["lr"])
         optimizer.load_state_dict(checkpoint.optimizer)

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import CheckpointError, ConfigError, ConfigMismatch, CorruptCheckpoint, DataError
 from ..files import check_writable, lock, remove_stale
 from ..formats.safetensors import read_arrays
-from ..models import make_config, make_model
+from ..models import build_model, make_config
 from ..rng import Generator, Zeros, use_generator
 from ..runs.checkpoint import (
     MODEL_FILE,
@@ -146,7 +146,7 @@ def _go_on(
     batches = [about["data"]["ids"], trained.batch_size, trained.stride]  # as format 1 says it
     checkpoint = replace(checkpoint, about={"batches": batches} | about)
     with memory.explain(), use_generator(Generator(0)):
-        model = make_model(config["architecture"], model_config, Zeros())
+        model = build_model(config | {"model": model_config}, Zeros())
         loop = TrainingLoop(task, options, model, folder, report, loggers)
         changes = _changes(before, options, config, files, corpus)
         told = {"model": model_config.to_dict(), "files": files, "data": corpus.fingerprint()}

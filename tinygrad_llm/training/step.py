@@ -22,7 +22,7 @@ from .. import parallel
 from ..checks import is_integer
 from ..engine import Tensor
 from ..errors import ConfigError, LossSpike, NonFiniteError
-from ..nn import Module
+from ..nn import Module, Parameter
 from ..ops import cross_entropy
 from ..optim import Optimizer, clip_scale, gradient_norm
 from ..rng import Generator, get_generator, use_generator
@@ -124,11 +124,11 @@ def loss_and_gradients(
     seeded = []
     for rows in shards:
         seeded.append((rows, Generator(get_generator().random64())))
-    frozen = []
-    for parameter in parameters:
+    locked = []
+    for parameter in (*parameters, *frozen_parameters(model)):
         if parameter.data.flags.writeable:
             parameter.data.flags.writeable = False  # which spares the tape its own watch over it
-            frozen.append(parameter.data)
+            locked.append(parameter.data)
     try:
         loss, gradients = _add_up(partial(_shard, model, batch, objective.loss, 1 / max(1, n)), seeded)
         in_order = Gradients()
@@ -137,8 +137,21 @@ def loss_and_gradients(
                 in_order[parameter] = gradients.pop(parameter)
         return loss, in_order | gradients
     finally:
-        for array in frozen:
+        for array in locked:
             array.flags.writeable = True
+
+
+def frozen_parameters(model: Module) -> list[Parameter]:
+    """The parameters of a model that nothing is learned by, as LoRA leaves most. Without their names, which every step can do
+    without."""
+    found, modules = [], [model]
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, Module):
+                modules.append(value)
+            elif isinstance(value, Parameter) and not value.requires_grad:
+                found.append(value)
+    return found
 
 
 def _add_up(task: Callable[[Shard], float], seeded: list[tuple[slice, Generator]]) -> tuple[float, Gradients]:

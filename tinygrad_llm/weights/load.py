@@ -20,6 +20,7 @@ from ..rng import Zeros
 from ..runs.folder import find_run, load_run
 from ..text import Tokenizer
 from ..text.vocabulary import UnknownTokenizer
+from .peft import load_adapter
 from .report import LoadReport
 from .table import Found, Table, find_table, table_of
 from .tensor_map import fill, match
@@ -76,14 +77,20 @@ def load_pretrained(
     else:
         with open_weights(path) as source:
             loaded = read_all(source, dtype, strict_finite, n_heads)
+    loaded[0].loaded_from = os.fspath(path)
     return loaded if report else loaded[:2]
 
 
 def load_with_tokenizer(
-    path: str | os.PathLike[str], checkpoint: str | int | None = None
+    path: str | os.PathLike[str],
+    checkpoint: str | int | None = None,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> tuple[LanguageModel, Tokenizer]:
     """What `load_pretrained` gives, for those who need to read or write text. CheckpointError if there is no tokenizer, or the
-    model tells classes instead of tokens."""
+    model tells classes instead of tokens.
+
+    `adapter`: a folder of PEFT's, whose LoRA goes into the model.
+    """
     model, tokenizer = load_pretrained(path, checkpoint=checkpoint)
     if classes := model.classes:
         named = f"{', '.join(classes)!s:.60}"
@@ -94,6 +101,8 @@ def load_with_tokenizer(
         if (folder / META_FILE).exists():
             remedy = f"{META_FILE} is a pickle, which tinygrad-llm convert {path} FOLDER reads, and writes a tokenizer"
         raise CheckpointError(f"{path}: no tokenizer there: {remedy}")
+    if adapter is not None:
+        load_adapter(model, adapter)
     return model, tokenizer
 
 
@@ -214,6 +223,8 @@ def _read_config(source: TensorSource) -> tuple[Table, tuple[Any, list[str], boo
     path = source.folder / CONFIG_FILE
     values = read_json(path) if path.exists() else {}
     if isinstance(values.get("model"), dict):  # a run's
+        if "lora" in values:
+            raise ConfigError(f"{path}: a run with LoRA layers, which its weights alone do not tell: name its folder")
         architecture = values.get("architecture", "gpt")
         try:
             config = make_config(architecture, values["model"])

@@ -14,6 +14,7 @@ from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays
 from ..formats.strict_json import read_json
 from ..models import LanguageModel
+from ..nn.lora import lora_of
 from ..text import Tokenizer
 from ..text.vocabulary import to_json
 from .table import table_of
@@ -29,6 +30,11 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
     """
     if not isinstance(model, LanguageModel):
         raise ConfigError(f"save_pretrained: model is a {type(model).__name__}: it must be a LanguageModel")
+    if lora_of(model) is not None:
+        raise ConfigError(
+            "save_pretrained: the model has LoRA layers, which this form has no place for: merge(model) first "
+            "(tuning.lora, tinygrad-llm lora merge), or save them alone (tuning.lora.save)"
+        )
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _is_ours(folder))):
         raise CheckpointError(f"{folder}: is there already, and was not written by this command: choose another folder")
@@ -51,10 +57,7 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
         config |= {"pad_token_id": None if tokenizer is None else tokenizer.eot_id}
     eot = None if tokenizer is None else tokenizer.eot_id
     config |= {"bos_token_id": eot, "eos_token_id": eot, "transformers_version": "4.50.0", "written_by": package}
-    arrays = {
-        ("" if "out_head.weight" in entry.ours else table.written.prefix) + entry.theirs: collect(values, entry, dtype)
-        for entry in entries
-    }
+    arrays = {table.written_name(entry): collect(values, entry, dtype) for entry in entries}
     with storing(folder.parent):
         make_folder(folder.absolute().parent)
     n_bytes = sum(array.nbytes for array in arrays.values())

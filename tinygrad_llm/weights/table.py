@@ -117,6 +117,10 @@ class Table:
         body = [entry for entry in self.entries(config, layout) if "out_head.weight" not in entry.ours]
         return [*body, Entry(self.classifier[1], (n_classes, config.emb_dim), ("out_head.weight",))]
 
+    def written_name(self, entry: Entry) -> str:
+        """What a tensor is called in the files that are written: the head stands beside the rest, without its prefix."""
+        return entry.theirs if "out_head.weight" in entry.ours else self.written.prefix + entry.theirs
+
     def _rows(self, n_layers: int) -> Iterator[tuple[Any, int]]:
         """The rows of the table in the order of the model, those of a layer once for each."""
         layers = [row for row in self.rows if "{i}" in row.ours]
