@@ -168,6 +168,8 @@ def test_labels_of_every_kind(tmp_path):
         return data.classes, data.labels.tolist()
 
     assert classes([10, 9, 2.0, -1]) == (("-1", "2", "9", "10"), [3, 2, 1, 0])
+    assert classes(["1", "01", "-2", "3"]) == (("-2", "01", "1", "3"), [2, 1, 0, 3])
+    assert classes(["7" * 5000, "8"])[1] == [0, 1]
     assert classes([True, False]) == (("false", "true"), [1, 0])
     assert classes(["b", " a ", "c"]) == (("a", "b", "c"), [1, 0, 2])
     assert classes(["b", "b"], classes=("c", "b")) == (("c", "b"), [1, 1])
@@ -210,6 +212,7 @@ def test_labels_of_every_kind(tmp_path):
         ('{"text": "a", "label": "x"}\n{"text": ["b"], "label": "y"}', r"a: row 2, column 'text': \['b'\] is a list"),
         ('{"text": "a", "label": "x"}\n\n["b"]', r"a: row 3 is \['b'\]: it must be an object"),
         ('{"text": "a", "label": "x"}\n{"text": "b",', "a: row 2: not JSON at character 14"),
+        ('{"text": "a", "label": "x"}\n{"text": "b\\ud83d", "label": "y"}', "a: row 2, column 'text': character 2 is half of a"),
         ('{"text": "a", "text": "b", "label": "x"}', "a: row 1: a key stands twice"),
         ('{"sms": "a", "y": "x"}', "a: no column of its header is known for a label.*there are 'sms', 'y'"),
         ('[{"text": "a", "label": "x"},\n3]', "a: item 2 is 3: it must be an object"),

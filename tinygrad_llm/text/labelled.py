@@ -161,8 +161,8 @@ def read_labelled(
     names = _check_spelling(raw, at_label)
     if given is None:
         found = set(names)
-        whole = all(name.removeprefix("-").isdecimal() for name in found)
-        given = tuple(sorted(found, key=int if whole else None))
+        whole = all(name.removeprefix("-").isdecimal() and len(name) < 20 for name in found)
+        given = tuple(sorted(found, key=(lambda name: (int(name), name)) if whole else None))
         if len(given) < 2:
             raise DataError(f"{path}: all {len(texts)} labels are {given[0]!r}: two classes are needed to tell apart")
     place = {name: k for k, name in enumerate(given)}
@@ -171,7 +171,7 @@ def read_labelled(
             listed = ", ".join(map(repr, given[:12]))
             raise DataError(f"{where}: {name!r:.80} is none of the classes {listed}{did_you_mean(name, given)}")
     data = Labelled(texts, np.array([place[name] for name in names], np.int64), given, pairs.said)
-    counts = ", ".join(f"{n:,} {name}" for name, n in data.counts().items())
+    counts = ", ".join(f"{n:,} {' '.join(name.split())[:40]}" for name, n in data.counts().items())
     pairs.said.append(
         f"{len(texts):,} texts: {counts}" if len(given) <= 12 else f"{len(texts):,} texts, {len(given)} classes"
     )
@@ -210,6 +210,12 @@ def _text_of(value: Any, where: str) -> str:
         raise DataError(f"{where}: {value!r:.40} is a {type(value).__name__}: a text must be a string")
     if not value.strip():
         raise DataError(f"{where}: the text is empty: drop the row")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON can say so, and no tokenizer can read it
+        raise DataError(
+            f"{where}: character {error.start + 1} is half of a surrogate pair: write the whole character"
+        ) from None
     return value
 
 
