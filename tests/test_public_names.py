@@ -15,6 +15,8 @@ from tinygrad_llm.weights import load_pretrained, save_pretrained
 
 COMMANDS = [
     "pretrain",
+    "classify",
+    "predict",
     "generate",
     "evaluate",
     "tokenize",
@@ -32,6 +34,9 @@ OPTIONS = {
     "--batch-size --accumulate --stride --lr --min-lr --warmup --weight-decay --max-norm --val-ratio --eval-every --eval-batches "
     "--prompt --sample-tokens --temperature --top-k --save-every --spike --keep --on-nonfinite --seed --out --resume --init-from "
     "--general-text --tensorboard --weights-only --json",
+    "classify": "--init-from --out --resume --train --lora --position --balance --keep-duplicates --examples --max-length --text "
+    "--label --delimiter --encoding --epochs --batch-size --lr --seed --tensorboard --json",
+    "predict": "--file --explain --checkpoint --json",
     "generate": "--prompt --max-new-tokens --temperature --top-k --top-p --min-p --typical-p --repetition-penalty "
     "--frequency-penalty --presence-penalty --no-repeat-ngram --logit-bias --stop --show-candidates --seed --json",
 }

@@ -17,11 +17,28 @@ from typing import NoReturn
 from .. import __version__
 from ..checks import did_you_mean
 from ..errors import TinygradLLMError
-from . import bench, convert, doctor, estimate, evaluate, generate, inspect, pretrain, report, runs, step, tokenize
+from . import (
+    bench,
+    classify,
+    convert,
+    doctor,
+    estimate,
+    evaluate,
+    generate,
+    inspect,
+    predict,
+    pretrain,
+    report,
+    runs,
+    step,
+    tokenize,
+)
 from .streams import OutputLost, standard_streams
 
 COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "pretrain": pretrain,
+    "classify": classify,
+    "predict": predict,
     "generate": generate,
     "evaluate": evaluate,
     "tokenize": tokenize,

@@ -66,11 +66,11 @@ def resume(
     folder = Path(run)
     config = load_config(folder)
     with naming(folder / CONFIG_FILE):
-        _FIELDS("", config)
         if config["task"] != Pretraining.name:
             raise ConfigError(
                 f"task is {config['task']!r:.80}: only {Pretraining.name!r} goes on here, another with the command of its name"
             )
+        _FIELDS("", config)
         before = PretrainOptions.of_run(config["training"])
         if len(config["data"]["texts"]) != max(1, len(config["files"])) + bool(before.val_file):
             raise ConfigError(f"files are {len(config['files'])}, data.texts {len(config['data']['texts'])}")

@@ -1,0 +1,122 @@
+"""Everything that can be chosen about a tuning run, with its help text: the one source of the flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..checks import check_options
+from ..errors import ConfigError
+from ..models import LanguageModel
+from ..models.estimate import TrainingMemory
+from ..models.heads import POSITIONS
+from ..nn.lora import LoRAConfig
+from ..parallel import default_threads
+from ..text.labelled import BALANCES
+from ..training.options import LoopOptions, common_defaults, option, with_changes
+from ..training.step import shard_batch
+from . import lora
+
+TRAINS = ("head", "last_block", "all", "lora")
+SIZES = ("context_length", "emb_dim", "n_heads", "n_layers")
+# Fresh weights: small, on words. Weights that were learned: as the book, whose learning rate is for a width of 768.
+_FRESH = {"train": "all", "epochs": 8, "batch_size": 16, "lr": 1e-3, "spike": 0.0}
+_LEARNED = {"train": "last_block", "epochs": 5, "batch_size": 8, "lr": 5e-5, "spike": 0.0}
+_LR_OF_WIDTH = 5e-5 * 768
+_MODEL = {"context_length": 256, "emb_dim": 64, "n_heads": 4, "n_layers": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(LoopOptions):
+    """The options of one run, complete and checked; ConfigError for bad values."""
+
+    task: ClassVar[str] = "classify"
+
+    train: str = option(
+        "what learns: the head alone, the last block with the final norm and the head, all, or what LoRA adds and the head",
+        choices=TRAINS,
+    )
+    lora: str = option("LoRA, as r=16,alpha=32,targets=attn,dropout=0.05; then train is lora", "")
+    position: str = option(
+        "token whose features tell the class: the text's last, the last of a row filled up to max_length (as the book's code has "
+        "it), the first, or the mean of the scores of all",
+        "last",
+        choices=POSITIONS,
+    )
+    head_bias: bool = option("the head adds a number for each class, which classifiers of transformers do not", True)
+    balance: str = option(
+        "of each class as many texts as the smallest has, or all texts, the rarer ones with larger weights, or as they are",
+        "undersample",
+        choices=BALANCES,
+    )
+    keep_duplicates: bool = option("texts that occur again, to the byte, stay", False)
+    examples: int = option("learn from at most so many texts; 0: from all", 0, least=0)
+    max_length: int = option(
+        "tokens of a text that are read, from its beginning; 0: as many as the longest to learn from has", 0, least=0
+    )
+    text: str = option(
+        "column of the texts: its name, or its number from 1; without it, usual names are looked for", ""
+    )
+    label: str = option("column of the classes, likewise", "")
+    delimiter: str = option("between columns; without it, found", "")
+    encoding: str = option("of the file; without it, found: utf-8, utf-16 or cp1252", "")
+    context_length: int = option("of a model from fresh weights: tokens that it can read")
+    emb_dim: int = option("of a model from fresh weights: its width")
+    n_heads: int = option("of a model from fresh weights: attention heads in each layer")
+    n_layers: int = option("of a model from fresh weights: transformer blocks")
+    drop_rate: float = option("share of the activations dropped in training", 0.1, most=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.lora) != (self.train == "lora"):
+            raise ConfigError(
+                f"train is {self.train!r} and lora is {self.lora!r}: they go together, as train=lora, lora=r=8,alpha=16"
+            )
+        if self.lora:
+            self.lora_config()
+        if self.max_length > self.context_length:
+            raise ConfigError(
+                f"max_length is {self.max_length}: the model reads {self.context_length} tokens (context_length)"
+            )
+
+    @classmethod
+    def defaults(cls, learned: bool = False) -> dict[str, Any]:
+        """What is not given, for weights that were `learned` before or for fresh ones."""
+        return common_defaults(cls) | _MODEL | (_LEARNED if learned else _FRESH)
+
+    @classmethod
+    def of_run(cls, training: dict[str, Any]) -> ClassifyOptions:
+        """The options in a run's config.json; one that did not exist yet when the run began has its default."""
+        check_options("training", training, cls)
+        return cls(**cls.defaults() | training)
+
+    @classmethod
+    def choose(cls, model: LanguageModel | None, **given: Any) -> ClassifyOptions:
+        """Those given, and the defaults for this model or for fresh weights. ConfigError for what the model decides."""
+        defaults = cls.defaults(model is not None)
+        if given.get("lora") and "train" not in given:
+            given["train"] = "lora"
+        if model is not None:
+            for name in SIZES:
+                if name in given:
+                    raise ConfigError(
+                        f"{name} is {given[name]!r}: with init_from it is that of the weights: leave it out"
+                    )
+            sizes = {name: getattr(model.config, name) for name in SIZES}
+            defaults |= sizes | {"lr": _LR_OF_WIDTH / model.config.emb_dim}
+        return cls(**with_changes(defaults, given, cls))
+
+    def lora_config(self) -> LoRAConfig:
+        """What LoRA adds; the head is trained whole unless LoRA is to go into it too."""
+        config = lora.parse(self.lora)
+        return replace(config, whole=tuple(dict.fromkeys((*config.whole, "out_head"))))
+
+    def memory(self, config: Any, width: int, text_bytes: int) -> TrainingMemory:
+        """What training takes: of each batch, as many shards are under way as there are threads."""
+        under_way = shard_batch(np.broadcast_to(np.int8(0), (self.batch_size, width)), self.accumulate)[
+            : default_threads()
+        ]
+        at_once = sum(shard.stop - shard.start for shard in under_way)
+        return TrainingMemory(replace(config, context_length=width), self.batch_size, at_once, text_bytes)

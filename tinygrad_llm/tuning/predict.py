@@ -1,0 +1,132 @@
+"""A trained classifier at work: what it says of texts, and because of which words.
+
+    classifier = Classifier.load("runs/spam")
+    classifier.probabilities(["WINNER!! claim your prize"])     # (1, 2)
+    classifier.explain("WINNER!! claim your prize")             # a number for each token
+
+Letters in shape comments: B batch, T tokens, C features, K classes, N texts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..engine import Tensor, no_grad
+from ..errors import CheckpointError
+from ..models import LanguageModel
+from ..models.heads import class_logits
+from ..nn import Module
+from ..nn.module import evaluating
+from ..runs.folder import find_run, load_config
+from ..text import Tokenizer
+from ..weights.load import load_pretrained
+from .splits import encode_texts, pad
+
+_BATCH = 32
+
+
+def score_texts(model: LanguageModel, rows: Sequence[Sequence[int]], pad_id: int, width: int = 0) -> np.ndarray:
+    """Scores (N, K) of texts as ids, without dropout and without a graph. Texts of a length go together."""
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    scores = []
+    with evaluating(model), no_grad():
+        for start in range(0, len(order), _BATCH):
+            scores.append(
+                class_logits(model, *pad([rows[i] for i in order[start : start + _BATCH]], pad_id, width)).data
+            )
+    found = np.concatenate(scores)
+    found[order] = found.copy()
+    return found
+
+
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """log p of each class, in float64: (N, K) -> (N, K)."""
+    scores = scores.astype(np.float64)
+    scores -= scores.max(-1, keepdims=True)
+    return scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Tokens of a text, and how far each speaks for the class `label`: gradient x input, whose sum is no score."""
+
+    label: str
+    probability: float
+    ids: list[int]
+    tokens: list[bytes]
+    shares: np.ndarray  # (T,), below 0 for what speaks against it
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model with a head for classes, its tokenizer, and how long its texts may be."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    max_length: int
+    width: int = 0  # to which texts are filled up, for a head that looks at the last place of the row
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], checkpoint: str | int | None = None) -> Classifier:
+        """From a run of `classify`, or a folder of transformers. CheckpointError for a model that has no classes."""
+        model, tokenizer = load_pretrained(path, checkpoint=checkpoint)
+        if model.classes is None:
+            raise CheckpointError(
+                f"{path}: a language model, which has no classes: tinygrad-llm classify makes one that has"
+            )
+        if tokenizer is None:
+            raise CheckpointError(
+                f"{path}: no tokenizer there: put tokenizer.json, or vocab.json and merges.txt, beside the weights"
+            )
+        run = find_run(path)
+        said = load_config(run[0])["training"].get("max_length") if run else None
+        context = model.config.context_length
+        if said is not None and not (type(said) is int and 1 <= said <= context):
+            raise CheckpointError(f"{path}: training.max_length is {said!r:.40}: it must be from 1 to {context}")
+        max_length = said or context
+        return cls(model, tokenizer, max_length, max_length if model.position == "padded" else 0)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.model.classes or ()
+
+    @property
+    def pad_id(self) -> int:
+        return self.tokenizer.eot_id or 0
+
+    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, up to max_length. DataError for a text without any."""
+        return [row[: self.max_length] for row in encode_texts(self.tokenizer, texts)]
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, K), float64, the classes in the order of `classes`."""
+        if not texts:
+            return np.zeros((0, len(self.classes)))
+        return np.exp(log_softmax(score_texts(self.model, self.rows(texts), self.pad_id, self.width)))
+
+    def explain(self, text: str, label: str | None = None) -> Explanation:
+        """What each token has to do with the score of a class, by default the likeliest: d score / d x · x, of its embedding x.
+
+        Simonyan et al. 2014 §3 for the gradient, Shrikumar et al. 2017 for the product. What the model would say without a word
+        may be another matter: the product sees no more than the slope.
+        """
+        rows = self.rows([text])
+        embedded: list[Tensor] = []
+
+        def begin_here(module: Module, args: tuple, out: Tensor) -> Tensor:
+            embedded.append(Tensor(out.data, requires_grad=True))  # (1, T, C)
+            return embedded[0]
+
+        with evaluating(self.model), self.model.tok_emb.on_forward(begin_here):
+            scores = class_logits(self.model, *pad(rows, self.pad_id, self.width))  # (1, K)
+        k = int(scores.data[0].argmax()) if label is None else self.classes.index(label)
+        gradients: dict[Tensor, np.ndarray] = {}
+        scores[0, k].backward(into=gradients)
+        ids = rows[0]
+        shares = (embedded[0].data * gradients[embedded[0]]).sum(-1)[0, : len(ids)]  # (T,)
+        p = float(np.exp(log_softmax(scores.data))[0, k])
+        return Explanation(self.classes[k], p, ids, [self.tokenizer.tokens[i] for i in ids], shares)
