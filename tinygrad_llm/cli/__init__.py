@@ -17,7 +17,21 @@ from typing import NoReturn
 from .. import __version__
 from ..checks import did_you_mean
 from ..errors import TinygradLLMError
-from . import bench, convert, doctor, estimate, evaluate, generate, inspect, pretrain, report, runs, step, tokenize
+from . import (
+    bench,
+    convert,
+    doctor,
+    estimate,
+    evaluate,
+    generate,
+    inspect,
+    lora,
+    pretrain,
+    report,
+    runs,
+    step,
+    tokenize,
+)
 from .streams import OutputLost, standard_streams
 
 COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
@@ -33,6 +47,7 @@ COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "report": report,
     "convert": convert,
     "inspect": inspect,
+    "lora": lora,
 }
 
 
