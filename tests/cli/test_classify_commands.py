@@ -71,6 +71,16 @@ def test_each_token_is_explained(run, capsys, monkeypatch):
     assert [set(token) for token in json.loads(capsys.readouterr().out)["tokens"]] == [{"token", "share"}] * 4
 
 
+def test_evaluate_judges_it_by_its_labels(run, tmp_path, capsys):
+    assert main(["evaluate", run]) == 0
+    assert "On the texts kept for testing" in capsys.readouterr().out
+    (tmp_path / "a.csv").write_text("sms;class\ncall now;spam\nsee you;ham\n")
+    assert main(["evaluate", run, "--text", str(tmp_path / "a.csv"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 2
+    assert found["classes"]["spam"]["support"] == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import tinygrad_llm as tg
+from tinygrad_llm.doctor.doctor import examine
 from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch, DataError
 from tinygrad_llm.models import build_model
 from tinygrad_llm.models.heads import add_classifier, class_logits
@@ -20,9 +21,17 @@ from tinygrad_llm.rng import Generator, Zeros, use_generator
 from tinygrad_llm.runs.checkpoint import list_checkpoints
 from tinygrad_llm.runs.folder import load_config, load_run
 from tinygrad_llm.runs.loggers import Logger
+from tinygrad_llm.runs.records import read_run
 from tinygrad_llm.text import WordTokenizer
 from tinygrad_llm.training import pretrain, train_step
-from tinygrad_llm.tuning.classify import OBJECTIVE, Classification, classify, freeze, resume_classification
+from tinygrad_llm.tuning.classify import (
+    OBJECTIVE,
+    Classification,
+    classify,
+    evaluate_classifier,
+    freeze,
+    resume_classification,
+)
 from tinygrad_llm.tuning.options import ClassifyOptions
 from tinygrad_llm.tuning.predict import Classifier
 from tinygrad_llm.tuning.splits import make_splits
@@ -215,6 +224,31 @@ def test_the_record_names_the_classes(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[0].keys() >= {"train_loss", "val_loss", "train_accuracy", "val_accuracy"}
     assert rows[0]["val_loss"] == pytest.approx(math.log(2), abs=0.2)
+
+
+def test_evaluation_is_that_of_the_run_or_of_other_texts(tmp_path):
+    data = fruits(tmp_path / "a.csv")
+    result = classify(data, out=tmp_path / "run", report=quiet, **SMALL, epochs=4, lr=5e-3)
+    name, scores = evaluate_classifier(tmp_path / "run")
+    assert name == "the texts kept for testing"
+    assert scores == result.test
+    table(tmp_path / "b.csv", [("the apple is red and ripe", "apple"), ("the banana is red and ripe", "apple")])
+    assert evaluate_classifier(tmp_path / "run", tmp_path / "b.csv")[1].support == (2, 0)
+    table(tmp_path / "c.csv", [("the apple is red", "pear"), ("the banana is red", "apple")])
+    with pytest.raises(DataError, match="'pear' is none of the classes"):
+        evaluate_classifier(tmp_path / "run", tmp_path / "c.csv")
+    data.write_text(data.read_text().replace("red", "green"))
+    with pytest.raises(DataError, match="not the texts any more"):
+        evaluate_classifier(tmp_path / "run")
+
+
+def test_the_doctor_and_the_list_of_runs_know_it(run):
+    found = {finding.check: finding for finding in examine(run)}
+    assert {"weights", "checkpoints", "curve: start", "curve: validation"} <= found.keys()
+    assert all(found[check].verdict != "wrong" for check in found), found
+    assert "where chance among 2 is 0.693" in found["curve: start"].text
+    record = read_run(run)
+    assert record.n_parameters == load_run(run)[0].n_parameters()
 
 
 @pytest.mark.parametrize("options", [{}, {"position": "mean"}, {"lora": "r=2,alpha=4,dropout=0.1"}, {"train": "head"}])

@@ -8,7 +8,7 @@ import textwrap
 
 from . import weights
 
-HELP = "judge a trained model: loss, perplexity, bits per byte, tasks, and how much it copies"
+HELP = "judge a trained model: loss, perplexity, bits per byte, tasks, and how much it copies; or a classifier"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="text to judge it on (default: what the run kept for validation; other weights need one)",
+        help="text to judge it on, for a classifier with labels (default: what the run kept for validation, or for testing; "
+        "other weights need one)",
     )
     parser.add_argument("--encoding", metavar="STR", help="of the files of --text (default: that of the run's text)")
     parser.add_argument(
@@ -31,6 +32,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..weights.load import tells_classes
+
+    return _judge_classes(args) if tells_classes(args.folder) else _judge_text(args)
+
+
+def _judge_classes(args: argparse.Namespace) -> int:
+    from ..errors import ConfigError
+    from ..tuning.classify import evaluate_classifier
+
+    if len(args.text) > 1:
+        raise ConfigError(f"--text has {len(args.text)} files: a classifier is judged on one with labels")
+    data = args.text[0] if args.text else None
+    name, scores = evaluate_classifier(args.folder, data, checkpoint=args.checkpoint, encoding=args.encoding or "")
+    if args.json:
+        print(json.dumps({"text": name, **scores.to_dict()}))
+        return 0
+    print(f"On {name}:")
+    for line in scores.lines():
+        print(f"  {line}")
+    return 0
+
+
+def _judge_text(args: argparse.Namespace) -> int:
     from ..evaluation.evaluate import evaluate_run
     from ..evaluation.losses import split_words, words_or_characters
 

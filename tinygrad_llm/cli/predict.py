@@ -87,6 +87,6 @@ def _colored(explained: Explanation) -> str:
 
     largest = max(abs(explained.shares).max(), 1e-12)
     backgrounds = [_AGAINST[_FOR + round(_FOR * share / largest)] for share in explained.shares.tolist()]
-    below = [f"{share:+.2f}" for share in explained.shares.tolist()]
+    below = [f"{share:+.3f}" for share in explained.shares.tolist()]
     width = shutil.get_terminal_size().columns
     return show_tokens(explained.tokens, below, width, wants_color(sys.stdout), backgrounds)

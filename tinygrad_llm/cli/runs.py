@@ -87,7 +87,7 @@ def _table(records: list[RunRecord], differing: list[str]) -> str:
         lines.append("  ".join(cells).rstrip())
         if i and differing:
             options = records[i - 1].options
-            lines.append("    " + ", ".join(f"{name} {_brief(options.get(name))}" for name in differing))
+            lines.append("    " + ", ".join(f"{name} {_brief(options[name])}" for name in differing if name in options))
     return "\n".join(lines)
 
 

@@ -21,7 +21,6 @@ from ..runs.curve import (
     OK,
     WRONG,
     Finding,
-    Rows,
     judge_fall,
     judge_numbers,
     judge_spikes,
@@ -100,6 +99,10 @@ def _examine(
     folder = Path(run)
     yield found("weights", check_weights, folder)
     yield found("checkpoints", check_checkpoints, folder)
+    if config["task"] != PretrainOptions.task:
+        classes = config.get("head", {}).get("classes", [])
+        yield from _examine_record(folder, len(classes) or config["model"].get("vocab_size", 2), None, found)
+        return
     try:
         options = PretrainOptions.of_run(config["training"])
     except (ConfigError, TypeError) as error:
@@ -108,12 +111,7 @@ def _examine(
     announce("text")
     text, corpus = _read_corpus(folder, config, options)
     yield replace(text, check="text")
-    try:
-        rows = read_metrics(folder)
-    except CheckpointError as error:
-        yield Finding(WRONG, str(error), "remove the lines that are damaged", "curve")
-    else:
-        yield from _examine_curve(rows, config["model"].get("vocab_size", 2), corpus, found)
+    yield from _examine_record(folder, config["model"].get("vocab_size", 2), corpus, found)
     if corpus is not None:
         yield from _examine_model(options, corpus, found)
 
@@ -152,9 +150,15 @@ def _examine_model(options: PretrainOptions, corpus: Corpus, found: Callable[...
         yield found("speed", check_speed, speeds[0], n_tokens)
 
 
-def _examine_curve(
-    rows: Rows, vocab_size: int, corpus: Corpus | None, found: Callable[..., Finding]
+def _examine_record(
+    folder: Path, n_outcomes: int, corpus: Corpus | None, found: Callable[..., Finding]
 ) -> Iterator[Finding]:
+    """The curve in metrics.jsonl, of losses among so many tokens or classes."""
+    try:
+        rows = read_metrics(folder)
+    except CheckpointError as error:
+        yield Finding(WRONG, str(error), "remove the lines that are damaged", "curve")
+        return
     unigram_train = unigram_val = None
     if corpus is not None:
         unigram_train = unigram_entropy(corpus.train_ids)
@@ -163,7 +167,7 @@ def _examine_curve(
     yield numbers
     if numbers.verdict != OK:
         return
-    yield found("curve: start", judge_start, rows, vocab_size)
+    yield found("curve: start", judge_start, rows, n_outcomes)
     yield found("curve: fall", judge_fall, rows, unigram_train)
     yield found("curve: jumps", judge_spikes, rows)
     yield found("curve: validation", judge_validation, rows, unigram_val)

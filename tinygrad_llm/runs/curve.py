@@ -51,7 +51,7 @@ def judge_initial_loss(loss: float, vocab_size: int) -> Finding:
     The head has s² = 1/3 as PyTorch draws it, less than 0.4 as GPT-2 does; 0.5 nats more mean s = 1, 2 nats s = 2.
     """
     chance = math.log(vocab_size)
-    text = f"{loss:.3f}, where chance among {vocab_size:,} tokens is {chance:.3f}"
+    text = f"{loss:.3f}, where chance among {vocab_size:,} is {chance:.3f}"
     if abs(loss - chance) <= 0.5:
         return Finding(OK, text)
     if loss < chance:

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..errors import CheckpointError, ConfigError, StorageError
 from ..files import lock
-from ..models import make_config
+from ..models import build_model, make_config
+from ..rng import Zeros
 from .checkpoint import METRICS_FILE, MODEL_FILE, list_checkpoints, read_state
 from .folder import CONFIG_FILE, load_config, read_metrics
 
@@ -67,6 +68,8 @@ def read_run(folder: Path) -> RunRecord:
     config = load_config(folder)
     try:
         n_parameters = make_config(config["architecture"], config["model"]).n_parameters()
+        if config.keys() & {"head", "lora"}:  # of which there is no formula; pages of zeros are not touched
+            n_parameters = build_model(config, Zeros()).n_parameters()
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: not the configuration of a run: {error}") from error
     rows = read_metrics(folder)

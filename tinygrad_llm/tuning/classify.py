@@ -35,17 +35,17 @@ from ..ops import cross_entropy
 from ..rng import Generator, Zeros, get_generator, use_generator
 from ..runs.checkpoint import check_room, load_checkpoint, newest_checkpoint, verify_checkpoint
 from ..runs.fields import naming
-from ..runs.folder import CONFIG_FILE, FORMAT, load_config, new_run
+from ..runs.folder import CONFIG_FILE, FORMAT, find_run, load_config, new_run
 from ..runs.loggers import Logger
 from ..runs.plots import plot_confusion
-from ..text import Tokenizer, WordTokenizer, load_tokenizer
+from ..text import Tokenizer, WordTokenizer, load_tokenizer, read_labelled
 from ..training.loop import TrainingLoop
 from ..training.resume import changed_options, refuse_differences, take_up
 from ..training.step import Batch, Objective
 from ..training.task import Finished, Task
 from ..weights.load import load_with_tokenizer
 from .options import SIZES, ClassifyOptions
-from .predict import log_softmax, score_texts
+from .predict import Classifier, log_softmax, score_texts
 from .splits import Splits, encode_texts, make_splits, pad
 
 PREDICTIONS_FILE, CONFUSION_FILE = "predictions.jsonl", "confusion.png"
@@ -321,6 +321,45 @@ def classify(
             return TrainingLoop(task, chosen, tuned, folder, report, loggers).run()
 
 
+def evaluate_classifier(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    *,
+    checkpoint: str | int | None = None,
+    text: str = "",
+    label: str = "",
+    encoding: str = "",
+) -> tuple[str, Scores]:
+    """Judge a run of `classify` on the texts that it kept for testing, or on labelled `data`: what these are, and the scores.
+
+    `text`, `label` and `encoding` are of `data`, as in `read_labelled`. DataError for texts that are no longer what they were.
+    """
+    classifier = Classifier.load(run, checkpoint)
+    if data is not None:
+        options = {"text": text or None, "label": label or None, "encoding": encoding or None}
+        name, test = str(data), read_labelled(data, classes=classifier.classes, **options)
+    elif (found := find_run(run)) and (config := load_config(found[0]))["task"] == Classification.name:
+        name, test = "the texts kept for testing", _read_splits(config, found[0]).test
+    else:
+        raise ConfigError(
+            f"{run}: not a run of classify, so no text was kept for testing: give labelled ones (--text FILE)"
+        )
+    return name, classification_scores(test.labels, classifier.probabilities(test.texts), classifier.classes)
+
+
+def _read_splits(config: dict[str, Any], folder: Path) -> Splits:
+    """The texts of a run, if they are still what they were."""
+    with naming(folder / CONFIG_FILE):
+        options = ClassifyOptions.of_run(config["training"])
+        if len(config.get("files", [])) != 1 or not isinstance(config.get("data"), dict):
+            raise ConfigError("files and data do not say what the run learns from")
+    (data,) = config["files"]
+    splits = _splits_of(data, options)
+    if splits.fingerprint() != config["data"]:
+        raise DataError(f"{data}: not the texts any more that this run began with: put them back")
+    return splits
+
+
 def _splits_of(data: str | os.PathLike[str], options: ClassifyOptions) -> Splits:
     names = ("balance", "keep_duplicates", "examples", "text", "label", "delimiter", "encoding")
     return make_splits(data, options.seed, **{name: getattr(options, name) for name in names})
@@ -364,8 +403,6 @@ def resume_classification(
         if config["task"] != Classification.name:
             raise ConfigError(f"task is {config['task']!r:.80}: only {Classification.name!r} goes on here")
         before = ClassifyOptions.of_run(config["training"])
-        if len(config.get("files", [])) != 1 or not isinstance(config.get("data"), dict):
-            raise ConfigError("files and data do not say what the run learns from")
     options = before.changed(**changes)
     refuse_differences(folder, {name: (getattr(before, name), getattr(options, name)) for name in _FIXED})
     with lock(folder):
@@ -375,10 +412,7 @@ def resume_classification(
             raise CheckpointError(
                 f"{folder}: no checkpoint there: begin it again, with tinygrad-llm classify --out {folder}"
             )
-        (data,) = config["files"]
-        splits = _splits_of(data, options)
-        if splits.fingerprint() != config["data"]:
-            raise DataError(f"{data}: not the texts any more that this run began with: put them back")
+        splits = _read_splits(config, folder)
         task = Classification(splits, options, load_tokenizer(folder))
         with naming(folder / CONFIG_FILE):
             model = build_model(config | {"model": config["model"] | {"drop_rate": options.drop_rate}}, Zeros())

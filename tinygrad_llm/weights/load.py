@@ -81,6 +81,14 @@ def load_pretrained(
     return loaded if report else loaded[:2]
 
 
+def tells_classes(path: str | os.PathLike[str]) -> bool:
+    """Whether the configuration in a folder is that of a classifier, of a run or of transformers; nothing is loaded."""
+    found = find_run(path)
+    file = (found[0] if found else Path(path)) / CONFIG_FILE
+    values = read_json(file) if file.is_file() else {}
+    return "head" in values if found else "ForSequenceClassification" in str(values.get("architectures"))
+
+
 def load_with_tokenizer(
     path: str | os.PathLike[str],
     checkpoint: str | int | None = None,
