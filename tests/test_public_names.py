@@ -28,6 +28,7 @@ COMMANDS = [
     "report",
     "convert",
     "inspect",
+    "lora",
 ]
 OPTIONS = {
     "pretrain": "--preset --tokenizer --vocab-size --context-length --emb-dim --n-heads --n-layers --drop-rate --epochs "

@@ -26,6 +26,7 @@ from . import (
     evaluate,
     generate,
     inspect,
+    lora,
     predict,
     pretrain,
     report,
@@ -50,6 +51,7 @@ COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "report": report,
     "convert": convert,
     "inspect": inspect,
+    "lora": lora,
 }
 
 

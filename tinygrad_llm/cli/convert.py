@@ -13,7 +13,7 @@ HELP = "turn weights (a run, .pth, .pt, .bin, TensorFlow, safetensors) into a fo
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="SRC", help="a file or folder with weights")
     parser.add_argument("destination", metavar="DEST", help="the folder to write")
-    weights.add_argument(parser)
+    weights.add_argument(parser, adapter=False)
     parser.add_argument("--n-heads", type=int, metavar="INT", help="attention heads, where the weights do not say")
     parser.add_argument("--json", action="store_true", help="print what was read as JSON")
 

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         encoding=args.encoding,
         checkpoint=weights.chosen(args),
+        adapter=args.adapter,
     )
     if args.json:
         print(json.dumps(result.to_dict()))

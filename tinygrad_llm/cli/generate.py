@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         )
     checkpoint = weights.chosen(args)
     run = find_run(args.folder, checkpoint)
-    model, tokenizer = load_with_tokenizer(args.folder, checkpoint)
+    model, tokenizer = load_with_tokenizer(args.folder, checkpoint, args.adapter)
     if args.prompt is None and not run:
         raise ConfigError(
             f"{args.folder} is not a run, which would have a prompt of its own: give one with --prompt TEXT"

@@ -49,7 +49,7 @@ def open_text(args: argparse.Namespace) -> TextLoss:
     from ..errors import DataError
     from ..ops import cross_entropy
 
-    model, tokenizer = _open_model(args.folder, weights.chosen(args))
+    model, tokenizer = _open_model(args.folder, weights.chosen(args), args.adapter)
     text = _PROMPT if args.prompt is None else args.prompt
     ids = np.asarray(tokenizer.encode_prompt(text), np.int64)  # (T + 1,)
     if len(ids) < 2:
@@ -64,7 +64,7 @@ def open_text(args: argparse.Namespace) -> TextLoss:
     return TextLoss(loss, model, ids, tokenizer)
 
 
-def _open_model(folder: str | None, checkpoint: str | None) -> tuple[LanguageModel, Tokenizer]:
+def _open_model(folder: str | None, checkpoint: str | None, adapter: str | None) -> tuple[LanguageModel, Tokenizer]:
     from ..errors import ConfigError
     from ..models import make_model
     from ..rng import Generator
@@ -72,9 +72,10 @@ def _open_model(folder: str | None, checkpoint: str | None) -> tuple[LanguageMod
     from ..weights.load import load_with_tokenizer
 
     if folder is not None:
-        return load_with_tokenizer(folder, checkpoint)
-    if checkpoint is not None:
-        raise ConfigError("--checkpoint is for the weights of a run: name one, or leave it out")
+        return load_with_tokenizer(folder, checkpoint, adapter)
+    for option, value in {"--checkpoint": checkpoint, "--adapter": adapter}.items():
+        if value is not None:
+            raise ConfigError(f"{option} is for the weights of a run: name one, or leave it out")
     tokenizer = BPETokenizer([])  # no merges: every byte is a token
     sizes = {"context_length": 32, "emb_dim": 16, "n_heads": 2, "n_layers": 2, "drop_rate": 0.0}
     model = make_model("gpt", {"vocab_size": tokenizer.vocab_size, **sizes}, Generator(0))

@@ -1,4 +1,4 @@
-"""Which weights of a run a command takes: `--checkpoint best|last|STEP`."""
+"""Which weights a command takes: `--checkpoint best|last|STEP` of a run, and `--adapter FOLDER` for LoRA."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import argparse
 import sys
 
 
-def add_argument(parser: argparse.ArgumentParser) -> None:
+def add_argument(parser: argparse.ArgumentParser, *, adapter: bool = True) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="best|last|STEP",
         help="of a run: the weights of the lowest validation loss, those of the end, or those after so many steps, which "
         "RUN/step-000118 says too (default: best where validation is clearly better there, else last)",
     )
+    if adapter:
+        parser.add_argument("--adapter", metavar="FOLDER", help="LoRA in PEFT's form, to put into the model")
 
 
 def chosen(args: argparse.Namespace) -> str | None:

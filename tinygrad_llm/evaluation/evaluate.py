@@ -66,12 +66,13 @@ def evaluate_run(
     seed: int = 123,
     encoding: str | None = None,
     checkpoint: str | int | None = None,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> Evaluation:
     """Judge the model of a run on `files`, or on the part of its own text that was kept from training.
 
     The bundled tasks are asked with `n_shots` solved examples before each question. The sample is drawn from `seed` with the
     run's own prompt and options. `encoding` is that of `files`, by default that of the run's text; `checkpoint` as
-    in `load_run`. CheckpointError or DataError for a run or text that cannot be read.
+    in `load_run`, `adapter` as in `load_with_tokenizer`. CheckpointError or DataError for a run or text that cannot be read.
     """
     check_integer("evaluate: n_shots", n_shots, least=0)
     run = find_run(folder, checkpoint)
@@ -81,7 +82,7 @@ def evaluate_run(
         config = {"training": {"prompt": opening(read_text(files[0], encoding or "utf-8"))}, "files": files}
     else:
         raise ConfigError(f"{folder} is not a run, so no text was kept from training: give one (--text FILE)")
-    model, tokenizer = load_with_tokenizer(folder, checkpoint)
+    model, tokenizer = load_with_tokenizer(folder, checkpoint, adapter)
     options = config["training"]
     try:
         if run and options.get("preset") == "tales" and not config.get("files"):

@@ -126,19 +126,24 @@ def info(model: LanguageModel | str | os.PathLike[str], base: str | os.PathLike[
 
 
 def open_model(
-    path: str | os.PathLike[str], base: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str],
+    base: str | os.PathLike[str] | None = None,
+    checkpoint: str | int | None = None,
 ) -> tuple[LanguageModel, Tokenizer | None]:
-    """The model of a run and its tokenizer, or those of `base` with the adapter at `path` in the model."""
+    """The model of a run and its tokenizer, or those of `base` with the adapter at `path` in the model.
+
+    `checkpoint` as in `load_run`.
+    """
     if not is_adapter(path):
         if base is not None:
             raise ConfigError(
                 f"{path} is no adapter, and base is {os.fspath(base)}: an adapter has a base, a run is whole"
             )
-        return load_pretrained(path)
+        return load_pretrained(path, checkpoint=checkpoint)
     if base is None:
         base = read_adapter_config(path).get("base_model_name_or_path")
         if not isinstance(base, str) or not os.path.exists(base):
             raise ConfigError(f"{path}: an adapter, whose base {base!r:.80} is not here: name it (base=, --base)")
-    model, tokenizer = load_pretrained(base)
+    model, tokenizer = load_pretrained(base, checkpoint=checkpoint)
     load(model, path)
     return model, tokenizer
