@@ -516,6 +516,8 @@ def lora() -> dict[str, dict]:
             adapted.save_pretrained(folder)
             stored = safetensors.numpy.load_file(f"{folder}/adapter_model.safetensors")
             written = json.loads(Path(folder, "adapter_config.json").read_text())
+        for field in ("target_modules", "modules_to_save"):  # sets, in any order
+            written[field] = written[field] and sorted(written[field])
         logits = adapted(torch.tensor(ids)).logits
         cases[name] = {
             "base": {"model_type": "gpt2", **sizes, "tie_word_embeddings": tied},
