@@ -12,6 +12,7 @@ import tinygrad_llm as tg
 from tinygrad_llm import nn
 from tinygrad_llm.errors import ConfigError
 from tinygrad_llm.models import build_model, describe_model, make_model
+from tinygrad_llm.models.heads import add_classifier
 from tinygrad_llm.nn.lora import LoRAConfig, LoRALinear, inject, lora_of, merge, shorten, unmerge
 from tinygrad_llm.optim import AdamW, decay_groups
 from tinygrad_llm.rng import Generator, Zeros, use_generator
@@ -307,6 +308,14 @@ def test_a_model_is_built_again_from_its_description():
     np.testing.assert_array_equal(logits(again), logits(model))
     assert learned(again) == learned(model)
     assert describe_model(again) == about
+    model = add_classifier(make(tie_weights=True), ["ham", "spam"], rng=Generator(1))
+    inject(model, LoRAConfig(r=2, targets=("all",)), Generator(5))
+    model.out_head.lora_B.data[...] = 0.5
+    again = build_model(describe_model(model), Zeros())
+    again.load_state_dict(model.state_dict())
+    np.testing.assert_array_equal(logits(again), logits(model))
+    assert learned(again) == learned(model)
+    assert "out_head.lora_B" in learned(again)
     with pytest.raises(ConfigError, match=r"lora has no option 'rank'"):
         build_model(about | {"lora": {"rank": 3}}, Zeros())
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import tinygrad_llm as tg
-from tinygrad_llm import nn
 from tinygrad_llm.models import make_model
+from tinygrad_llm.models.heads import add_classifier
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.tuning import lora
 from tinygrad_llm.weights import load_pretrained, save_pretrained
@@ -73,7 +73,7 @@ def test_ours_give_our_logits_in_peft(name, tmp_path):
 def test_a_classifier_of_ours_in_peft(tmp_path):
     base = make_model("gpt", SIZES | {"tie_weights": True}, Generator(3)).astype(np.float64).eval()
     save_pretrained(base, tmp_path / "base")
-    base.out_head = nn.Linear(4, 3, bias=False, rng=Generator(1)).astype(np.float64)
+    add_classifier(base, ["ham", "spam", "eggs"], bias=False, rng=Generator(1))
     model = shaken(lora.inject(base, targets="attn", whole="out_head"))
     lora.save(model, tmp_path / "adapter")
     theirs = transformers.GPT2ForSequenceClassification.from_pretrained(

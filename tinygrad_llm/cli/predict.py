@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also say how far each token speaks for the class: gradient times input, in colours where the terminal has them",
     )
-    weights.add_argument(parser)
+    weights.add_argument(parser, adapter=False)
     parser.add_argument("--json", action="store_true", help="print labels and probabilities as JSON")
 
 

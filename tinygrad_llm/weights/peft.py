@@ -62,15 +62,17 @@ class _Names:
         modules = dict(model.named_modules())
         self.entries: dict[str, Entry] = {}  # by the name as written
         self.layers: dict[str, _Layer] = {}
-        self.classifies = model.out_head.weight.shape[0] != model.config.vocab_size  # type: ignore[attr-defined]
+        head: Any = model.out_head
+        self.classifies = model.classes is not None or len(head.weight.data) != model.config.vocab_size
         for entry in self.table.entries(model.config, self.table.written):
             if all(own in self.parameters for own in entry.ours) and entry.ours and "out_head.weight" not in entry.ours:
                 self._add(self.table.written_name(entry), entry, modules)
-        head = self.table.name_of("out_head.weight", self.table.written).removesuffix(".weight")
-        self.head = head = "score" if self.classifies else head
+        of_tokens = self.table.name_of("out_head.weight", self.table.written)
+        self.head = (self.table.classifier[1] if self.classifies else of_tokens).removesuffix(".weight")
         for name in ("weight", "bias"):  # a classifier's is in no table
             if (own := f"out_head.{name}") in self.parameters:
-                self._add(f"{head}.{name}", Entry(f"{head}.{name}", self.parameters[own].shape, (own,)), modules)
+                theirs = f"{self.head}.{name}"
+                self._add(theirs, Entry(theirs, self.parameters[own].shape, (own,)), modules)
 
     def _add(self, name: str, entry: Entry, modules: Mapping[str, Any]) -> None:
         self.entries[name] = entry
@@ -90,7 +92,8 @@ class _Names:
     def written(self, name: str) -> str:
         """A name in a file as it would be written: an adapter of a model without its head lacks the prefix."""
         prefix = self.table.written.prefix
-        bare = name.split(".")[0] != self.head and not name.startswith(prefix)
+        heads = (self.head, self.table.classifier[1].removesuffix(".weight"))
+        bare = name.split(".")[0] not in heads and not name.startswith(prefix)
         return prefix + name if bare else name
 
 
@@ -119,7 +122,7 @@ def save_adapter(
     modules = dict(model.named_modules())
     for layer in names.layers.values():
         pairs = [module for path in layer.ours if isinstance(module := modules[path], LoRALinear)]
-        if not pairs or (names.classifies and layer.name == "score"):
+        if not pairs or (names.classifies and layer.name == names.head):
             continue
         ranks[layer.name] = config.r * len(layer.ours)
         a, b = _fuse([modules[path] for path in layer.ours], config.r)
@@ -270,8 +273,8 @@ def load_adapter(model: LanguageModel, folder: str | os.PathLike[str]) -> None:
         ):
             names.parameters[own].data[...] = part
     if (
-        "score.weight" in whole
-        and "score.bias" not in whole
+        f"{names.head}.weight" in whole
+        and f"{names.head}.bias" not in whole
         and (bias := names.parameters.get("out_head.bias")) is not None
     ):
         bias.data[...] = 0  # theirs has none
@@ -321,7 +324,9 @@ def _sort(
             entry = names.entries.get(written)
             module = written.rpartition(".")[0]
             if entry is None or not any(module == s or module.endswith(f".{s}") for s in theirs.modules_to_save):
-                problems.append(f"unexpected {printable(own)} {array.shape}")
+                head = written == names.table.classifier[1] and not names.classifies
+                hint = ", a classifier's head: give the model one first (add_classifier)" if head else ""
+                problems.append(f"unexpected {printable(own)} {array.shape}{hint}")
             elif array.shape != entry.shape:
                 problems.append(f"{printable(own)} is {array.shape}, in the model it is {entry.shape}")
             else:
@@ -356,10 +361,10 @@ def _misfits_of_lists(
                 problems.append(f"{printable(layer)} is not among target_modules")
     saved = {name.rpartition(".")[0] for name in whole}
     for name, entry in names.entries.items():
-        if name.rpartition(".")[0] in saved and name not in whole and name != "score.bias":  # theirs has none
+        if name.rpartition(".")[0] in saved and name not in whole and name != f"{names.head}.bias":  # theirs has none
             problems.append(f"missing {_PREFIX}{name} {entry.shape}")
     for module in theirs.modules_to_save:
-        usual = module in ("classifier", "score") and "score" in saved  # PEFT names both for every classifier
+        usual = module in ("classifier", "score") and names.head in saved  # PEFT names both for every classifier
         if not usual and not any(_ends(name, module) for name in saved):
             problems.append(f"modules_to_save has {printable(module)}, of which there is no tensor")
     return problems
