@@ -32,9 +32,11 @@ from tinygrad_llm.tuning.classify import (
     freeze,
     resume_classification,
 )
+from tinygrad_llm.tuning.lora import merge, save
 from tinygrad_llm.tuning.options import ClassifyOptions
 from tinygrad_llm.tuning.predict import Classifier
 from tinygrad_llm.tuning.splits import make_splits
+from tinygrad_llm.weights.peft import load_adapter
 
 SMALL = {"emb_dim": 16, "n_heads": 2, "n_layers": 2, "context_length": 64, "drop_rate": 0.1}
 QUICK = SMALL | {"epochs": 2, "examples": 48, "eval_every": 2, "save_every": 4}
@@ -214,6 +216,34 @@ def test_a_run_learns_what_a_word_tells(tmp_path):
         == [row["label"] for row in told]
     )
     np.testing.assert_allclose(p, [row["probabilities"] for row in told], atol=2e-6)
+
+
+@pytest.mark.parametrize("targets", ["attn", "all", "ff.layers.*"])
+def test_an_adapter_makes_the_same_classifier_of_its_base(targets, story, tmp_path):
+    result = classify(
+        "messages", init_from=story, out=tmp_path / "run", report=quiet, lora=f"r=2,targets={targets}", max_steps=2
+    )
+    save(result.model, tmp_path / "adapter")
+    texts = ["call now to win", "see you"]
+    ours = Classifier.load(tmp_path / "run").probabilities(texts)
+    base = Classifier.load(story, adapter=tmp_path / "adapter")
+    assert base.classes == ("ham", "spam")
+    np.testing.assert_allclose(base.probabilities(texts), ours, rtol=1e-5)
+    merged, _ = load_run(tmp_path / "run")
+    merge(merged)
+    np.testing.assert_allclose(
+        Classifier(merged, base.tokenizer, base.max_length).probabilities(texts), ours, rtol=1e-4
+    )
+
+
+def test_an_adapter_that_does_not_fit_leaves_the_model_alone(story, tmp_path):
+    result = classify("messages", init_from=story, out=tmp_path / "run", report=quiet, lora="r=2", max_steps=1)
+    save(result.model, tmp_path / "adapter")
+    other = build_model({"model": SMALL | {"vocab_size": 300, "emb_dim": 32}}, Generator(1))
+    with pytest.raises(tg.errors.StateDictError):
+        load_adapter(other, tmp_path / "adapter")
+    assert other.classes is None
+    assert other.out_head.weight.shape == (300, 32)
 
 
 def test_the_record_names_the_classes(run):

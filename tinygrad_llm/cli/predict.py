@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also say how far each token speaks for the class: gradient times input, in colours where the terminal has them",
     )
-    weights.add_argument(parser, adapter=False)
+    weights.add_argument(parser, default="last")
     parser.add_argument("--json", action="store_true", help="print labels and probabilities as JSON")
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from ..tuning.predict import Classifier
 
     texts = _texts(args)
-    classifier = Classifier.load(args.folder, args.checkpoint)
+    classifier = Classifier.load(args.folder, args.checkpoint, args.adapter)
     found = classifier.probabilities(texts)  # (N, K)
     predictions: list[dict[str, Any]] = []
     for text, p in zip(texts, found.tolist(), strict=True):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
+_BETTER = "best where validation is clearly better there, else last"
 
-def add_argument(parser: argparse.ArgumentParser, *, adapter: bool = True) -> None:
+
+def add_argument(parser: argparse.ArgumentParser, *, adapter: bool = True, default: str = _BETTER) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="best|last|STEP",
         help="of a run: the weights of the lowest validation loss, those of the end, or those after so many steps, which "
-        "RUN/step-000118 says too (default: best where validation is clearly better there, else last)",
+        f"RUN/step-000118 says too (default: {default})",
     )
     if adapter:
         parser.add_argument("--adapter", metavar="FOLDER", help="LoRA in PEFT's form, to put into the model")

@@ -24,6 +24,7 @@ from ..nn.module import evaluating
 from ..runs.folder import find_run, load_config
 from ..text import Tokenizer
 from ..weights.load import load_pretrained
+from ..weights.peft import load_adapter
 from .splits import encode_texts, pad
 
 _BATCH = 32
@@ -71,9 +72,18 @@ class Classifier:
     width: int = 0  # to which texts are filled up, for a head that looks at the last place of the row
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], checkpoint: str | int | None = None) -> Classifier:
-        """From a run of `classify`, or a folder of transformers. CheckpointError for a model that has no classes."""
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        checkpoint: str | int | None = None,
+        adapter: str | os.PathLike[str] | None = None,
+    ) -> Classifier:
+        """From a run of `classify`, a folder of transformers, or weights and an `adapter` in PEFT's form that makes a classifier
+        of them. CheckpointError for a model that has no classes.
+        """
         model, tokenizer = load_pretrained(path, checkpoint=checkpoint)
+        if adapter is not None:
+            load_adapter(model, adapter)
         if model.classes is None:
             raise CheckpointError(
                 f"{path}: a language model, which has no classes: tinygrad-llm classify makes one that has"

@@ -27,6 +27,7 @@ from ..files import make_folder, new_folder, storing, write_file
 from ..formats.safetensors import SafetensorsFile, encode_arrays
 from ..formats.source import printable
 from ..models import LanguageModel
+from ..models.heads import add_classifier
 from ..nn import Linear
 from ..nn.lora import LoRAConfig, LoRALinear, inject, lora_of, shorten
 from ..rng import Zeros
@@ -37,6 +38,7 @@ from .tensor_map import Entry, collect
 ADAPTER, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")
+_CLASSES = "classes"  # of our metadata: the names of a classifier's classes
 _BLOCKS = "fused_blocks"  # of our metadata: how many layers of ours each fused one holds, block-diagonally
 _SHOWN = 6  # problems in a message
 
@@ -140,6 +142,8 @@ def save_adapter(
             "format": "pt",
             _BLOCKS: json.dumps({name: r // config.r for name, r in ranks.items() if r > config.r}),
         }
+        if model.classes is not None:
+            metadata[_CLASSES] = json.dumps(model.classes)
         tensors = {_PREFIX + name: np.ascontiguousarray(array) for name, array in arrays.items()}
         write_file(unfinished / ADAPTER, encode_arrays(tensors, metadata))
 
@@ -217,9 +221,10 @@ def load_adapter(model: LanguageModel, folder: str | os.PathLike[str]) -> None:
     """Put the LoRA in PEFT's files into a model, and what was trained whole beside it in the place of the model's own.
 
     Everything is read and checked before the model is changed. All layers get the largest rank among those in the file: a
-    smaller one is filled up with zeros, and a scale of its own goes into its B. CheckpointError, ConfigError, StateDictError or
-    NonFiniteError says what is wrong: a field that is not implemented, a tensor that is missing, unexpected or misshapen, NaN;
-    UnsafeFile for a pickle.
+    smaller one is filled up with zeros, and a scale of its own goes into its B. A language model is given the head of an
+    adapter that classifies, whose classes are called LABEL_0, LABEL_1, ... unless we have written it. CheckpointError,
+    ConfigError, StateDictError or NonFiniteError says what is wrong: a field that is not implemented, a tensor that is missing,
+    unexpected or misshapen, NaN; UnsafeFile for a pickle.
     """
     folder = Path(folder)
     theirs = check_adapter_config(read_adapter_config(folder), str(folder / ADAPTER_CONFIG))
@@ -228,8 +233,29 @@ def load_adapter(model: LanguageModel, folder: str | os.PathLike[str]) -> None:
         raise UnsafeFile(
             f"{folder / PICKLE}: a pickle, which could run code: save the adapter with safe_serialization=True"
         )
-    arrays, blocks = _read(path)
-    names = _Names(model)
+    arrays, blocks, classes = _read(path)
+    head, score = model.out_head, table_of(model.architecture).classifier[1]
+    if model.classes is not None or _PREFIX + score not in arrays:
+        return _put(model, theirs, arrays, blocks, folder)
+    shape = arrays[_PREFIX + score].shape
+    try:
+        add_classifier(
+            model,
+            classes or [f"LABEL_{i}" for i in range(shape[0] if shape else 0)],
+            bias=_PREFIX + score.replace("weight", "bias") in arrays,
+            rng=Zeros(),
+        )
+        _put(model, theirs, arrays, blocks, folder)
+    except Exception:
+        model.out_head, model.classes = head, None
+        raise
+
+
+def _put(
+    model: LanguageModel, theirs: AdapterConfig, arrays: dict[str, np.ndarray], blocks: dict[str, int], folder: Path
+) -> None:
+    """Check everything, and then change the model."""
+    path, names = folder / ADAPTER, _Names(model)
     factors, whole, problems = _sort(arrays, names, theirs)
     layers = {
         name: pair
@@ -280,19 +306,23 @@ def load_adapter(model: LanguageModel, folder: str | os.PathLike[str]) -> None:
         bias.data[...] = 0  # theirs has none
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """The tensors, and how many blocks there are in each fused layer that we have written."""
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, int], list[str]]:
+    """The tensors; how many blocks there are in each fused layer, and the classes, if we have written it."""
     with SafetensorsFile(path) as file:
         arrays = {name: file.read(name) for name in file.infos}
-        said = file.metadata.get(_BLOCKS, "{}")
+        said, named = file.metadata.get(_BLOCKS, "{}"), file.metadata.get(_CLASSES, "[]")
     try:
-        blocks = json.loads(said)
+        blocks, classes = json.loads(said), json.loads(named)
         fits = all(isinstance(n, int) and 0 < n < 100 for n in blocks.values())
+        fits = fits and isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     except (ValueError, AttributeError, RecursionError):
         fits = False
     if not fits:
-        raise CorruptCheckpoint(f"{path}: its metadata says {_BLOCKS} {said!r:.80}: it must be names with numbers")
-    return arrays, blocks
+        raise CorruptCheckpoint(
+            f"{path}: its metadata says {_BLOCKS} {said!r:.80}, {_CLASSES} {named!r:.80}: these must be "
+            "names with numbers, and names"
+        )
+    return arrays, blocks, classes
 
 
 _Pair = dict[str, np.ndarray]  # "A" (r, I) and "B" (O, r)
@@ -324,9 +354,7 @@ def _sort(
             entry = names.entries.get(written)
             module = written.rpartition(".")[0]
             if entry is None or not any(module == s or module.endswith(f".{s}") for s in theirs.modules_to_save):
-                head = written == names.table.classifier[1] and not names.classifies
-                hint = ", a classifier's head: give the model one first (add_classifier)" if head else ""
-                problems.append(f"unexpected {printable(own)} {array.shape}{hint}")
+                problems.append(f"unexpected {printable(own)} {array.shape}")
             elif array.shape != entry.shape:
                 problems.append(f"{printable(own)} is {array.shape}, in the model it is {entry.shape}")
             else:
