@@ -11,7 +11,7 @@ from reference import store
 from safetensors.numpy import load_file, save_file
 
 from tinygrad_llm.errors import CheckpointError, ConfigError, DataError, StateDictError
-from tinygrad_llm.models import make_model
+from tinygrad_llm.models import build_model, describe_model, make_model
 from tinygrad_llm.models.heads import POSITIONS, add_classifier, check_head, class_logits, describe_head
 from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.rng import Generator
@@ -43,6 +43,20 @@ def test_each_text_is_judged_as_if_it_were_alone(texts, position, pad_id):
         scores = model(read).data[0]  # (T, K)
         expected = {"last": scores[-1], "padded": scores[-1], "first": scores[0], "mean": scores.mean(0)}[position]
         np.testing.assert_allclose(found.data[i], expected, rtol=1e-12, atol=1e-13)
+
+
+def test_without_the_causal_mask_every_token_counts_at_every_position():
+    model = make_model("gpt", SIZES, Generator(1)).astype(np.float64)
+    add_classifier(model, ["a", "b"], "padded", causal=False, rng=Generator(2))
+    assert build_model(describe_model(model)).trf_blocks[0].att.causal is False
+    ids = np.array([[1, 2, 3, 4]])
+    first = model(ids).data[0, 0]
+    for position in (1, 2, 3):
+        changed = ids.copy()
+        changed[0, position] = 7
+        assert abs(model(changed).data[0, 0] - first).max() > 1e-6
+    with pytest.raises(ConfigError, match="causal is False and position is 'last'"):
+        add_classifier(model, ["a", "b"], causal=False)
 
 
 def test_scores_loss_and_every_gradient_are_those_of_transformers(tmp_path):
@@ -136,7 +150,7 @@ def test_a_tied_table_stays_with_the_embedding():
     head = add_classifier(model, ["ham", "spam"]).out_head
     assert head.weight is not model.tok_emb.weight
     np.testing.assert_array_equal(model.tok_emb.weight.data, table)
-    assert describe_head(model) == {"classes": ["ham", "spam"], "position": "last", "bias": True}
+    assert describe_head(model) == {"classes": ["ham", "spam"], "position": "last", "bias": True, "causal": True}
     assert sum(p.size for p in head.parameters()) == 2 * 8 + 2
     model.resize_vocabulary(12)
     assert head.weight.shape == (2, 8)

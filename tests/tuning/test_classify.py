@@ -249,7 +249,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_model_alone(story, tmp_path):
 def test_the_record_names_the_classes(run):
     config = load_config(run)
     assert config["task"] == "classify"
-    assert config["head"] == {"classes": ["ham", "spam"], "position": "last", "bias": True}
+    assert config["head"] == {"classes": ["ham", "spam"], "position": "last", "bias": True, "causal": True}
     assert config["training"]["max_length"] > 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[0].keys() >= {"train_loss", "val_loss", "train_accuracy", "val_accuracy"}

@@ -17,7 +17,7 @@ import numpy as np
 from ..checks import check_flag
 from ..engine import Tensor
 from ..errors import ConfigError, DataError
-from ..nn import Linear
+from ..nn import Linear, MultiHeadAttention
 from ..rng import Generator
 from .base import LanguageModel
 
@@ -29,6 +29,7 @@ def add_classifier(
     classes: Sequence[str],
     position: str = "last",
     bias: bool = True,
+    causal: bool = True,
     *,
     rng: Generator | None = None,
 ) -> LanguageModel:
@@ -37,7 +38,8 @@ def add_classifier(
     `position` is the token by whose features a text is judged: "last" is the last one of the text, which has seen all of it;
     "padded" the last of the row, where a text is filled up to a fixed length, as the book's code has it; "first" the first one,
     which in a causal model sees nothing but itself; "mean" averages the scores over the tokens of the text. transformers'
-    classifiers have no `bias`. A head that shared the table of tokens leaves it to the embedding. ConfigError for less than two
+    classifiers have no `bias`. Without `causal`, which is for rows filled up to one length ("padded"), every token sees all of
+    its row. A head that shared the table of tokens leaves it to the embedding. ConfigError for less than two
     classes, a name that occurs twice, or an unknown position.
     """
     names = tuple(classes)
@@ -45,11 +47,18 @@ def add_classifier(
         raise ConfigError(f"classes are {names!s:.200}: there must be two or more, all different")
     if position not in POSITIONS:
         raise ConfigError(f"position is {position!r:.80}: use one of {', '.join(POSITIONS)}")
+    if not check_flag("head: causal", causal) and position != "padded":
+        raise ConfigError(
+            f"causal is False and position is {position!r}: use 'padded', or texts see what fills them up"
+        )
     table = model.tok_emb.weight
     head = Linear(table.shape[1], len(names), check_flag("head: bias", bias), rng=rng)
     if table.dtype != head.weight.dtype:
         head.astype(table.dtype)
     model.out_head, model.classes, model.position = head, names, position
+    for _, module in model.named_modules():
+        if isinstance(module, MultiHeadAttention):
+            module.causal = causal
     return model
 
 
@@ -58,7 +67,8 @@ def describe_head(model: LanguageModel) -> dict[str, Any] | None:
     if model.classes is None:
         return None
     bias = getattr(model.out_head, "bias", None) is not None
-    return {"classes": list(model.classes), "position": model.position, "bias": bias}
+    causal = all(module.causal for _, module in model.named_modules() if isinstance(module, MultiHeadAttention))
+    return {"classes": list(model.classes), "position": model.position, "bias": bias, "causal": causal}
 
 
 def class_logits(model: LanguageModel, ids: Any, lengths: np.ndarray) -> Tensor:
@@ -78,8 +88,8 @@ def class_logits(model: LanguageModel, ids: Any, lengths: np.ndarray) -> Tensor:
 
 def check_head(name: str, value: Any) -> None:
     """What config.json says of a head. ConfigError names the part that cannot be."""
-    if not isinstance(value, Mapping) or not {"classes"} <= value.keys() <= {"classes", "position", "bias"}:
-        raise ConfigError(f"{name} is {value!r:.80}: it must hold classes, and may hold position and bias")
+    if not isinstance(value, Mapping) or not {"classes"} <= value.keys() <= {"classes", "position", "bias", "causal"}:
+        raise ConfigError(f"{name} is {value!r:.80}: it must hold classes, and may hold position, bias and causal")
     classes = value["classes"]
     if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
         raise ConfigError(f"{name}.classes is {classes!r:.80}: it must be a list of names")

@@ -18,8 +18,12 @@ from .state import LayerCache
 
 
 class MultiHeadAttention(Module):
-    """Every token gathers the values of the tokens before it and its own: (B, T, d_in) -> (B, T, d_out)."""
+    """Every token gathers the values of the tokens before it and its own: (B, T, d_in) -> (B, T, d_out).
 
+    With `causal = False` it gathers those of all tokens of its row, which no model can do that is to predict the next one.
+    """
+
+    causal: bool = True
     ignored_keys: ClassVar[tuple[str, ...]] = ("mask",)  # the book's PyTorch module keeps its mask among the weights
 
     def __init__(
@@ -56,7 +60,8 @@ class MultiHeadAttention(Module):
             keys, values, mask = cache.extend(keys, values)  # (B, S, C) each
         drop_rate = self.drop_rate if self.training else 0.0
         rng = get_generator().spawn() if drop_rate else None
-        context = ops.attention(queries, keys, values, n_heads=self.num_heads, mask=mask, drop_rate=drop_rate, rng=rng)
+        heads = {"n_heads": self.num_heads, "causal": self.causal}
+        context = ops.attention(queries, keys, values, mask=mask, drop_rate=drop_rate, rng=rng, **heads)
         return self.out_proj(context)  # (B, T, C)
 
     def describe(self) -> str:

@@ -301,7 +301,7 @@ def classify(
         if model is not None:
             tuned.load_state_dict(model.state_dict())
             del model
-        add_classifier(tuned, splits.classes, chosen.position, chosen.head_bias)
+        add_classifier(tuned, splits.classes, chosen.position, chosen.head_bias, chosen.causal)
         if chosen.train == "lora":
             inject(tuned, chosen.lora_config())
         else:
@@ -371,6 +371,7 @@ _FIXED = (
     "lora",
     "position",
     "head_bias",
+    "causal",
     *SIZES,
     "balance",
     "keep_duplicates",

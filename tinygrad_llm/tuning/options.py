@@ -46,6 +46,9 @@ class ClassifyOptions(LoopOptions):
         choices=POSITIONS,
     )
     head_bias: bool = option("the head adds a number for each class, which classifiers of transformers do not", True)
+    causal: bool = option(
+        "a token sees those before it; without, all of its row, for which position must be padded", True
+    )
     balance: str = option(
         "of each class as many texts as the smallest has, or all texts, the rarer ones with larger weights, or as they are",
         "undersample",
