@@ -340,7 +340,7 @@ def test_a_split_has_the_sizes_of_the_book():
 
 def test_a_part_without_a_class_is_refused():
     with pytest.raises(
-        DataError, match="none of the 11 texts of the validation part is 'b', and of all 110 1 are: take more"
+        DataError, match="none of the 11 texts of the validation part is 'b', and 1 of all 110 are: take more"
     ):
         some({"a": 109, "b": 1}).split((0.8, 0.1, 0.1), seed=1)
     for ratios in ((0.7, 0.3), (0.7, 0.1, 0.1), (1.0, 0.0, 0.0), (0.7, -0.1, 0.4), "abc"):

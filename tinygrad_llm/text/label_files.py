@@ -346,7 +346,7 @@ def _find_both(path: Path, names: list[str], text: _Named, label: _Named) -> tup
         found = _find(names, named, usual)
         if found is None:
             if named is None:
-                problem = f"no column of its header is known for a {what}: name one with {what}="
+                problem = f"no column of its header is known for a {what}: name one ({what}=, --{what})"
             else:
                 problem = f"no column {named!r:.80}{did_you_mean(str(named), names)} for the {what}"
             raise DataError(f"{path}: {problem}; there are {_listed(names)}")

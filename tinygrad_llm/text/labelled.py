@@ -97,8 +97,8 @@ class Labelled:
             for wanted, n in part.counts().items():
                 if n == 0:
                     raise DataError(
-                        f"split: none of the {len(part)} texts of the {name} part is {wanted!r}, and of all {len(self)} "
-                        f"{self.counts()[wanted]} are: take more texts of it, other ratios, or another seed"
+                        f"split: none of the {len(part)} texts of the {name} part is {wanted!r}, and "
+                        f"{self.counts()[wanted]} of all {len(self)} are: take more texts of it, other ratios, or another seed"
                     )
         return parts
 

@@ -77,9 +77,9 @@ class LoopOptions:
 
     task: ClassVar[str] = "training"  # the name of the task that has these options
 
-    epochs: int = option("passes over the training text", least=0)
+    epochs: int = option("passes over what is learned from", least=0)
     max_steps: int = option("steps of the run, in place of epochs; 0: as many as these take", 0, least=0)
-    batch_size: int = option("windows of text in each step")
+    batch_size: int = option("windows of text, or texts, in each step")
     accumulate: int = option("parts of a batch that take their turn, for less memory; their gradients are added up", 1)
     lr: float = option("highest learning rate")
     schedule: str = option(

@@ -49,7 +49,7 @@ from .predict import Classifier, log_softmax, score_texts
 from .splits import Splits, encode_texts, make_splits, pad
 
 PREDICTIONS_FILE, CONFUSION_FILE = "predictions.jsonl", "confusion.png"
-_SEEN = 400  # texts that are judged while training goes on, of those trained on
+_SEEN = 128  # texts of each part that are judged while training goes on
 _BASELINES = {
     "majority": "always the largest class",
     "features": "what a person would count, by logistic regression",
@@ -102,10 +102,10 @@ class Classification(Task):
             yield ids, lengths, labels, (weights / weights.sum()).astype(np.float32)
 
     def evaluate(self, model: LanguageModel, final: bool) -> dict[str, float]:
-        """Loss and accuracy on some of the texts that are trained on, at the end on all, and on all of validation."""
-        n = len(self.train) if final else min(_SEEN, len(self.train))
+        """Loss and accuracy on some texts of both parts, at the end on all."""
+        n = None if final else _SEEN
         train_loss, train_accuracy = self._judge(model, self.train[:n], self.splits.train.labels[:n])
-        val_loss, val_accuracy = self._judge(model, self.validation, self.splits.validation.labels)
+        val_loss, val_accuracy = self._judge(model, self.validation[:n], self.splits.validation.labels[:n])
         return {
             "train_loss": train_loss,
             "val_loss": val_loss,
@@ -120,8 +120,8 @@ class Classification(Task):
 
     def sample(self, model: LanguageModel, step: int, final: bool) -> str:
         """The text of validation that the model is most wrong about."""
-        part = self.splits.validation
-        p = np.exp(log_softmax(score_texts(model, self.validation, self.pad_id, self.width)))  # (N, K)
+        part = self.splits.validation.select(np.arange(min(_SEEN, len(self.validation))))
+        p = np.exp(log_softmax(score_texts(model, self.validation[:_SEEN], self.pad_id, self.width)))  # (N, K)
         wrong = np.flatnonzero(p.argmax(1) != part.labels)
         if not len(wrong):
             return f"All {len(part):,} texts of validation are told right."
