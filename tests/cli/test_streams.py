@@ -61,6 +61,9 @@ ARGUMENTS = {
     "report": ["run", "--prompt", "the"],
     "convert": ["run", "converted"],
     "inspect": ["run"],
+    "lora": ["info", "run"],
+    "classify": ["--help"],
+    "predict": ["--help"],
 }
 
 
