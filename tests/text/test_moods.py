@@ -1,7 +1,8 @@
-"""Moods of two people in a tale: the text gives the answer, its words alone do not, and all of them are words of the tales."""
+"""Tales broken off before a mood: the text gives the answer, its words alone do not, and all of them are words of the tales."""
 
 import hashlib
 import re
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -10,13 +11,12 @@ from hypothesis import strategies as st
 from tinygrad_llm.errors import ConfigError
 from tinygrad_llm.evaluation.baselines import baselines
 from tinygrad_llm.text import WordTokenizer
-from tinygrad_llm.text.moods import MOOD_SPLITS, MOODS, mood_items
+from tinygrad_llm.text.moods import MOOD_SPLITS, mood_items
 from tinygrad_llm.text.tales import _world, curriculum
 
 SPLITS = st.sampled_from(MOOD_SPLITS)
 SEEDS = st.integers(0, 2**64)
 WORLD = _world()
-GROUP = {mood: name for name, moods in MOODS.items() for mood in moods}
 MADE = {split: mood_items(1, 1000, split) for split in MOOD_SPLITS}
 
 
@@ -25,25 +25,24 @@ def words_of(text):
 
 
 def told(text):
-    """Who felt what, read from the evening's line alone: a name, and the next mood after it."""
-    *_, evening, question = text.split("\n")
-    pairs = re.findall(rf"\b({'|'.join(WORLD.names)})\b[^.]*?\b({'|'.join(GROUP)})\b", evening)
-    (asked,) = (word for word in words_of(question) if word in WORLD.people)
-    return dict(pairs), asked
+    """Who felt what, read from the evening alone: a name, and the next mood after it; the hero is who is named first of all."""
+    evening = re.split(r"In the evening they|They walked home|Then they came home|That night in", text)[-1]
+    pairs = re.findall(rf"\b({'|'.join(WORLD.names)})\b[^.]*?\b({'|'.join(WORLD.every_mood)})\b", evening)
+    return dict(pairs), next(word for word in words_of(text) if word in WORLD.people)
 
 
 @given(SEEDS, SPLITS)
 def test_the_answer_stands_in_the_text(seed, split):
     data = mood_items(seed, 5, split)
-    assert data.classes == ("happy", "sad")
+    assert data.classes == tuple(WORLD.every_mood)
     for text, label in zip(data.texts, data.labels, strict=True):
-        moods, asked = told(text)
+        moods, hero = told(text)
         assert len(moods) == 2
-        assert GROUP[moods[asked]] == data.classes[label]
-        assert {GROUP[mood] for mood in moods.values()} == {"happy", "sad"}
-        assert len(text.split("\n")) == 3
-        assert re.fullmatch(r"How did [A-Z][a-z]+ feel in the end\?", text.split("\n")[-1])
-        assert sorted(word for word in words_of(text) if word in GROUP) == sorted(moods.values())  # each once
+        assert moods[hero] == data.classes[label]
+        assert sorted(word for word in words_of(text) if word in WORLD.every_mood) == sorted(
+            moods.values()
+        )  # each once
+        assert any(set(moods.values()) <= set(fitting) for fitting in WORLD.moods.values())
         assert {word for word in words_of(text) if word in WORLD.people} == set(moods)
         assert not re.search(r"[{}]|  ", text)
 
@@ -51,7 +50,7 @@ def test_the_answer_stands_in_the_text(seed, split):
 def test_the_same_bytes_from_the_same_seed():
     data = MADE["train"]
     digest = hashlib.sha256("\n\n".join(data.texts).encode() + data.labels.astype("<i8").tobytes())
-    assert digest.hexdigest()[:16] == "32646997907f6930"
+    assert digest.hexdigest()[:16] == "25aa9974cdde2c45"
     assert mood_items(2, 10).texts != data.texts[:10]
 
 
@@ -65,22 +64,23 @@ def test_no_two_people_are_together_in_two_splits():
     pairs = {split: {frozenset(told(text)[0]) for text in data.texts} for split, data in MADE.items()}
     assert not pairs["train"] & (pairs["validation"] | pairs["test"])
     assert not pairs["validation"] & pairs["test"]
-    for split in MOOD_SPLITS:  # each of them is in every split
-        assert {name for pair in pairs[split] for name in pair} == set(WORLD.names)
 
 
-def test_nothing_but_the_binding_decides():
+def test_of_two_moods_neither_is_likelier():
+    """Given the two that are told, and the reason that is told, each is the answer as often."""
+    right = Counter()
     for data in MADE.values():
-        heroes = [told(text)[1] in text.split("\n")[0].split(".")[0] for text in data.texts]
-        assert 0.4 < sum(heroes) / len(heroes) < 0.6
-        assert 0.42 < data.labels.mean() < 0.58
-        assert 0.42 < data.labels[heroes].mean() < 0.58
+        for text, label in zip(data.texts, data.labels, strict=True):
+            moods = sorted(told(text)[0].values())
+            right[moods[0] == data.classes[label]] += 1
+    assert 0.47 < right[True] / right.total() < 0.53
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_bag_of_words_is_near_chance(seed):
+def test_a_bag_of_words_knows_one_of_two(seed):
     found = baselines(mood_items(seed, 2000), mood_items(seed, 1000, "test"))
-    assert all(0.44 < scores.accuracy < 0.56 for scores in found.values())
+    assert all(scores.accuracy < 0.55 for scores in found.values())
+    assert found["bag_of_words"].accuracy > 0.4
 
 
 def test_every_word_is_known_from_the_tales():
@@ -90,23 +90,20 @@ def test_every_word_is_known_from_the_tales():
         for text in data.texts:
             ids = tokenizer.encode(text)
             assert unknown not in ids
-            assert len(ids) < 128
-        assert {word for text in data.texts for word in words_of(text)} >= set(GROUP) | set(WORLD.names)
+            assert len(ids) < 256
 
 
-def test_the_evening_and_the_question_are_told_as_tales_tell_them():
-    lines = {line for text in curriculum(1, 2000) for line in text.split("\n")}
-    shapes = {
-        re.sub(r"\b(" + "|".join([*WORLD.names, *WORLD.villages, *WORLD.every_mood]) + r")\b", "_", line)
-        for line in lines
-    }
-    for text in MADE["train"].texts:
-        evening, question = (
-            re.sub(r"\b(" + "|".join([*WORLD.names, *WORLD.villages, *WORLD.every_mood]) + r")\b", "_", line)
-            for line in text.split("\n")[1:]
-        )
-        assert any(evening in shape for shape in shapes)
-        assert f"{question} _." in shapes
+def test_a_text_is_told_as_tales_are():
+    """Each of its three paragraphs, names and moods aside, is the beginning of one in a tale, but for the reason of the mood."""
+    blank = re.compile(
+        r"\b(" + "|".join([*WORLD.names, *WORLD.villages, *WORLD.places, *WORLD.things, *WORLD.every_mood]) + r")\b"
+    )
+    known = {sentence for text in curriculum(1, 4000) for sentence in re.split(r"(?<=[.!?])\s", blank.sub("_", text))}
+    for text in MADE["train"].texts[:200]:
+        *whole, _, last = re.split(r"(?<=[.!?])\s", blank.sub("_", text))
+        missing = [sentence for sentence in whole if sentence not in known]
+        assert len(missing) <= 3, missing  # rare combinations
+        assert any(sentence.startswith(last) for sentence in known), last
 
 
 def test_bad_arguments():

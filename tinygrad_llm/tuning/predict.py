@@ -21,6 +21,7 @@ from ..models import LanguageModel
 from ..models.heads import class_logits
 from ..nn import Module
 from ..nn.module import evaluating
+from ..parallel import spread, threads
 from ..runs.folder import find_run, load_config
 from ..text import Tokenizer
 from ..weights.load import load_pretrained
@@ -33,13 +34,13 @@ _BATCH = 32
 def score_texts(model: LanguageModel, rows: Sequence[Sequence[int]], pad_id: int, width: int = 0) -> np.ndarray:
     """Scores (N, K) of texts as ids, without dropout and without a graph. Texts of a length go together."""
     order = np.argsort([len(row) for row in rows], kind="stable")
-    scores = []
-    with evaluating(model), no_grad():
-        for start in range(0, len(order), _BATCH):
-            scores.append(
-                class_logits(model, *pad([rows[i] for i in order[start : start + _BATCH]], pad_id, width)).data
-            )
-    found = np.concatenate(scores)
+    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+
+    def score(batch: np.ndarray) -> np.ndarray:
+        return class_logits(model, *pad([rows[i] for i in batch], pad_id, width)).data
+
+    with evaluating(model), no_grad(), threads(None):
+        found = np.concatenate(spread(score, batches))
     found[order] = found.copy()
     return found
 

@@ -22,7 +22,7 @@ from ..text.moods import mood_items
 # What comes with the package: a name for DATA, what makes it, and how many texts to train on, validate with and test on.
 BUNDLED: dict[str, tuple[Callable[[int, int, str], Labelled], tuple[int, int, int]]] = {
     "messages": (messages, (700, 100, 400)),
-    "moods": (mood_items, (4000, 400, 1000)),
+    "moods": (mood_items, (1000, 200, 1000)),
 }
 _PARTS = ("train", "validation", "test")
 _NEAR = 0.8  # Jaccard similarity from which two texts are told to be near duplicates
