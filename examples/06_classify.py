@@ -7,7 +7,7 @@ has read 8,000 made-up messages without labels, and is tuned on 200 with labels.
 What to watch:
 - the first token has seen nothing but itself (row 2), and the head alone makes little of features that were learned for another
   end (row 3);
-- a row that is filled up to the context length is a poor witness at its end (row 13), the text's own last token a good one (row 16);
+- a row that is filled up to the context length is a poor witness at its end (row 13), its own last token a good one (row 16);
 - having read is worth something (row 10), and plain models on words are hard to beat: they stand below, as in every run.
 """
 
