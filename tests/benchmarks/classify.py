@@ -18,7 +18,8 @@ from tinygrad_llm.optim import AdamW, decay_groups
 from tinygrad_llm.rng import Generator, Zeros, use_generator
 from tinygrad_llm.training import pretrain, train_step
 from tinygrad_llm.tuning import lora
-from tinygrad_llm.tuning.classify import OBJECTIVE, classify, freeze
+from tinygrad_llm.tuning.classify import OBJECTIVE, classify
+from tinygrad_llm.tuning.run import freeze
 
 TUNED = {"epochs": 2, "eval_every": 1000, "examples": 1000}
 

@@ -13,13 +13,13 @@ import pytest
 import tinygrad_llm as tg
 from tinygrad_llm.doctor.doctor import examine
 from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch, DataError
-from tinygrad_llm.models import build_model
+from tinygrad_llm.models import build_model, describe_model
 from tinygrad_llm.models.heads import add_classifier, class_logits
-from tinygrad_llm.nn.lora import lora_of
+from tinygrad_llm.nn.lora import LoRAConfig, inject, lora_of
 from tinygrad_llm.optim import AdamW, decay_groups
 from tinygrad_llm.rng import Generator, Zeros, use_generator
 from tinygrad_llm.runs.checkpoint import list_checkpoints
-from tinygrad_llm.runs.folder import load_config, load_run
+from tinygrad_llm.runs.folder import load_config, load_run, save_model, write_config
 from tinygrad_llm.runs.loggers import Logger
 from tinygrad_llm.runs.records import read_run
 from tinygrad_llm.text import WordTokenizer
@@ -29,12 +29,12 @@ from tinygrad_llm.tuning.classify import (
     Classification,
     classify,
     evaluate_classifier,
-    freeze,
     resume_classification,
 )
 from tinygrad_llm.tuning.lora import merge, save
 from tinygrad_llm.tuning.options import ClassifyOptions
 from tinygrad_llm.tuning.predict import Classifier
+from tinygrad_llm.tuning.run import freeze
 from tinygrad_llm.tuning.splits import make_splits
 from tinygrad_llm.weights.peft import load_adapter
 
@@ -107,6 +107,37 @@ def test_only_what_is_to_learn_changes(train, story, tmp_path):
     assert (lora_of(result.model) is not None) == (train == "lora")
     for name, value in load_run(tmp_path / "run")[0].state_dict().items():  # which opens alone
         np.testing.assert_array_equal(value, result.model.state_dict()[name])
+
+
+def test_the_head_can_learn_through_lora_too(story, tmp_path):
+    options = {"init_from": story, "report": quiet, "max_steps": 1}
+    result = classify("messages", out=tmp_path / "run", lora="r=2,targets=W_query+out_head", **options)
+    assert {name for name, p in result.model.named_parameters() if p.requires_grad} == {
+        f"{path}.lora_{letter}"
+        for path in ("trf_blocks.0.att.W_query", "trf_blocks.1.att.W_query", "out_head")
+        for letter in "AB"
+    }
+    assert Classifier.load(tmp_path / "run").classes == ("ham", "spam")
+
+
+def test_a_base_with_lora_is_taken_with_it_folded_in(story, tmp_path):
+    model, tokenizer = load_run(story)
+    inject(model, LoRAConfig(r=2), Generator(1))
+    for name, p in model.named_parameters():
+        if name.endswith("lora_B"):
+            p.data += 0.1
+    config = load_config(story) | describe_model(model)
+    (tmp_path / "base").mkdir()
+    write_config(tmp_path / "base", config)
+    tokenizer.save(tmp_path / "base")
+    save_model(tmp_path / "base", model)
+    (tmp_path / "base/metrics.jsonl").write_bytes((story / "metrics.jsonl").read_bytes())
+    result = classify(
+        "messages", init_from=tmp_path / "base", out=tmp_path / "run", report=quiet, max_steps=1, train="head"
+    )
+    assert lora_of(result.model) is None
+    ids = np.arange(20).reshape(2, 10)
+    np.testing.assert_allclose(result.model.features(ids).data, model.features(ids).data, rtol=1e-4, atol=1e-5)
 
 
 def test_the_last_block_of_the_book_s_model_has_as_many_parameters_as_in_the_book():

@@ -104,6 +104,13 @@ class LanguageModel(Module):
             table.data, table.grad = data, None
         self.config = config
 
+    def set_drop_rate(self, drop_rate: float) -> None:
+        """Drop another share of the activations in training."""
+        self.config = replace(self.config, drop_rate=drop_rate)
+        for _, module in self.named_modules():
+            if hasattr(module, "drop_rate"):
+                module.drop_rate = self.config.drop_rate
+
     def describe(self) -> str:
         return f"{self.n_parameters():,} parameters"
 

@@ -16,36 +16,32 @@ import os
 import shlex
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..engine import Tensor
-from ..errors import CheckpointError, ConfigError, DataError
+from ..errors import ConfigError
 from ..evaluation.baselines import baselines
 from ..evaluation.scores import Scores, classification_scores
-from ..files import check_writable, lock, remove_stale, replace_file
-from ..models import LanguageModel, build_model, describe_model, make_config, make_model
+from ..files import replace_file
+from ..models import LanguageModel, make_config, make_model
 from ..models.heads import add_classifier, class_logits
-from ..nn import Module
-from ..nn.lora import inject
 from ..ops import cross_entropy
-from ..rng import Generator, Zeros, get_generator, use_generator
-from ..runs.checkpoint import check_room, load_checkpoint, newest_checkpoint, verify_checkpoint
+from ..rng import get_generator
 from ..runs.fields import naming
-from ..runs.folder import CONFIG_FILE, FORMAT, find_run, load_config, new_run
+from ..runs.folder import CONFIG_FILE, find_run, load_config
 from ..runs.loggers import Logger
 from ..runs.plots import plot_confusion
-from ..text import Tokenizer, WordTokenizer, load_tokenizer, read_labelled
-from ..training.loop import TrainingLoop
-from ..training.resume import changed_options, refuse_differences, take_up
+from ..text import Tokenizer, WordTokenizer, read_labelled
 from ..training.step import Batch, Objective
 from ..training.task import Finished, Task
-from ..weights.load import load_with_tokenizer
 from .options import SIZES, ClassifyOptions
 from .predict import Classifier, log_softmax, score_texts
+from .run import begin, check_same, data_of, go_on, load_base
 from .splits import Splits, encode_texts, make_splits, pad
 
 PREDICTIONS_FILE, CONFUSION_FILE = "predictions.jsonl", "confusion.png"
@@ -248,20 +244,6 @@ class ClassifyResult:
         ]
 
 
-def freeze(model: LanguageModel, train: str) -> None:
-    """Let only the head, or the last block, the final norm and the head, or all learn."""
-    learning: dict[str, list[Module]] = {
-        "head": [model.out_head],
-        "last_block": [model.trf_blocks[-1], model.final_norm, model.out_head],
-        "all": [model],
-    }
-    for parameter in model.parameters():
-        parameter.requires_grad = False
-    for module in learning[train]:
-        for parameter in module.parameters():
-            parameter.requires_grad = True
-
-
 def classify(
     data: str | os.PathLike[str] = "messages",
     *,
@@ -278,47 +260,26 @@ def classify(
     fresh weights and a tokenizer of the words of the texts to learn from. `options` are those of ClassifyOptions. `report`,
     `loggers`, the signals and resuming (`resume_classification`) are as for `pretrain`.
     """
-    model, tokenizer = (None, None) if init_from is None else load_with_tokenizer(init_from)
+    model, tokenizer = (None, None) if init_from is None else load_base(init_from)
     chosen = ClassifyOptions.choose(model, **options)
-    folder = Path(out) if out is not None else Path("runs", Path(data).stem)
     splits = _splits_of(data, chosen)
     if tokenizer is None:
         tokenizer = WordTokenizer.train(splits.train.texts, lower_case=True)
     task = Classification(splits, chosen, tokenizer)
     chosen = task.options = replace(chosen, max_length=task.max_length)
-    if model is None:
-        sizes = {name: getattr(chosen, name) for name in SIZES}
-        config = make_config("gpt", {"vocab_size": tokenizer.vocab_size, "init": "gpt2", **sizes})
-    else:
-        config = model.config
-    config = replace(config, drop_rate=chosen.drop_rate)
+    sizes = {name: getattr(chosen, name) for name in (*SIZES, "drop_rate")}
+    config = (
+        model.config if model else make_config("gpt", {"vocab_size": tokenizer.vocab_size, "init": "gpt2", **sizes})
+    )
+
+    def make() -> LanguageModel:
+        body = model or make_model("gpt", config)
+        return add_classifier(body, splits.classes, chosen.position, chosen.head_bias, chosen.causal)
+
+    folder = Path(out) if out is not None else Path("runs", Path(data).stem)
     memory = chosen.memory(config, task.max_length, splits.n_bytes())
-    memory.check(report)
-    check_room(folder, config.n_parameters(), chosen.keep, report)
-    chosen.lr_schedule(chosen.max_steps or chosen.epochs * len(task))  # an error now, before anything is written
-    with memory.explain(), use_generator(Generator(chosen.seed)):
-        tuned = make_model(config.architecture, config, Zeros() if model else None)
-        if model is not None:
-            tuned.load_state_dict(model.state_dict())
-            del model
-        add_classifier(tuned, splits.classes, chosen.position, chosen.head_bias, chosen.causal)
-        if chosen.train == "lora":
-            inject(tuned, chosen.lora_config())
-        else:
-            freeze(tuned, chosen.train)
-        record = {
-            "format": FORMAT,
-            **describe_model(tuned),
-            "task": task.name,
-            "training": asdict(chosen),
-            "files": [str(data)],
-            "data": splits.fingerprint(),
-            **({} if init_from is None else {"init_from": str(init_from)}),
-        }
-        with new_run(folder, record, tokenizer) as previous:
-            if previous is not None:
-                report(f"The run that was in {folder} is now in {previous}.")
-            return TrainingLoop(task, chosen, tuned, folder, report, loggers).run()
+    origin = {} if init_from is None else {"init_from": str(init_from)}
+    return begin(folder, task, chosen, tokenizer, make, memory, data, report, loggers, **origin)
 
 
 def evaluate_classifier(
@@ -339,7 +300,11 @@ def evaluate_classifier(
         options = {"text": text or None, "label": label or None, "encoding": encoding or None}
         name, test = str(data), read_labelled(data, classes=classifier.classes, **options)
     elif (found := find_run(run)) and (config := load_config(found[0]))["task"] == Classification.name:
-        name, test = "the texts kept for testing", _read_splits(config, found[0]).test
+        with naming(found[0] / CONFIG_FILE):
+            kept, chosen = data_of(config), ClassifyOptions.of_run(config["training"])
+        task = Classification(_splits_of(kept, chosen), chosen, classifier.tokenizer)
+        check_same(kept, task, config)
+        name, test = "the texts kept for testing", task.splits.test
     else:
         raise ConfigError(
             f"{run}: not a run of classify, so no text was kept for testing: give labelled ones (--text FILE)"
@@ -347,43 +312,9 @@ def evaluate_classifier(
     return name, classification_scores(test.labels, classifier.probabilities(test.texts), classifier.classes)
 
 
-def _read_splits(config: dict[str, Any], folder: Path) -> Splits:
-    """The texts of a run, if they are still what they were."""
-    with naming(folder / CONFIG_FILE):
-        options = ClassifyOptions.of_run(config["training"])
-        if len(config.get("files", [])) != 1 or not isinstance(config.get("data"), dict):
-            raise ConfigError("files and data do not say what the run learns from")
-    (data,) = config["files"]
-    splits = _splits_of(data, options)
-    if splits.fingerprint() != config["data"]:
-        raise DataError(f"{data}: not the texts any more that this run began with: put them back")
-    return splits
-
-
 def _splits_of(data: str | os.PathLike[str], options: ClassifyOptions) -> Splits:
     names = ("balance", "keep_duplicates", "examples", "text", "label", "delimiter", "encoding")
     return make_splits(data, options.seed, **{name: getattr(options, name) for name in names})
-
-
-# What decides the model, the texts and their parts: in a resumed run they stay.
-_FIXED = (
-    "train",
-    "lora",
-    "position",
-    "head_bias",
-    "causal",
-    *SIZES,
-    "balance",
-    "keep_duplicates",
-    "examples",
-    "max_length",
-    "text",
-    "label",
-    "delimiter",
-    "encoding",
-    "decay",
-    "seed",
-)
 
 
 def resume_classification(
@@ -398,34 +329,9 @@ def resume_classification(
     ConfigMismatch for changes of the model, the texts or the seed, DataError for texts that are no longer what they were,
     CheckpointError without a whole checkpoint.
     """
-    folder = Path(run)
-    config = load_config(folder)
-    with naming(folder / CONFIG_FILE):
-        if config["task"] != Classification.name:
-            raise ConfigError(f"task is {config['task']!r:.80}: only {Classification.name!r} goes on here")
-        before = ClassifyOptions.of_run(config["training"])
-    options = before.changed(**changes)
-    refuse_differences(folder, {name: (getattr(before, name), getattr(options, name)) for name in _FIXED})
-    with lock(folder):
-        remove_stale(folder)
-        found = newest_checkpoint(folder, verify_checkpoint, report)
-        if found is None:
-            raise CheckpointError(
-                f"{folder}: no checkpoint there: begin it again, with tinygrad-llm classify --out {folder}"
-            )
-        splits = _read_splits(config, folder)
-        task = Classification(splits, options, load_tokenizer(folder))
-        with naming(folder / CONFIG_FILE):
-            model = build_model(config | {"model": config["model"] | {"drop_rate": options.drop_rate}}, Zeros())
-            if model.classes != splits.classes:
-                raise ConfigError(f"head.classes are {model.classes!s:.80}, those of the texts {splits.classes!s:.80}")
-        if options.train != "lora":
-            freeze(model, options.train)
-        memory = options.memory(model.config, task.max_length, splits.n_bytes())
-        memory.check(report)
-        check_room(folder, model.n_parameters(), options.keep, report)
-        check_writable(folder)
-        with memory.explain(), use_generator(Generator(0)):
-            loop = TrainingLoop(task, options, model, folder, report, loggers)
-            changes, told = changed_options(before, options), {"model": model.config.to_dict()}
-            return take_up(loop, load_checkpoint(found), before, config, changes, told)
+
+    def make_task(data: str, options: ClassifyOptions, tokenizer: Tokenizer) -> Any:
+        task = Classification(_splits_of(data, options), options, tokenizer)
+        return task, partial(options.memory, width=task.max_length, text_bytes=task.splits.n_bytes())
+
+    return go_on(run, ClassifyOptions, make_task, report, loggers, changes)

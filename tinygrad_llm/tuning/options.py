@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..training.options import LoopOptions, common_defaults, option, with_change
 from ..training.step import shard_batch
 from . import lora
 
+Tuning = TypeVar("Tuning", bound="TuningOptions")
 TRAINS = ("head", "last_block", "all", "lora")
 SIZES = ("context_length", "emb_dim", "n_heads", "n_layers")
 # Fresh weights: small, on words. Weights that were learned: as the book, whose learning rate is for a width of 768.
@@ -29,16 +30,57 @@ _MODEL = {"context_length": 256, "emb_dim": 64, "n_heads": 4, "n_layers": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyOptions(LoopOptions):
-    """The options of one run, complete and checked; ConfigError for bad values."""
+class TuningOptions(LoopOptions):
+    """What all tuning runs have; checked when it is made: ConfigError names what cannot be."""
 
-    task: ClassVar[str] = "classify"
+    fixed: ClassVar[tuple[str, ...]] = ("train", "lora", "examples", "max_length", "decay", "seed")  # in a resumed run
 
     train: str = option(
-        "what learns: the head alone, the last block with the final norm and the head, all, or what LoRA adds and the head",
+        "what learns: the head alone, the last block with the final norm and the head, all, or what LoRA adds",
         choices=TRAINS,
     )
     lora: str = option("LoRA, as r=16,alpha=32,targets=attn,dropout=0.05; then train is lora", "")
+    examples: int = option("learn from at most so many texts; 0: from all", 0, least=0)
+    drop_rate: float = option("share of the activations dropped in training", 0.1, most=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.lora) != (self.train == "lora"):
+            raise ConfigError(
+                f"train is {self.train!r} and lora is {self.lora!r}: they go together, as train=lora, lora=r=8,alpha=16"
+            )
+        if self.lora:
+            self.lora_config()
+
+    @classmethod
+    def defaults(cls, learned: bool = False) -> dict[str, Any]:
+        """What is not given, for weights that were `learned` before or for fresh ones."""
+        return common_defaults(cls)
+
+    @classmethod
+    def of_run(cls: type[Tuning], training: dict[str, Any]) -> Tuning:
+        """The options in a run's config.json; one that did not exist yet when the run began has its default."""
+        check_options("training", training, cls)
+        return cls(**cls.defaults() | training)
+
+    def lora_config(self) -> LoRAConfig:
+        """What LoRA adds, and what is trained whole beside it."""
+        return lora.parse(self.lora)
+
+    def memory(self, config: Any, width: int, text_bytes: int) -> TrainingMemory:
+        """What training on rows of up to `width` tokens takes: of a batch, as many shards are under way as there are threads."""
+        rows = np.broadcast_to(np.int8(0), (self.batch_size, width))
+        under_way = shard_batch(rows, self.accumulate)[: default_threads()]
+        at_once = sum(shard.stop - shard.start for shard in under_way)
+        return TrainingMemory(replace(config, context_length=width), self.batch_size, at_once, text_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(TuningOptions):
+    """The options of `classify`, complete and checked; ConfigError for bad values."""
+
+    task: ClassVar[str] = "classify"
+
     position: str = option(
         "token whose features tell the class: the text's last, the last of a row filled up to max_length (as the book's code has "
         "it), the first, or the mean of the scores of all",
@@ -55,7 +97,6 @@ class ClassifyOptions(LoopOptions):
         choices=BALANCES,
     )
     keep_duplicates: bool = option("texts that occur again, to the byte, stay", False)
-    examples: int = option("learn from at most so many texts; 0: from all", 0, least=0)
     max_length: int = option(
         "tokens of a text that are read, from its beginning; 0: as many as the longest to learn from has", 0, least=0
     )
@@ -65,20 +106,19 @@ class ClassifyOptions(LoopOptions):
     label: str = option("column of the classes, likewise", "")
     delimiter: str = option("between columns; without it, found", "")
     encoding: str = option("of the file; without it, found: utf-8, utf-16 or cp1252", "")
+    fixed: ClassVar[tuple[str, ...]] = (  # what decides the model, the texts and their parts
+        *TuningOptions.fixed,
+        *("position", "head_bias", "causal", "balance", "keep_duplicates", "text", "label", "delimiter", "encoding"),
+        *SIZES,
+    )
+
     context_length: int = option("of a model from fresh weights: tokens that it can read")
     emb_dim: int = option("of a model from fresh weights: its width")
     n_heads: int = option("of a model from fresh weights: attention heads in each layer")
     n_layers: int = option("of a model from fresh weights: transformer blocks")
-    drop_rate: float = option("share of the activations dropped in training", 0.1, most=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if bool(self.lora) != (self.train == "lora"):
-            raise ConfigError(
-                f"train is {self.train!r} and lora is {self.lora!r}: they go together, as train=lora, lora=r=8,alpha=16"
-            )
-        if self.lora:
-            self.lora_config()
         if self.max_length > self.context_length:
             raise ConfigError(
                 f"max_length is {self.max_length}: the model reads {self.context_length} tokens (context_length)"
@@ -88,12 +128,6 @@ class ClassifyOptions(LoopOptions):
     def defaults(cls, learned: bool = False) -> dict[str, Any]:
         """What is not given, for weights that were `learned` before or for fresh ones."""
         return common_defaults(cls) | _MODEL | (_LEARNED if learned else _FRESH)
-
-    @classmethod
-    def of_run(cls, training: dict[str, Any]) -> ClassifyOptions:
-        """The options in a run's config.json; one that did not exist yet when the run began has its default."""
-        check_options("training", training, cls)
-        return cls(**cls.defaults() | training)
 
     @classmethod
     def choose(cls, model: LanguageModel | None, **given: Any) -> ClassifyOptions:
@@ -112,14 +146,8 @@ class ClassifyOptions(LoopOptions):
         return cls(**with_changes(defaults, given, cls))
 
     def lora_config(self) -> LoRAConfig:
-        """What LoRA adds; the head is trained whole unless LoRA is to go into it too."""
-        config = lora.parse(self.lora)
+        """What LoRA adds; the head, which is new, is trained whole unless targets name it."""
+        config = super().lora_config()
+        if "out_head" in config.targets:
+            return config
         return replace(config, whole=tuple(dict.fromkeys((*config.whole, "out_head"))))
-
-    def memory(self, config: Any, width: int, text_bytes: int) -> TrainingMemory:
-        """What training takes: of each batch, as many shards are under way as there are threads."""
-        under_way = shard_batch(np.broadcast_to(np.int8(0), (self.batch_size, width)), self.accumulate)[
-            : default_threads()
-        ]
-        at_once = sum(shard.stop - shard.start for shard in under_way)
-        return TrainingMemory(replace(config, context_length=width), self.batch_size, at_once, text_bytes)

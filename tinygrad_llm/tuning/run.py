@@ -1,0 +1,148 @@
+"""What tuning runs have in common, whatever the task: how one begins, and how it is gone on with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import CheckpointError, ConfigError, DataError
+from ..files import check_writable, lock, remove_stale
+from ..models import LanguageModel, build_model, describe_model
+from ..models.estimate import TrainingMemory
+from ..nn import Module
+from ..nn.lora import inject, lora_of, merge
+from ..rng import Generator, Zeros, use_generator
+from ..runs.checkpoint import check_room, load_checkpoint, newest_checkpoint, verify_checkpoint
+from ..runs.fields import naming
+from ..runs.folder import CONFIG_FILE, FORMAT, load_config, new_run
+from ..runs.loggers import Logger
+from ..text import Tokenizer, load_tokenizer
+from ..training.loop import TrainingLoop
+from ..training.resume import changed_options, refuse_differences, take_up
+from ..training.task import Task
+from ..weights.load import load_with_tokenizer
+from .options import TuningOptions
+
+Options = TypeVar("Options", bound=TuningOptions)
+
+
+def load_base(path: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
+    """The language model to begin from, with its LoRA folded in if it has any, and its tokenizer."""
+    model, tokenizer = load_with_tokenizer(path)
+    if lora_of(model) is not None:
+        merge(model, keep=False)
+    return model, tokenizer
+
+
+def freeze(model: LanguageModel, train: str) -> None:
+    """Let only the head, or the last block, the final norm and the head, or all learn."""
+    learning: dict[str, list[Module]] = {
+        "head": [model.out_head],
+        "last_block": [model.trf_blocks[-1], model.final_norm, model.out_head],
+        "all": [model],
+    }
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    for module in learning[train]:
+        for parameter in module.parameters():
+            parameter.requires_grad = True
+
+
+def begin(
+    folder: Path,
+    task: Task,
+    options: TuningOptions,
+    tokenizer: Tokenizer,
+    make: Callable[[], LanguageModel],
+    memory: TrainingMemory,
+    data: str | os.PathLike[str],
+    report: Callable[[str], None],
+    loggers: Sequence[Logger],
+    **more: Any,
+) -> Any:
+    """Train from the first step, in a new run folder; `make` draws what is new in the model. `more` goes into config.json."""
+    memory.check(report)
+    check_room(folder, memory.config.n_parameters(), options.keep, report)
+    options.lr_schedule(options.max_steps or options.epochs * len(task))  # an error now, before anything is written
+    with memory.explain(), use_generator(Generator(options.seed)):
+        model = make().train()  # a loaded one is in evaluation mode
+        model.set_drop_rate(options.drop_rate)
+        if options.train == "lora":
+            inject(model, options.lora_config())
+        else:
+            freeze(model, options.train)
+        record = {
+            "format": FORMAT,
+            **describe_model(model),
+            "task": task.name,
+            "training": asdict(options),
+            "files": [str(data)],
+            "data": task.about()["data"],
+            **more,
+        }
+        with new_run(folder, record, tokenizer) as previous:
+            if previous is not None:
+                report(f"The run that was in {folder} is now in {previous}.")
+            return TrainingLoop(task, options, model, folder, report, loggers).run()
+
+
+def go_on(
+    run: str | os.PathLike[str],
+    kind: type[Options],
+    make_task: Callable[[str, Options, Tokenizer], tuple[Task, Callable[[Any], TrainingMemory]]],
+    report: Callable[[str], None],
+    loggers: Sequence[Logger],
+    changes: dict[str, Any],
+) -> Any:
+    """Go on with a run from its newest whole checkpoint. `make_task` is given the data's name, options and tokenizer.
+
+    ConfigMismatch for a change of what `kind.fixed` names, DataError for data that is no longer what it was, CheckpointError
+    without a whole checkpoint.
+    """
+    folder = Path(run)
+    config = load_config(folder)
+    with naming(folder / CONFIG_FILE):
+        if config["task"] != kind.task:
+            raise ConfigError(f"task is {config['task']!r:.80}: only {kind.task!r} goes on here")
+        before, data = kind.of_run(config["training"]), data_of(config)
+    options = before.changed(**changes)
+    refuse_differences(folder, {name: (getattr(before, name), getattr(options, name)) for name in kind.fixed})
+    with lock(folder):
+        remove_stale(folder)
+        found = newest_checkpoint(folder, verify_checkpoint, report)
+        if found is None:
+            raise CheckpointError(
+                f"{folder}: no checkpoint there: begin it again (tinygrad-llm {kind.task} {data} --out {folder})"
+            )
+        task, memory_of = make_task(data, options, load_tokenizer(folder))
+        check_same(data, task, config)
+        with naming(folder / CONFIG_FILE):
+            model = build_model(config, Zeros())
+        model.set_drop_rate(options.drop_rate)
+        if options.train != "lora":
+            freeze(model, options.train)
+        memory = memory_of(model.config)
+        memory.check(report)
+        check_room(folder, model.n_parameters(), options.keep, report)
+        check_writable(folder)
+        with memory.explain(), use_generator(Generator(0)):
+            loop = TrainingLoop(task, options, model, folder, report, loggers)
+            told = {"model": model.config.to_dict()}
+            return take_up(loop, load_checkpoint(found), before, config, changed_options(before, options), told)
+
+
+def data_of(config: dict[str, Any]) -> str:
+    """The name of what a run learns from. ConfigError if its config.json does not say."""
+    files = config.get("files", [])
+    if len(files) != 1 or not isinstance(config.get("data"), dict):
+        raise ConfigError("files and data do not say what the run learns from")
+    return files[0]
+
+
+def check_same(data: str, task: Task, config: dict[str, Any]) -> None:
+    """DataError if the data is not what the run in `config` began with."""
+    if task.about()["data"] != config["data"]:
+        raise DataError(f"{data}: not the texts any more that this run began with: put them back")
