@@ -413,7 +413,9 @@ def test_ids_as_a_list_a_tensor_and_a_view(model):
     np.testing.assert_array_equal(model(IDS.tolist()).data, expected)
     np.testing.assert_array_equal(model(tg.Tensor(IDS)).data, expected)
     np.testing.assert_array_equal(model(np.asfortranarray(IDS)).data, expected)
-    repeated = model(np.broadcast_to(IDS[0], (3, 5))).data[2]  # of more rows than IDS has: BLAS may round them otherwise
+    repeated = model(np.broadcast_to(IDS[0], (3, 5))).data[
+        2
+    ]  # of more rows than IDS has: BLAS may round them otherwise
     np.testing.assert_allclose(repeated, expected[0], rtol=1e-5, atol=1e-6)
 
 

@@ -28,7 +28,7 @@ from ..errors import ConfigError
 from ..evaluation.baselines import baselines
 from ..evaluation.scores import Scores, classification_scores
 from ..files import replace_file
-from ..models import LanguageModel, make_config, make_model
+from ..models import LanguageModel, make_model
 from ..models.heads import add_classifier, class_logits
 from ..ops import cross_entropy
 from ..rng import get_generator
@@ -39,7 +39,7 @@ from ..runs.plots import plot_confusion
 from ..text import Tokenizer, WordTokenizer, read_labelled
 from ..training.step import Batch, Objective
 from ..training.task import Finished, Task
-from .options import SIZES, ClassifyOptions
+from .options import ClassifyOptions
 from .predict import Classifier, log_softmax, score_texts
 from .run import begin, check_same, data_of, go_on, load_base
 from .splits import Splits, encode_texts, make_splits, pad
@@ -267,10 +267,7 @@ def classify(
         tokenizer = WordTokenizer.train(splits.train.texts, lower_case=True)
     task = Classification(splits, chosen, tokenizer)
     chosen = task.options = replace(chosen, max_length=task.max_length)
-    sizes = {name: getattr(chosen, name) for name in (*SIZES, "drop_rate")}
-    config = (
-        model.config if model else make_config("gpt", {"vocab_size": tokenizer.vocab_size, "init": "gpt2", **sizes})
-    )
+    config = chosen.model_config(model, tokenizer.vocab_size)
 
     def make() -> LanguageModel:
         body = model or make_model("gpt", config)

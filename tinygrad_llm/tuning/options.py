@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checks import check_options
 from ..errors import ConfigError
-from ..models import LanguageModel
+from ..models import LanguageModel, make_config
 from ..models.estimate import TrainingMemory
 from ..models.heads import POSITIONS
 from ..nn.lora import LoRAConfig
@@ -22,18 +22,24 @@ from . import lora
 Tuning = TypeVar("Tuning", bound="TuningOptions")
 TRAINS = ("head", "last_block", "all", "lora")
 SIZES = ("context_length", "emb_dim", "n_heads", "n_layers")
-# Fresh weights: small, on words. Weights that were learned: as the book, whose learning rate is for a width of 768.
-_FRESH = {"train": "all", "epochs": 8, "batch_size": 16, "lr": 1e-3, "spike": 0.0}
-_LEARNED = {"train": "last_block", "epochs": 5, "batch_size": 8, "lr": 5e-5, "spike": 0.0}
-_LR_OF_WIDTH = 5e-5 * 768
-_MODEL = {"context_length": 256, "emb_dim": 64, "n_heads": 4, "n_layers": 2}
+_LR_OF_WIDTH = 5e-5 * 768  # the book's learning rate for GPT-2 124M; narrower models take a higher one
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningOptions(LoopOptions):
     """What all tuning runs have; checked when it is made: ConfigError names what cannot be."""
 
-    fixed: ClassVar[tuple[str, ...]] = ("train", "lora", "examples", "max_length", "decay", "seed")  # in a resumed run
+    fixed: ClassVar[tuple[str, ...]] = (
+        "train",
+        "lora",
+        "examples",
+        "max_length",
+        "decay",
+        "seed",
+        *SIZES,
+    )  # when resumed
+    fresh: ClassVar[dict[str, Any]]  # what is not given, with fresh weights
+    learned: ClassVar[dict[str, Any]]  # and with weights that were learned before
 
     train: str = option(
         "what learns: the head alone, the last block with the final norm and the head, all, or what LoRA adds",
@@ -41,6 +47,13 @@ class TuningOptions(LoopOptions):
     )
     lora: str = option("LoRA, as r=16,alpha=32,targets=attn,dropout=0.05; then train is lora", "")
     examples: int = option("learn from at most so many texts; 0: from all", 0, least=0)
+    max_length: int = option(
+        "tokens of a text that are read, from its beginning; 0: as many as the longest to learn from has", 0, least=0
+    )
+    context_length: int = option("of a model from fresh weights: tokens that it can read")
+    emb_dim: int = option("of a model from fresh weights: its width")
+    n_heads: int = option("of a model from fresh weights: attention heads in each layer")
+    n_layers: int = option("of a model from fresh weights: transformer blocks")
     drop_rate: float = option("share of the activations dropped in training", 0.1, most=1)
 
     def __post_init__(self) -> None:
@@ -51,17 +64,44 @@ class TuningOptions(LoopOptions):
             )
         if self.lora:
             self.lora_config()
+        if self.max_length > self.context_length:
+            raise ConfigError(
+                f"max_length is {self.max_length}: the model reads {self.context_length} tokens (context_length)"
+            )
 
     @classmethod
     def defaults(cls, learned: bool = False) -> dict[str, Any]:
         """What is not given, for weights that were `learned` before or for fresh ones."""
-        return common_defaults(cls)
+        return common_defaults(cls) | cls.fresh | (cls.learned if learned else {})
 
     @classmethod
     def of_run(cls: type[Tuning], training: dict[str, Any]) -> Tuning:
         """The options in a run's config.json; one that did not exist yet when the run began has its default."""
         check_options("training", training, cls)
         return cls(**cls.defaults() | training)
+
+    @classmethod
+    def choose(cls: type[Tuning], model: LanguageModel | None, **given: Any) -> Tuning:
+        """Those given, and the defaults for this model or for fresh weights. ConfigError for what the model decides."""
+        defaults = cls.defaults(model is not None)
+        if given.get("lora") and "train" not in given:
+            given["train"] = "lora"
+        if model is not None:
+            for name in SIZES:
+                if name in given:
+                    raise ConfigError(
+                        f"{name} is {given[name]!r}: with init_from it is that of the weights: leave it out"
+                    )
+            sizes = {name: getattr(model.config, name) for name in SIZES}
+            defaults |= sizes | {"lr": _LR_OF_WIDTH / model.config.emb_dim}
+        return cls(**with_changes(defaults, given, cls))
+
+    def model_config(self, model: LanguageModel | None, vocab_size: int) -> Any:
+        """The configuration of a model that was learned, or of a fresh one for a vocabulary."""
+        if model is not None:
+            return model.config
+        sizes = {name: getattr(self, name) for name in (*SIZES, "drop_rate")}
+        return make_config("gpt", {"vocab_size": vocab_size, "init": "gpt2", **sizes})
 
     def lora_config(self) -> LoRAConfig:
         """What LoRA adds, and what is trained whole beside it."""
@@ -80,6 +120,16 @@ class ClassifyOptions(TuningOptions):
     """The options of `classify`, complete and checked; ConfigError for bad values."""
 
     task: ClassVar[str] = "classify"
+    fixed: ClassVar[tuple[str, ...]] = (  # what decides the model, the texts and their parts
+        *TuningOptions.fixed,
+        *("position", "head_bias", "causal", "balance", "keep_duplicates", "text", "label", "delimiter", "encoding"),
+    )
+    # Fresh weights: small, on words. Weights that were learned: as the book.
+    fresh: ClassVar[dict[str, Any]] = {
+        **{"context_length": 256, "emb_dim": 64, "n_heads": 4, "n_layers": 2},
+        **{"train": "all", "epochs": 8, "batch_size": 16, "lr": 1e-3, "spike": 0.0},
+    }
+    learned: ClassVar[dict[str, Any]] = {"train": "last_block", "epochs": 5, "batch_size": 8, "lr": 5e-5}
 
     position: str = option(
         "token whose features tell the class: the text's last, the last of a row filled up to max_length (as the book's code has "
@@ -97,53 +147,12 @@ class ClassifyOptions(TuningOptions):
         choices=BALANCES,
     )
     keep_duplicates: bool = option("texts that occur again, to the byte, stay", False)
-    max_length: int = option(
-        "tokens of a text that are read, from its beginning; 0: as many as the longest to learn from has", 0, least=0
-    )
     text: str = option(
         "column of the texts: its name, or its number from 1; without it, usual names are looked for", ""
     )
     label: str = option("column of the classes, likewise", "")
     delimiter: str = option("between columns; without it, found", "")
     encoding: str = option("of the file; without it, found: utf-8, utf-16 or cp1252", "")
-    fixed: ClassVar[tuple[str, ...]] = (  # what decides the model, the texts and their parts
-        *TuningOptions.fixed,
-        *("position", "head_bias", "causal", "balance", "keep_duplicates", "text", "label", "delimiter", "encoding"),
-        *SIZES,
-    )
-
-    context_length: int = option("of a model from fresh weights: tokens that it can read")
-    emb_dim: int = option("of a model from fresh weights: its width")
-    n_heads: int = option("of a model from fresh weights: attention heads in each layer")
-    n_layers: int = option("of a model from fresh weights: transformer blocks")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_length > self.context_length:
-            raise ConfigError(
-                f"max_length is {self.max_length}: the model reads {self.context_length} tokens (context_length)"
-            )
-
-    @classmethod
-    def defaults(cls, learned: bool = False) -> dict[str, Any]:
-        """What is not given, for weights that were `learned` before or for fresh ones."""
-        return common_defaults(cls) | _MODEL | (_LEARNED if learned else _FRESH)
-
-    @classmethod
-    def choose(cls, model: LanguageModel | None, **given: Any) -> ClassifyOptions:
-        """Those given, and the defaults for this model or for fresh weights. ConfigError for what the model decides."""
-        defaults = cls.defaults(model is not None)
-        if given.get("lora") and "train" not in given:
-            given["train"] = "lora"
-        if model is not None:
-            for name in SIZES:
-                if name in given:
-                    raise ConfigError(
-                        f"{name} is {given[name]!r}: with init_from it is that of the weights: leave it out"
-                    )
-            sizes = {name: getattr(model.config, name) for name in SIZES}
-            defaults |= sizes | {"lr": _LR_OF_WIDTH / model.config.emb_dim}
-        return cls(**with_changes(defaults, given, cls))
 
     def lora_config(self) -> LoRAConfig:
         """What LoRA adds; the head, which is new, is trained whole unless targets name it."""
