@@ -443,6 +443,63 @@ def classifiers() -> dict[str, dict]:
     return {"texts of unequal length": case}
 
 
+# What the publishers put into tokenizer_config.json, written out.
+CHAT_TEMPLATES = {
+    "chatml": (
+        "{% for message in messages %}"
+        "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    ),
+    "phi3": (
+        "{% for message in messages %}"
+        "{% if message['role'] == 'system' %}{{ '<|system|>\\n' + message['content'] + '<|end|>\\n' }}"
+        "{% elif message['role'] == 'user' %}{{ '<|user|>\\n' + message['content'] + '<|end|>\\n' }}"
+        "{% elif message['role'] == 'assistant' %}{{ '<|assistant|>\\n' + message['content'] + '<|end|>\\n' }}"
+        "{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% else %}{{ eos_token }}{% endif %}"
+    ),
+    "llama2": (
+        "{% if messages[0]['role'] == 'system' %}"
+        "{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}"
+        "{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}"
+        "{% for message in loop_messages %}"
+        "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+        "{% if loop.index0 == 0 and system_message != false %}"
+        "{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}"
+        "{% else %}{% set content = message['content'] %}{% endif %}"
+        "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
+        "{% elif message['role'] == 'assistant' %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}"
+        "{% endfor %}"
+    ),
+}
+
+
+def templates() -> dict[str, dict]:
+    """What the chat templates of transformers make of conversations, as text."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    said = [" Spell: freind", " friend\n", "And\n\n“naïve” 😀 <|im_end|> </s>?  ", "It's right: {content} [INST]"]
+    turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
+    system = [{"role": "system", "content": " Be brief. "}]
+    conversations = [turns[:1], turns[:2], turns, system + turns[:1], system + turns[2:], system + turns]
+    cases = {}
+    for name, template in CHAT_TEMPLATES.items():
+        eos = "</s>" if name == "llama2" else "<|endoftext|>"
+        core = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+        core.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token=eos)
+        for i, messages in enumerate(conversations):
+            for generate in (False, True)[: 1 + (messages[-1]["role"] == "user")]:
+                text = tokenizer.apply_chat_template(
+                    messages, chat_template=template, tokenize=False, add_generation_prompt=generate
+                )
+                case = {"messages": messages, "generation_prompt": generate, "text": text}
+                cases[f"{name} {i}{' to be answered' if generate else ''}"] = {"template": name} | case
+    return cases
+
+
 def lora() -> dict[str, dict]:
     """LoRA by PEFT: layers with their gradients, what is drawn for A, and adapters of a GPT-2 with what they give."""
     import safetensors.numpy
@@ -581,7 +638,7 @@ def main() -> int:
         make()
     attention_ops()
     made = {"ops": ops, "layers": layers(), "gpt": gpt(), "clipping": clipping(), "initial": initial()}
-    made |= {"transformers": transformers(), "classifiers": classifiers(), "lora": lora()}
+    made |= {"transformers": transformers(), "classifiers": classifiers(), "lora": lora(), "templates": templates()}
     drifted = []
     for family, cases in made.items():
         if check:

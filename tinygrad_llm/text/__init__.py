@@ -7,12 +7,14 @@ from .byte_level import BPETokenizer, GPT2Tokenizer
 from .datasets import DataLoader, SlidingWindowDataset, read_text, train_val_split
 from .duplicates import contradictions, exact_duplicates, near_duplicates
 from .labelled import Labelled, read_labelled
+from .templates import TEMPLATES, Template, check_messages
 from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, load_tokenizer
 from .vocabulary import BPEVocabulary, CharVocabulary
 from .word import WordTokenizer
 
 __all__ = [
     "END_OF_TEXT",
+    "TEMPLATES",
     "BPETokenizer",
     "BPEVocabulary",
     "CharTokenizer",
@@ -21,9 +23,11 @@ __all__ = [
     "GPT2Tokenizer",
     "Labelled",
     "SlidingWindowDataset",
+    "Template",
     "Tokenizer",
     "WordTokenizer",
     "apply_merges",
+    "check_messages",
     "contradictions",
     "exact_duplicates",
     "get_stats",

@@ -20,7 +20,8 @@ import numpy as np
 from ..checks import did_you_mean, is_integer, is_number
 from ..errors import ConfigError, DataError
 from ..rng import Generator
-from .label_files import MISSING, Pairs, file_name, read_pairs
+from .data_files import file_name
+from .label_files import MISSING, Pairs, read_pairs
 
 BALANCES = ("undersample", "weights", "none")
 PARTS = ("training", "validation", "test")
