@@ -297,8 +297,8 @@ def test_a_template_is_json(template):
 
 
 def test_what_follows_an_answer_is_not_joined_to_the_next_question():
-    template = Template("own", "{content}:", END_OF_TEXT, (END_OF_TEXT,), after="\n\n")
-    check_conversation(template, TOKENIZERS["gpt2"], [user("a"), assistant("b"), user("\nc"), assistant("d")])
+    template = Template("own", "{content}:", END_OF_TEXT, (END_OF_TEXT,), after="\n")
+    check_conversation(template, TOKENIZERS["gpt2"], [user("a"), assistant("b"), user("\n\nc"), assistant("d")])
 
 
 OWN = {"name": "own", "user": "Q: {content}\n", "prompt": "A: ", "end": "<e>", "special_tokens": ["<e>"]}

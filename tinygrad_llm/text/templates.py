@@ -216,13 +216,13 @@ class Template:
             content, below = content + self.input.replace("{content}", below), ""
         if self.strip:  # where a system message stands before it, this is no end of the text
             content = content.rstrip() if system else content.strip()
-        slots = {"system": self.system if system else "", "input": self.input if below else ""}
+        slots = {"{system}": (self.system, system), "{input}": (self.input, below)}
         for part in _SLOT.split(self.user):
             if part == "{content}":
                 yield _Piece(content, False, n_finished, None)
-            elif _SLOT.fullmatch(part):
-                inner = {"system": system, "input": below}[part[1:-1]]
-                yield from self._filled(slots[part[1:-1]], n_finished, None, content=inner)
+            elif part in slots:
+                pattern, inner = slots[part]
+                yield from self._filled(pattern if inner else "", n_finished, None, content=inner)
             else:
                 yield from self._fixed(part, n_finished, None)
 
