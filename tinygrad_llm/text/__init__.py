@@ -4,6 +4,7 @@ from importlib import resources
 
 from .bpe import apply_merges, get_stats, merge, train_bpe, train_bpe_plain
 from .byte_level import BPETokenizer, GPT2Tokenizer
+from .conversations import Conversations, count_answers, read_conversations
 from .datasets import DataLoader, SlidingWindowDataset, read_text, train_val_split
 from .duplicates import contradictions, exact_duplicates, near_duplicates
 from .labelled import Labelled, read_labelled
@@ -19,6 +20,7 @@ __all__ = [
     "BPEVocabulary",
     "CharTokenizer",
     "CharVocabulary",
+    "Conversations",
     "DataLoader",
     "GPT2Tokenizer",
     "Labelled",
@@ -29,11 +31,13 @@ __all__ = [
     "apply_merges",
     "check_messages",
     "contradictions",
+    "count_answers",
     "exact_duplicates",
     "get_stats",
     "load_tokenizer",
     "merge",
     "near_duplicates",
+    "read_conversations",
     "read_labelled",
     "read_text",
     "story",
