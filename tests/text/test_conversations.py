@@ -268,23 +268,30 @@ def test_counts_of_answers():
     """Characters can be counted by hand: question, line break, answer, end."""
     tokenizer, plain = CharTokenizer("ab\n"), TEMPLATES["plain"]
     data = Conversations(
-        [pair("a", "bb"), pair("aaaa", "bb"), pair("aaaaaaa", "b"), pair("a", "b") * 2, pair("a", "b")[:1]]
+        [
+            pair("a", "bb"),
+            pair("aaaa", "bb"),
+            pair("aaaaaaa", "b"),
+            pair("a", "b") * 2,
+            pair("a", "b")[:1],
+            pair("aaa", "bb"),
+        ]
     )
     counts = count_answers(plain, tokenizer, data, max_length=6)
-    np.testing.assert_array_equal(counts.tokens, [5, 8, 10, 8, 2])
-    np.testing.assert_array_equal(counts.supervised, [3, 2, 0, 3, 0])
-    np.testing.assert_array_equal(counts.truncated, [False, True, True, True, False])
-    np.testing.assert_array_equal(counts.has_end, [True, False, False, True, False])
-    assert counts.n_supervised == 8
+    np.testing.assert_array_equal(counts.tokens, [5, 8, 10, 8, 2, 7])
+    np.testing.assert_array_equal(counts.supervised, [3, 2, 0, 3, 0, 3])
+    np.testing.assert_array_equal(counts.truncated, [False, True, True, True, False, False])
+    np.testing.assert_array_equal(counts.has_end, [True, False, False, True, False, True])
+    assert counts.n_supervised == 11
     assert counts.lines() == [
-        "5 conversations, 33 tokens, the longest 10 (row 3); 8 of 23 targets in the loss (34.8%)",
+        "6 conversations, 40 tokens, the longest 10 (row 3); 11 of 29 targets in the loss (37.9%)",
         "3 cut off after 6 tokens: row 2, row 3, row 4",
         "2 with nothing in the loss, which teach nothing: row 3, row 5",
         "1 without an end of an answer in the loss: row 2",
     ]
     last = count_answers(plain, tokenizer, data, max_length=7, last_only=True)
-    np.testing.assert_array_equal(last.supervised, [3, 3, 0, 2, 0])
-    np.testing.assert_array_equal(last.has_end, [True, True, False, True, False])
+    np.testing.assert_array_equal(last.supervised, [3, 3, 0, 2, 0, 3])
+    np.testing.assert_array_equal(last.has_end, [True, True, False, True, False, True])
     assert len(count_answers(plain, tokenizer, Conversations([pair("a", "b")]), 99).lines()) == 1
 
 
