@@ -17,6 +17,8 @@ COMMANDS = [
     "pretrain",
     "classify",
     "predict",
+    "instruct",
+    "chat",
     "generate",
     "evaluate",
     "tokenize",
@@ -37,6 +39,9 @@ OPTIONS = {
     "--general-text --tensorboard --weights-only --json",
     "classify": "--init-from --out --resume --train --lora --position --balance --keep-duplicates --examples --max-length --text "
     "--label --delimiter --encoding --epochs --batch-size --lr --seed --tensorboard --json",
+    "instruct": "--init-from --out --resume --dry-run --train --lora --template --kinds --mask-instruction --bucket --examples "
+    "--max-length --encoding --epochs --batch-size --lr --seed --tensorboard --json",
+    "chat": "--prompt --system --template --temperature --top-k --max-new-tokens --seed --checkpoint --adapter --json",
     "predict": "--file --explain --checkpoint --json",
     "generate": "--prompt --max-new-tokens --temperature --top-k --top-p --min-p --typical-p --repetition-penalty "
     "--frequency-penalty --presence-penalty --no-repeat-ngram --logit-bias --stop --show-candidates --seed --json",

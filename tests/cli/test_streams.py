@@ -64,6 +64,8 @@ ARGUMENTS = {
     "lora": ["info", "run"],
     "classify": ["--help"],
     "predict": ["--help"],
+    "instruct": ["--dry-run", "--examples", "20"],
+    "chat": ["run", "-p", "the", "--template", "plain", "--max-new-tokens", "3"],
 }
 
 

@@ -312,7 +312,7 @@ def test_the_doctor_and_the_list_of_runs_know_it(run):
     assert record.n_parameters == load_run(run)[0].n_parameters()
 
 
-@pytest.mark.parametrize("options", [{}, {"position": "mean"}, {"lora": "r=2,alpha=4,dropout=0.1"}, {"train": "head"}])
+@pytest.mark.parametrize("options", [{}, {"position": "mean"}, {"lora": "r=2,alpha=4,dropout=0.2"}, {"train": "head"}])
 def test_a_run_that_was_interrupted_ends_with_the_same_bits(options, story, tmp_path):
     chosen = {"init_from": story, "epochs": 2, "eval_every": 3, "save_every": 5, "drop_rate": 0.1, **options}
     data = fruits(tmp_path / "a.csv", 40)

@@ -19,6 +19,7 @@ from ..checks import did_you_mean
 from ..errors import TinygradLLMError
 from . import (
     bench,
+    chat,
     classify,
     convert,
     doctor,
@@ -26,6 +27,7 @@ from . import (
     evaluate,
     generate,
     inspect,
+    instruct,
     lora,
     predict,
     pretrain,
@@ -40,6 +42,8 @@ COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "pretrain": pretrain,
     "classify": classify,
     "predict": predict,
+    "instruct": instruct,
+    "chat": chat,
     "generate": generate,
     "evaluate": evaluate,
     "tokenize": tokenize,

@@ -105,10 +105,10 @@ class LanguageModel(Module):
         self.config = config
 
     def set_drop_rate(self, drop_rate: float) -> None:
-        """Drop another share of the activations in training."""
+        """Drop another share of the activations in training; that of LoRA's input is another matter."""
         self.config = replace(self.config, drop_rate=drop_rate)
-        for _, module in self.named_modules():
-            if hasattr(module, "drop_rate"):
+        for name, module in self.named_modules():
+            if hasattr(module, "drop_rate") and not name.endswith("lora_dropout"):
                 module.drop_rate = self.config.drop_rate
 
     def describe(self) -> str:

@@ -15,6 +15,8 @@ from ..models.heads import POSITIONS
 from ..nn.lora import LoRAConfig
 from ..parallel import default_threads
 from ..text.labelled import BALANCES
+from ..text.lessons import LESSONS
+from ..text.templates import TEMPLATES
 from ..training.options import LoopOptions, common_defaults, option, with_changes
 from ..training.step import shard_batch
 from . import lora
@@ -160,3 +162,25 @@ class ClassifyOptions(TuningOptions):
         if "out_head" in config.targets:
             return config
         return replace(config, whole=tuple(dict.fromkeys((*config.whole, "out_head"))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructOptions(TuningOptions):
+    """The options of `instruct`, complete and checked; ConfigError for bad values."""
+
+    task: ClassVar[str] = "instruct"
+    fixed: ClassVar[tuple[str, ...]] = (*TuningOptions.fixed, "template", "kinds", "encoding")
+    # Fresh weights: of a size that learns to copy letters in minutes. Weights that were learned: as the book.
+    fresh: ClassVar[dict[str, Any]] = {
+        **{"context_length": 128, "emb_dim": 64, "n_heads": 4, "n_layers": 2, "drop_rate": 0.0},
+        **{"train": "all", "epochs": 20, "batch_size": 32, "lr": 3e-3, "spike": 0.0},
+    }
+    learned: ClassVar[dict[str, Any]] = {"train": "all", "epochs": 2, "batch_size": 8, "lr": 5e-5, "drop_rate": 0.1}
+
+    template: str = option("how questions and answers are written down", "plain", choices=tuple(TEMPLATES))
+    kinds: str = option(
+        "of the lessons that come with the package: " + ", ".join(LESSONS), "upper,spell,last,reverse,passive"
+    )
+    mask_instruction: bool = option("only the answers are in the loss, not what is asked", False)
+    bucket: int = option("of so many batches in a row, texts of like length go together; 1: as they come", 8)
+    encoding: str = option("of the file; without it, found: utf-8, utf-16 or cp1252", "")

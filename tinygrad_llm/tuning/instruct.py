@@ -1,0 +1,430 @@
+"""Fine-tuning on instructions (the book's chapter 7): a language model learns to answer.
+
+run = instruct("instruction-data.json", init_from="gpt2", template="alpaca", out="runs/assistant")
+run = instruct(kinds="upper,spell,last,reverse,passive", out="runs/lessons")     # lessons of the package, from fresh weights
+run.before.exact_match, run.after.exact_match
+
+Letters in shape comments: B batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shlex
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CorruptCheckpoint, DataError
+from ..evaluation.answers import AnswerScores, answer_scores, most_frequent
+from ..evaluation.losses import mean_loss
+from ..files import replace_file
+from ..models import LanguageModel, make_model
+from ..rng import get_generator
+from ..runs.loggers import Logger
+from ..text import CharTokenizer, Tokenizer
+from ..text.conversations import Conversations, count_answers, read_conversations
+from ..text.lessons import Lesson, check_answer, lessons
+from ..text.templates import Template
+from ..text.view import visible
+from ..training.step import NEXT_TOKEN, Batch
+from ..training.task import Finished, Task
+from .assistant import template_named, write_answers
+from .options import InstructOptions
+from .run import begin, go_on, load_base
+
+ANSWERS_FILE = "answers.jsonl"
+BUNDLED = "lessons"  # the name of the data that comes with the package
+_IGNORED = -100  # a target that does not count
+_SEEN = 128  # rows of each part that are judged while training goes on
+_ASKED = 200  # of the test part, before training and after
+
+Row = tuple[list[int], list[bool]]  # the ids of a conversation, and which of them the model is to write
+
+
+def collate(
+    rows: Sequence[Sequence[int]], pad: int, counted: Sequence[Sequence[bool]] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets (B, T) of rows of ids, filled up to the longest: a target is the token after its input, or -100.
+
+    As the book's (listing 7.5): the first `pad` after a row is a target, the end that the model is to learn, and those after it
+    are not. With `counted`, which of a row's own tokens are targets, no pad is one: the rows end with marks of their own.
+    """
+    longest = max(map(len, rows)) + (counted is None)
+    ids = np.full((len(rows), longest), pad, np.int64)  # (B, T + 1)
+    targets = np.full((len(rows), longest), _IGNORED, np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        if counted is None:
+            targets[i, : len(row) + 1] = [*row, pad]
+        else:
+            targets[i, : len(row)] = np.where(counted[i], row, _IGNORED)
+    return ids[:, :-1], targets[:, 1:]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Conversations, whose last message is an answer; those of the package are made of lessons."""
+
+    conversations: list[list[dict[str, str]]]
+    lessons: list[Lesson] | None = None
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def first(self, n: int) -> Part:
+        return Part(self.conversations[:n], self.lessons and self.lessons[:n])
+
+    @property
+    def questions(self) -> list[list[dict[str, str]]]:
+        return [messages[:-1] for messages in self.conversations]
+
+    @property
+    def answers(self) -> list[str]:
+        return [messages[-1]["content"] for messages in self.conversations]
+
+    def score(self, found: Sequence[str]) -> AnswerScores:
+        """Answers beside the right ones."""
+        if self.lessons is None:
+            return answer_scores(self.answers, found)
+        right = [check_answer(lesson, answer) for lesson, answer in zip(self.lessons, found, strict=True)]
+        return answer_scores(self.answers, found, [lesson.kind for lesson in self.lessons], right)
+
+
+class Instruction(Task):
+    """Answer what is asked; the loss that is shown is that of answers alone, on questions that were kept from training."""
+
+    name, objective = "instruct", NEXT_TOKEN
+
+    def __init__(
+        self, parts: tuple[Part, Part, Part], said: list[str], options: InstructOptions, tokenizer: Tokenizer
+    ) -> None:
+        self.train, self.test, self.validation = parts
+        self.said, self.options, self.tokenizer = said, options, tokenizer
+        self.template = template_named(options.template)
+        self.chance = math.log(tokenizer.vocab_size)
+        self.pad_id = self.template.end_id(tokenizer)
+        rows = [self._encode(part) for part in parts]
+        longest = max(len(ids) for ids, _ in rows[0])
+        self.max_length = options.max_length or min(longest - 1, options.context_length)
+        learned = Conversations(self.train.conversations)
+        self.counts = count_answers(self.template, tokenizer, learned, self.max_length)
+        if not self.counts.has_end.any():
+            raise DataError(
+                f"max_length is {self.max_length}: of {len(learned)} texts none has the end of its answer within it, so a model "
+                "would never learn to stop: give it more (--max-length), or fresh weights a longer --context-length"
+            )
+        self.rows, self.val_rows = ([_cut(row, self.max_length) for row in part] for part in (rows[0], rows[2]))
+        self.rows, self.val_rows = ([row for row in part if any(row[1][1:])] for part in (self.rows, self.val_rows))
+        self.before: list[str] | None = None  # answers before the first step
+        self.max_new_tokens = max(sum(is_answer) for part in rows for _, is_answer in part)
+
+    def _encode(self, part: Part) -> list[Row]:
+        return [self.template.encode(self.tokenizer, messages) for messages in part.conversations]
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self.options.batch_size)
+
+    def epoch(self, model: LanguageModel) -> Iterator[Batch]:
+        """Batches in the order of PyTorch's DataLoader; of `bucket` batches in a row, texts of like length go together."""
+        order, size = get_generator().shuffle_order(len(self.rows)), self.options.batch_size
+        wide = size * self.options.bucket
+        if self.options.bucket > 1:
+            lengths = np.array([len(ids) for ids, _ in self.rows])
+            chunks = [order[i : i + wide] for i in range(0, len(order), wide)]
+            order = np.concatenate([chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in chunks])
+        for start in range(0, len(order), size):
+            yield self._batch([self.rows[i] for i in order[start : start + size]], self.options.mask_instruction)
+
+    def _batch(self, rows: Sequence[Row], masked: bool) -> tuple[np.ndarray, np.ndarray]:
+        counted = [is_answer if masked else [True] * len(ids) for ids, is_answer in rows]
+        return collate([ids for ids, _ in rows], self.pad_id, counted)
+
+    def evaluate(self, model: LanguageModel, final: bool) -> dict[str, float]:
+        """The loss on the tokens of answers, of some rows of both parts; at the end of all for validation."""
+        if self.before is None:
+            self.before = self.answer_test(model)[1]
+        n, size = None if final else _SEEN, self.options.batch_size
+        losses = {}
+        for name, rows in {"train_loss": self.rows[:_SEEN], "val_loss": self.val_rows[:n]}.items():
+            losses[name] = mean_loss(model, (self._batch(rows[i : i + size], True) for i in range(0, len(rows), size)))
+        return losses
+
+    def sample(self, model: LanguageModel, step: int, final: bool) -> str:
+        """An answer to a question of validation, another one each time."""
+        i = step % len(self.validation)
+        asked = self.validation.questions[i][-1]["content"]
+        (found,) = self._answer(model, Part([self.validation.conversations[i]]))
+        return f"{asked} {found}\n(right: {self.validation.answers[i]})"
+
+    def _answer(self, model: LanguageModel, part: Part) -> list[str]:
+        return write_answers(model, self.tokenizer, self.template, part.questions, self.max_new_tokens)
+
+    def answer_test(self, model: LanguageModel) -> tuple[Part, list[str]]:
+        """The questions of the test that are asked before and after training, and the answers."""
+        asked = self.test.first(_ASKED)
+        return asked, self._answer(model, asked)
+
+    def about(self) -> dict[str, Any]:
+        parts = [part.conversations for part in (self.train, self.test, self.validation)]
+        data = {"texts": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
+        options = self.options
+        how = [options.batch_size, options.bucket, options.mask_instruction, self.max_length]
+        return {"data": data, "batches": [data["texts"], *how]}
+
+    def state(self) -> dict[str, Any]:
+        return {"before": self.before}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        before = state.get("before")
+        if not isinstance(before, list) or len(before) != min(_ASKED, len(self.test)) or not all(map(_is_text, before)):
+            raise CorruptCheckpoint(
+                f"task_state: before is {before!r:.80}: it must be the answers before the first step"
+            )
+        self.before = before
+
+    def n_bytes(self) -> int:
+        """Memory that the texts take, and their ids."""
+        return sum(64 * len(ids) for ids, _ in self.rows + self.val_rows)
+
+    def introduce(self) -> list[str]:
+        lines = [*self.said, *self.counts.lines()]
+        return [line for each in lines for line in textwrap.wrap(each, 100)]
+
+    def conclude(self, finished: Finished) -> InstructResult:
+        """Ask the questions kept for testing once more, and put the answers beside those before training."""
+        asked, found = self.answer_test(finished.model)
+        folder = finished.folder
+        told = [
+            {"question": messages[-1]["content"], "expected": expected, "answer": answer}
+            for messages, expected, answer in zip(asked.questions, asked.answers, found, strict=True)
+        ]
+        replace_file(folder / ANSWERS_FILE, [(json.dumps(each, ensure_ascii=False) + "\n").encode() for each in told])
+        commonest = most_frequent(self.train.lessons or [], asked.lessons or [])
+        return InstructResult(
+            folder=folder,
+            model=finished.model,
+            tokenizer=self.tokenizer,
+            template=self.template,
+            metrics=finished.metrics,
+            before=asked.score(self.before or [""] * len(asked)),
+            after=asked.score(found),
+            most_frequent=asked.score(commonest) if commonest else None,
+            examples=told[:3],
+            seconds=finished.seconds,
+            tokens_per_second=finished.tokens_per_second,
+        )
+
+
+@dataclass(frozen=True)
+class InstructResult:
+    """What a run leaves besides its folder. Scores are of the likeliest answers to questions that were kept from training."""
+
+    folder: Path
+    model: LanguageModel
+    tokenizer: Tokenizer
+    template: Template
+    metrics: list[dict[str, float]]  # the rows of metrics.jsonl
+    before: AnswerScores
+    after: AnswerScores
+    most_frequent: (
+        AnswerScores | None
+    )  # of always giving the commonest answer of the kind; None where there are no kinds
+    examples: list[dict[str, str]]
+    seconds: float
+    tokens_per_second: float
+
+    def summary(self) -> dict[str, Any]:
+        """As plain data; shares are fractions of 1."""
+        last = self.metrics[-1]
+        return {
+            "folder": str(self.folder),
+            "steps": last["step"],
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "most_frequent": self.most_frequent and self.most_frequent.to_dict(),
+            "template": self.template.name,
+            "train_loss": last["train_loss"],
+            "val_loss": last["val_loss"],
+            "seconds": self.seconds,
+            "tokens_per_second": self.tokens_per_second,
+        }
+
+    def lines(self) -> list[str]:
+        """The summary as text for the terminal."""
+        last = self.metrics[-1]
+        lines = [
+            "",
+            f"Trained in {self.seconds:.0f} s, {self.tokens_per_second:,.0f} tokens a second; loss on the tokens of answers "
+            f"{last['train_loss']:.3f}, in validation {last['val_loss']:.3f}.",
+            "Before:",
+            *(f"  {line}" for line in self.before.lines()),
+            *([] if self.most_frequent is None else ["Always the commonest answer of its kind:"]),
+            *(f"  {line}" for line in (self.most_frequent.lines() if self.most_frequent else [])),
+            "After:",
+            *(f"  {line}" for line in self.after.lines()),
+        ]
+        for example in self.examples:
+            asked, answer, expected = (textwrap.shorten(example[key], 90) for key in ("question", "answer", "expected"))
+            lines += [f"  {asked}", f"    {answer}" + ("" if answer == expected else f"   (right: {expected})")]
+        question = shlex.quote(self.examples[0]["question"][:60])
+        return [
+            *lines,
+            f"In {self.folder}: {', '.join(sorted(file.name for file in self.folder.iterdir()))}",
+            f"To ask it: tinygrad-llm chat {shlex.quote(str(self.folder))} -p {question}",
+        ]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _cut(row: Row, max_length: int) -> Row:
+    """So much of a row that it makes `max_length` inputs."""
+    ids, is_answer = row
+    return ids[: max_length + 1], is_answer[: max_length + 1]
+
+
+def instruct(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    init_from: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    report: Callable[[str], None] = print,
+    loggers: Sequence[Logger] = (),
+    **options: Any,
+) -> InstructResult:
+    """Train a language model to answer, and leave a run folder that `Assistant.load` reads.
+
+    `data` is a file (`read_conversations`); without one, lessons that come with the package, of the `kinds` that options name.
+    With `init_from` it begins from the weights and the tokenizer there, which are given the marks of the template that they lack;
+    otherwise from fresh weights and a tokenizer of characters. Of a file, the first 85 % are to train on, the next 10 to test on
+    and the rest to validate with, as in the book. `options` are those of InstructOptions. `report`, `loggers`, the signals and
+    resuming (`resume_instruction`) are as for `pretrain`.
+    """
+    model, task, chosen = _prepare(data, init_from, options)
+    tokenizer = task.tokenizer
+    config = chosen.model_config(model, tokenizer.vocab_size)
+    folder = Path(out) if out is not None else Path("runs", Path(data or BUNDLED).stem)
+    memory = chosen.memory(config, task.max_length, task.n_bytes())
+    origin: dict[str, Any] = {} if init_from is None else {"init_from": str(init_from)}
+
+    def make() -> LanguageModel:
+        return model or make_model("gpt", config)
+
+    origin |= {"template": task.template.to_dict()}
+    return begin(folder, task, chosen, tokenizer, make, memory, data or BUNDLED, report, loggers, **origin)
+
+
+def _prepare(
+    data: str | os.PathLike[str] | None, init_from: str | os.PathLike[str] | None, options: dict[str, Any]
+) -> tuple[LanguageModel | None, Instruction, InstructOptions]:
+    """The model to begin from, if any, with rows for the template's marks; the task; and its options, complete."""
+    model, tokenizer = (None, None) if init_from is None else load_base(init_from)
+    chosen = InstructOptions.choose(model, **options)
+    parts, said = _parts_of(data, chosen)
+    template = template_named(chosen.template)
+    if tokenizer is None:
+        texts = (template.render(messages) for part in parts for messages in part.conversations)
+        tokenizer = CharTokenizer.train("".join(texts))
+    lacking = [mark for mark in template.special_tokens if mark not in tokenizer.special]
+    tokenizer = tokenizer.add_special(lacking)
+    if model is not None and tokenizer.vocab_size > model.config.vocab_size:
+        model.resize_vocabulary(tokenizer.vocab_size)
+    if lacking:
+        said.append(f"Special tokens added for the template {template.name}: {', '.join(lacking)}.")
+    task = Instruction(parts, said, chosen, tokenizer)
+    task.options = replace(chosen, max_length=task.max_length)
+    return model, task, task.options
+
+
+def show_rows(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    init_from: str | os.PathLike[str] | None = None,
+    dim: bool = False,
+    **options: Any,
+) -> list[str]:
+    """What `instruct` would train on: the lines about the texts, and three of them as the model will see them.
+
+    What is not in the loss is dimmed, or without `dim` in [brackets].
+    """
+    _, task, chosen = _prepare(data, init_from, options)
+    begin_dim, end_dim = ("\x1b[2m", "\x1b[22m") if dim else ("[", "]")
+    lines = task.introduce()
+    for ids, is_answer in task.rows[:3]:
+        counted = is_answer if chosen.mask_instruction else [True] * len(ids)
+        shown = ""
+        for counts, group in groupby(zip(ids, counted, strict=True), itemgetter(1)):
+            text = "".join(visible(task.tokenizer.tokens[i]) for i, _ in group)
+            shown += text if counts else f"{begin_dim}{text}{end_dim}"
+        lines += ["", f"{sum(counted)} of {len(ids)} tokens in the loss:", *textwrap.wrap(shown, 100)]
+    return lines
+
+
+def _parts_of(
+    data: str | os.PathLike[str] | None, options: InstructOptions
+) -> tuple[tuple[Part, Part, Part], list[str]]:
+    """What to train on, to test on and to validate with, and lines about it."""
+    if data is None or str(data) == BUNDLED:
+        kinds = options.kinds.split(",")
+        n_of = {"train": options.examples or 1000 * len(kinds), "test": 40 * len(kinds), "validation": 20 * len(kinds)}
+        made = [lessons(options.seed, n, split, kinds) for split, n in n_of.items()]
+        train, test, validation = (Part([_messages_of(lesson) for lesson in part], part) for part in made)
+        told = ", ".join(f"{n:,} {split}" for split, n in n_of.items())
+        return (train, test, validation), [
+            f"Lessons that come with the package, of the kinds {', '.join(kinds)}: {told}."
+        ]
+    found = read_conversations(data, options.encoding or None)
+    rows = [row for row in found.rows if row[-1]["role"] in ("assistant", "text")]
+    n_train, n_test = int(0.85 * len(rows)), int(0.1 * len(rows))
+    train, test, validation = (
+        Part(rows[:n_train]),
+        Part(rows[n_train : n_train + n_test]),
+        Part(rows[n_train + n_test :]),
+    )
+    if not (train and test and validation):
+        raise DataError(f"{data}: {len(rows)} conversations that end with an answer: 20 are needed, for three parts")
+    said = [f"{data}: {'; '.join(found.said)}."]
+    if len(rows) < len(found):
+        said.append(f"{len(found) - len(rows):,} do not end with an answer, and are left out.")
+    if 0 < options.examples < n_train:
+        train = train.first(options.examples)
+    sizes = f"{len(train):,} conversations to train on, {len(test):,} to test on, {len(validation):,} to validate with."
+    return (train, test, validation), [*said, sizes]
+
+
+def _messages_of(lesson: Lesson) -> list[dict[str, str]]:
+    asked = {"role": "user", "content": lesson.instruction} | ({"input": lesson.input} if lesson.input else {})
+    return [asked, {"role": "assistant", "content": lesson.answer}]
+
+
+def resume_instruction(
+    run: str | os.PathLike[str],
+    *,
+    report: Callable[[str], None] = print,
+    loggers: Sequence[Logger] = (),
+    **changes: Any,
+) -> InstructResult:
+    """Go on with a run of `instruct` from its newest whole checkpoint; without changes, to the bit as if never stopped.
+
+    ConfigMismatch for changes of the model, the texts or the seed, DataError for texts that are no longer what they were,
+    CheckpointError without a whole checkpoint.
+    """
+
+    def make_task(data: str, options: InstructOptions, tokenizer: Tokenizer) -> Any:
+        parts, said = _parts_of(data, options)
+        task = Instruction(parts, said, options, tokenizer)
+        return task, partial(options.memory, width=task.max_length, text_bytes=task.n_bytes())
+
+    return go_on(run, InstructOptions, make_task, report, loggers, changes)
