@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tinygrad_llm.errors import ConfigError, DataError
 from tinygrad_llm.text import CharTokenizer
 from tinygrad_llm.text.lessons import LESSON_SPLITS, LESSONS, Lesson, _dealt, _sections, check_answer, lessons
-from tinygrad_llm.text.tales import _world, check_tale
+from tinygrad_llm.text.tales import _read, _world, check_tale
 
 SEEDS, SPLITS = st.integers(0, 2**64), st.sampled_from(LESSON_SPLITS)
 KINDS = st.lists(st.sampled_from([*LESSONS]), min_size=1, unique=True)
@@ -38,10 +38,6 @@ GERMAN = {
     "on the meadow": "auf der Wiese", "at the river": "am Fluss", "under the table": "unter dem Tisch",
     "behind the door": "hinter der Tür", "by the window": "am Fenster",
 }  # fmt: skip
-
-
-def of_kind(kind, split="train"):
-    return [lesson for lesson in MADE[split] if lesson.kind == kind]
 
 
 def near(wrong, word):
@@ -247,14 +243,31 @@ def test_plots_and_pairs_of_tales_are_in_one_split():
 
 def plot_of(tale):
     """The wordings of a tale, as far as they name no way: want, obstacle, way past it, ending, by what check_tale reads."""
-    from tinygrad_llm.text.tales import _read
-
     parts, _ = _read(tale)
     obstacles = {part.split()[1] for part in parts if part.startswith("obstacle ")}
     way = {part for part in parts if part.split()[0] in obstacles}
     outcome = {part for part in parts if part in _world().outcomes}
     assert len(obstacles) == len(way) == len(outcome) == 1
     return (*way, *outcome)
+
+
+def test_every_mistake_has_one_word_that_it_is_near_to():
+    words = " ".join(_sections()["correct"]).split()
+    mistakes = {one for part in _dealt(LESSONS["correct"].items.args[0]) for one in part}
+    assert {len(one) for one in mistakes} == {2}
+    assert len({wrong for wrong, _ in mistakes}) == len(mistakes)
+    for wrong, right in mistakes:
+        assert [word for word in words if near(wrong, word)] == [right]
+    for name in ("words", "opposites", "people", "correct"):
+        assert not {wrong for wrong, _ in mistakes} & {*" ".join(_sections()[name]).split()}
+
+
+def test_sums_and_opposites_are_asked_both_ways():
+    sums = [x.instruction for x in lessons(1, 200, "test", ["addition"])]
+    larger = sum(int(a) > int(b) for a, b in (re.findall(r"\d+", one) for one in sums))
+    assert 60 < larger < 140
+    asked = {x.instruction.split(": ")[1] for x in lessons(1, 600, "train", ["opposite"])}
+    assert len(asked) > 120  # of 130 words, in 65 pairs
 
 
 def test_every_word_of_a_combination_is_seen_in_training():
@@ -345,6 +358,7 @@ def test_emails_written_otherwise():
         ("\nGus", "\nAda"),
         ("Hello", "Oi"),
         ("Best wishes,\n", ""),
+        ("Best wishes", "Go away"),
         ("\nGus", ""),
         ("lake", "sea"),
         ("picnic", "meal"),
