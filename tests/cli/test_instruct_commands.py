@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tinygrad_llm.cli import main
+from tinygrad_llm.evaluation.judge import Judged
 from tinygrad_llm.tuning.assistant import Chat
 
 SMALL = ["--emb-dim", "16", "--n-heads", "2", "--n-layers", "1", "--epochs", "1", "--examples", "60"]
@@ -104,6 +105,23 @@ def test_control_characters_do_not_reach_the_terminal(run, capsys, monkeypatch):
     assert capsys.readouterr().out == "a[2Jbc\n\n"
 
 
+def test_evaluate_asks_the_questions_of_the_test(run, capsys, monkeypatch):
+    assert main(["evaluate", run]) == 0
+    assert "On the questions kept for testing" in capsys.readouterr().out
+    asked = []
+
+    def judged(questions, expected, answers, **options):
+        asked.append((len(questions), options))
+        return Judged([50] * 79 + [None])
+
+    monkeypatch.setattr("tinygrad_llm.evaluation.judge.judge", judged)
+    assert main(["evaluate", run, "--json", "--judge", "http://x/v1", "--judge-model", "m"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 80
+    assert (found["judge"]["mean"], found["judge"]["unparsed"]) == (50, 1)
+    assert asked == [(80, {"url": "http://x/v1", "model": "m"})]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -111,6 +129,7 @@ def test_control_characters_do_not_reach_the_terminal(run, capsys, monkeypatch):
         (["instruct", "--resume", "RUN"], "has finished its 1 epochs"),
         (["instruct", "nowhere.json", "--out", "OUT"], "nowhere.json"),
         (["instruct", "--kinds", "sing", "--out", "OUT"], "sing"),
+        (["evaluate", "RUN", "--judge", "http://x/v1"], "--judge and --judge-model go together"),
         (["chat", "nowhere", "-p", "a"], "nowhere"),
         (["chat", "RUN", "-p", "a", "--template", "mine"], "template is 'mine'"),
         (["chat", "RUN", "-p", "a", "--temperature", "-1"], "temperature is -1"),

@@ -16,7 +16,7 @@ from tinygrad_llm.runs.loggers import Logger
 from tinygrad_llm.text.templates import TEMPLATES
 from tinygrad_llm.training import pretrain
 from tinygrad_llm.tuning.assistant import Assistant, Chat, write_answers
-from tinygrad_llm.tuning.instruct import collate, instruct, resume_instruction, show_rows
+from tinygrad_llm.tuning.instruct import collate, evaluate_assistant, instruct, resume_instruction, show_rows
 
 P = 50256
 QUICK = {"emb_dim": 16, "n_heads": 2, "n_layers": 1, "epochs": 2, "examples": 60, "eval_every": 2, "save_every": 2}
@@ -120,6 +120,20 @@ def test_a_run_says_what_it_came_to(run):
         assert (
             assistant.answer([{"role": "user", "content": row["question"]}], 40)[: len(row["answer"])] == row["answer"]
         )
+
+
+def test_evaluation_asks_what_the_run_asked(run, tmp_path):
+    name, asked, found = evaluate_assistant(run)
+    assert name == "the questions kept for testing"
+    told = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
+    assert asked.answers == [row["expected"] for row in told]
+    assert asked.score(found).n == 80
+    for row, answer in zip(told, found, strict=True):
+        assert answer.startswith(row["answer"]) or row["answer"].startswith(answer)
+    (tmp_path / "a.json").write_text('[{"prompt": "Capitals: pea", "completion": "PEA"}]')
+    name, asked, found = evaluate_assistant(run, tmp_path / "a.json")
+    assert asked.answers == ["PEA"]
+    assert len(found) == 1
 
 
 def test_one_answer_is_learned(tmp_path):

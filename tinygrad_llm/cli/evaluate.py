@@ -8,7 +8,9 @@ import textwrap
 
 from . import weights
 
-HELP = "judge a trained model: loss, perplexity, bits per byte, tasks, and how much it copies; or a classifier"
+HELP = (
+    "judge a trained model: loss, perplexity, bits per byte, tasks, and how much it copies; or its classes, or answers"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +30,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sample-tokens", type=int, default=200, metavar="INT", help="tokens to write (default: 200)")
     parser.add_argument("--seed", type=int, default=123, metavar="INT", help="of the sample (default: 123)")
+    parser.add_argument(
+        "--judge",
+        metavar="URL",
+        help="let another model score the answers of a run of instruct: an endpoint that speaks OpenAI's chat completions, as "
+        "http://127.0.0.1:8080/v1; OPENAI_API_KEY is its key, if it wants one",
+    )
+    parser.add_argument("--judge-model", metavar="NAME", help="the name of that model")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..errors import ConfigError
+    from ..runs.folder import find_run, load_config
     from ..weights.load import tells_classes
 
+    found = find_run(args.folder)
+    answers = found is not None and load_config(found[0])["task"] == "instruct"
+    if not answers and (args.judge or args.judge_model):
+        raise ConfigError(f"{args.folder}: not a run of instruct: --judge scores answers")
+    if answers:
+        return _judge_answers(args)
     return _judge_classes(args) if tells_classes(args.folder) else _judge_text(args)
+
+
+def _judge_answers(args: argparse.Namespace) -> int:
+    from ..errors import ConfigError
+    from ..evaluation.judge import judge
+    from ..tuning.instruct import evaluate_assistant
+
+    if len(args.text) > 1:
+        raise ConfigError(f"--text has {len(args.text)} files: answers are judged on one with questions")
+    if (args.judge is None) != (args.judge_model is None):
+        raise ConfigError("--judge and --judge-model go together: an endpoint, and the name of a model there")
+    data = args.text[0] if args.text else None
+    name, asked, found = evaluate_assistant(
+        args.folder, data, checkpoint=weights.chosen(args), encoding=args.encoding or ""
+    )
+    scores, judged = asked.score(found), None
+    if args.judge is not None:
+        questions = [messages[-1]["content"] for messages in asked.questions]
+        judged = judge(questions, asked.answers, found, url=args.judge, model=args.judge_model)
+    if args.json:
+        print(json.dumps({"text": name, **scores.to_dict(), "judge": judged and judged.to_dict()}))
+        return 0
+    print(f"On {name}:")
+    for line in scores.lines():
+        print(f"  {line}")
+    if judged is not None:
+        mean = "none" if judged.mean is None else f"{judged.mean:.1f}"
+        print(f"Judged by {args.judge_model}: {mean} of 100, {judged.unparsed} of {scores.n} without a number")
+    return 0
 
 
 def _judge_classes(args: argparse.Namespace) -> int:

@@ -31,6 +31,8 @@ from ..evaluation.losses import mean_loss
 from ..files import replace_file
 from ..models import LanguageModel, make_model
 from ..rng import get_generator
+from ..runs.fields import naming
+from ..runs.folder import CONFIG_FILE, find_run, load_config
 from ..runs.loggers import Logger
 from ..text import CharTokenizer, Tokenizer
 from ..text.conversations import Conversations, count_answers, read_conversations
@@ -39,9 +41,9 @@ from ..text.templates import Template
 from ..text.view import visible
 from ..training.step import NEXT_TOKEN, Batch
 from ..training.task import Finished, Task
-from .assistant import template_named, write_answers
+from .assistant import Assistant, template_named, write_answers
 from .options import InstructOptions
-from .run import begin, go_on, load_base
+from .run import begin, check_same, data_of, go_on, load_base
 
 ANSWERS_FILE = "answers.jsonl"
 BUNDLED = "lessons"  # the name of the data that comes with the package
@@ -407,6 +409,36 @@ def _parts_of(
 def _messages_of(lesson: Lesson) -> list[dict[str, str]]:
     asked = {"role": "user", "content": lesson.instruction} | ({"input": lesson.input} if lesson.input else {})
     return [asked, {"role": "assistant", "content": lesson.answer}]
+
+
+def evaluate_assistant(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    *,
+    checkpoint: str | int | None = None,
+    encoding: str = "",
+) -> tuple[str, Part, list[str]]:
+    """Ask a run of `instruct` the questions that it kept for testing, or those of a file: what these are, and the answers.
+
+    `part.score(answers)` scores them. DataError for texts that are no longer what they were.
+    """
+    assistant = Assistant.load(run, checkpoint)
+    if data is not None:
+        rows = [row for row in read_conversations(data, encoding or None).rows if row[-1]["role"] == "assistant"]
+        if not rows:
+            raise DataError(f"{data}: no conversation there ends with an answer")
+        name, asked = str(data), Part(rows)
+    else:
+        folder, _ = find_run(run, checkpoint) or (Path(run), "")
+        config = load_config(folder)
+        with naming(folder / CONFIG_FILE):
+            kept, chosen = data_of(config), InstructOptions.of_run(config["training"])
+        parts, said = _parts_of(kept, chosen)
+        check_same(kept, Instruction(parts, said, chosen, assistant.tokenizer), config)
+        name, asked = "the questions kept for testing", parts[1]
+    room = max(len(assistant.tokenizer.encode(answer)) for answer in asked.answers) + 8
+    found = write_answers(assistant.model, assistant.tokenizer, assistant.template, asked.questions, room)
+    return name, asked, found
 
 
 def resume_instruction(
