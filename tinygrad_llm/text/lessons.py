@@ -7,7 +7,8 @@
 
 lessons.txt holds the words and wordings. What is kept from training, for validation and for the test:
 
-    upper, spell, last, reverse   words: the splits have none in common, and all four kinds have the same ones
+    upper, spell, last, reverse   words: the splits have none in common, and all four kinds have the same ones; every second
+                                  one to train on is a string of letters
     opposite                      pairs of words. It is a look-up: what was not trained cannot be known, and to get none of the
                                   test right is no fault
     passive, german, email        combinations of words; each word is in every split
@@ -71,8 +72,9 @@ def lessons(
     """The first `n` lessons of a seed, the same on every platform. Of every len(kinds) of them, one is of each kind.
 
     No word or combination comes again before all of its kind and split have come; then they begin anew, in another order: 1,061
-    words to train on, 153 to validate with, 285 to test on. ConfigError for a seed or a number that is no integer of 0 or more,
-    another split than "train", "validation" and "test", and kinds that are not names in LESSONS, each once.
+    words to train on, besides strings of letters, 153 to validate with, 285 to test on. ConfigError for a seed or a number that
+    is no integer of 0 or more, another split than "train", "validation" and "test", and kinds that are not names in LESSONS, each
+    once.
     """
     part = check_split("lessons", split, LESSON_SPLITS)
     draws = Draws("lessons", seed, n, part)
@@ -125,6 +127,29 @@ def _deck(candidates: Callable[[], Iterable[tuple[str, ...]]], draws: Draws, see
             i = draws.pick(range(len(left)))
             left[i], left[-1] = left[-1], left[i]
             yield left.pop()
+
+
+def _word_cards(draws: Draws, seed: int, part: int) -> Iterator[tuple[str, ...]]:
+    """Words; to train on, every second one is a string of letters, for a few hundred words are soon known by heart."""
+    deck = _deck(_single_words, draws, seed, part)
+    while True:
+        yield next(deck)
+        if part == 0:
+            yield (_letters(draws),)
+
+
+def _letters(draws: Draws) -> str:
+    """3 to 9 letters, two of five of them vowels, that are no word of lessons.txt."""
+    while True:
+        n = draws.pick(range(3, 10))
+        text = "".join(draws.pick("aeiou" if draws.pick(range(5)) < 2 else "bcdfghjklmnpqrstvwxyz") for _ in range(n))
+        if text not in _every_word():
+            return text
+
+
+@lru_cache(maxsize=1)
+def _every_word() -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", " ".join(line for lines in _sections().values() for line in lines).lower()))
 
 
 @lru_cache
@@ -261,12 +286,10 @@ def _is_email(lesson: Lesson, answer: str) -> bool:
 
 
 LESSONS: dict[str, Kind] = {
-    "upper": Kind("a word in capitals", partial(_deck, _single_words), _about_word("Capitals", str.upper)),
-    "spell": Kind("a word, letter by letter", partial(_deck, _single_words), _about_word("Spell", "-".join)),
-    "last": Kind(
-        "the last letter of a word", partial(_deck, _single_words), _about_word("Last letter", lambda w: w[-1])
-    ),
-    "reverse": Kind("a word backwards", partial(_deck, _single_words), _about_word("Reverse", lambda w: w[::-1])),
+    "upper": Kind("a word in capitals", _word_cards, _about_word("Capitals", str.upper)),
+    "spell": Kind("a word, letter by letter", _word_cards, _about_word("Spell", "-".join)),
+    "last": Kind("the last letter of a word", _word_cards, _about_word("Last letter", lambda w: w[-1])),
+    "reverse": Kind("a word backwards", _word_cards, _about_word("Reverse", lambda w: w[::-1])),
     "passive": Kind("a sentence in the passive voice", partial(_deck, _deeds), _passive),
     "addition": Kind("the sum of two numbers from 0 to 99", partial(_deck, _numbers), _addition),
     "correct": Kind(

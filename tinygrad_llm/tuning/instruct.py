@@ -380,7 +380,7 @@ def _parts_of(
     """What to train on, to test on and to validate with, and lines about it."""
     if data is None or str(data) == BUNDLED:
         kinds = options.kinds.split(",")
-        n_of = {"train": options.examples or 1000 * len(kinds), "test": 40 * len(kinds), "validation": 20 * len(kinds)}
+        n_of = {"train": options.examples or 4000 * len(kinds), "test": 40 * len(kinds), "validation": 20 * len(kinds)}
         made = [lessons(options.seed, n, split, kinds) for split, n in n_of.items()]
         train, test, validation = (Part([_messages_of(lesson) for lesson in part], part) for part in made)
         told = ", ".join(f"{n:,} {split}" for split, n in n_of.items())
