@@ -5,10 +5,11 @@ table of experiments that a laptop can print. The book tunes GPT-2 124M on 1,045
 has read 8,000 made-up messages without labels, and is tuned on 200 with labels. No wording of the test is in either.
 
 What to watch:
-- the first token has seen nothing but itself (row 2), and the head alone makes little of features that were learned for another
-  end (row 3);
-- a row that is filled up to the context length is a poor witness at its end (row 13), its own last token a good one (row 16);
-- having read is worth something (row 10), and plain models on words are hard to beat: they stand below, as in every run.
+- the first token has seen nothing but itself (row 2), so nothing can be told by it;
+- with so few labels, less to learn is better: the last block (row 1) before all layers (row 5), the head alone (row 3) near it;
+- having read is worth a little even so (row 5 beside row 10, from random weights);
+- pads at the end of a row cost nothing here (rows 1, 13 and 16 are within each other's spread): rows have 40 tokens, not 1,024;
+- plain models on words do better than all of it: they stand below, as in every run.
 """
 
 import math
