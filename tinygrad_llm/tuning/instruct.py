@@ -201,6 +201,10 @@ class Instruction(Task):
 
     def introduce(self) -> list[str]:
         lines = [*self.said, *self.counts.lines()]
+        if not self.options.mask_instruction:
+            lines.append(
+                "What is asked is in the loss as well: mask_instruction leaves it out, so that the figures above hold."
+            )
         return [line for each in lines for line in textwrap.wrap(each, 100)]
 
     def conclude(self, finished: Finished) -> InstructResult:
