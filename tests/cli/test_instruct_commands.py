@@ -61,14 +61,21 @@ def test_one_question(run, capsys):
 def test_a_conversation_by_its_commands(run, typed, tmp_path, capsys):
     file = tmp_path / "talk.json"
     typed(
-        "Capitals: pea\n/why\n/retry\n/undo\n/undo\n/temp 0.5\n/temp hot\n/sing\n/system be brief\nCapitals: axe\n"
-        f"/save {file}\n/reset\n/load {file}\n/help\n/quit\nCapitals: never\n"
+        "Capitals: pea\n/why\n/retry\n/undo\n/undo\n/temp 0.5\n/temp hot\n/temp nan\n/save\n/sing\n/system be brief\n"
+        f"Capitals: axe\n/save {file}\n/reset\n/load {file}\n/help\n/quit\nCapitals: never\n"
     )
     assert main(["chat", run, "--max-new-tokens", "4"]) == 0
     out, err = capsys.readouterr()
     answers = [line for line in out.splitlines() if line and not line.startswith("/")]
     assert answers[0] == answers[5]  # asked once more; four lines of /why between
-    for said in ("Taken back.", "Nothing has been asked yet.", "/temp: could not convert", "there is no /sing"):
+    for said in (
+        "Taken back.",
+        "Nothing has been asked yet.",
+        "/temp: could not convert",
+        "/temp: temperature is nan",
+        "/save: which file?",
+        "there is no /sing",
+    ):
         assert said in err
     messages = json.loads(file.read_text())["messages"]
     assert [message["role"] for message in messages] == ["system", "user", "assistant"]

@@ -7,13 +7,12 @@ an epoch, and must end with the bits of the run that was not.
 import hashlib
 import json
 import math
-import os
 import re
-import signal
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from stopping import StopAfter
 
 import tinygrad_llm as tg
 from tinygrad_llm import ops
@@ -22,7 +21,6 @@ from tinygrad_llm.nn import Linear
 from tinygrad_llm.rng import Generator, get_generator, use_generator
 from tinygrad_llm.runs.checkpoint import load_checkpoint, newest_checkpoint, verify_checkpoint
 from tinygrad_llm.runs.folder import FORMAT, load_config, new_run
-from tinygrad_llm.runs.loggers import Logger
 from tinygrad_llm.text import CharTokenizer
 from tinygrad_llm.training import reproduce, train_step
 from tinygrad_llm.training.loop import TrainingLoop
@@ -171,15 +169,6 @@ TASKS = {
     "preferences": lambda: Preferences(reference_model()),
     "words and sentences": WordsAndSentences,
 }
-
-
-class StopAfter(Logger):
-    def __init__(self, n):
-        self.n = n
-
-    def log_step(self, step, loss, lr):
-        if step == self.n:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def begin(task, folder, loggers=(), **changes):

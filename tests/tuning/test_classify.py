@@ -3,12 +3,11 @@
 import csv
 import json
 import math
-import os
 import re
-import signal
 
 import numpy as np
 import pytest
+from stopping import StopAfter
 
 import tinygrad_llm as tg
 from tinygrad_llm.doctor.doctor import examine
@@ -20,7 +19,6 @@ from tinygrad_llm.optim import AdamW, decay_groups
 from tinygrad_llm.rng import Generator, Zeros, use_generator
 from tinygrad_llm.runs.checkpoint import list_checkpoints
 from tinygrad_llm.runs.folder import load_config, load_run, save_model, write_config
-from tinygrad_llm.runs.loggers import Logger
 from tinygrad_llm.runs.records import read_run
 from tinygrad_llm.text import WordTokenizer
 from tinygrad_llm.training import pretrain, train_step
@@ -44,15 +42,6 @@ QUICK = SMALL | {"epochs": 2, "examples": 48, "eval_every": 2, "save_every": 4}
 
 def quiet(line):
     pass
-
-
-class StopAfter(Logger):
-    def __init__(self, n):
-        self.n = n
-
-    def log_step(self, step, loss, lr):
-        if step == self.n:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -379,6 +368,18 @@ def test_a_stranger_s_record(head, message, run, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(load_config(run) | {"head": head}))
     with pytest.raises(CheckpointError, match=message):
         Classifier.load(tmp_path)
+
+
+def test_the_doctor_looks_at_a_stranger_s_head(run, tmp_path):
+    for name in ("tokenizer.txt", "model.safetensors", "metrics.jsonl"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(load_config(run) | {"head": {"classes": 7}}))
+    found = list(examine(tmp_path))
+    assert [finding.check for finding in found if finding.verdict == "wrong"] == ["weights"]
+    assert not any("Error: " in finding.text for finding in found)  # of a class that is not ours
+    (tmp_path / "config.json").write_text(json.dumps(load_config(run) | {"head": []}))
+    with pytest.raises(CheckpointError, match=r"head is \[\]: it must be an object"):
+        list(examine(tmp_path))
 
 
 @pytest.mark.parametrize("max_length", [0.5, -1, 10**9, "ten", True])

@@ -1,18 +1,16 @@
 """Instruction tuning: batches as the book's, what is in the loss, resuming, answers before and after, bad input."""
 
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
+from stopping import StopAfter
 
 import tinygrad_llm as tg
 from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch, DataError, TokenizerError
 from tinygrad_llm.generation import generate
 from tinygrad_llm.rng import Generator, use_generator
 from tinygrad_llm.runs.folder import load_config, load_run
-from tinygrad_llm.runs.loggers import Logger
 from tinygrad_llm.text.templates import TEMPLATES
 from tinygrad_llm.training import pretrain
 from tinygrad_llm.tuning.assistant import Assistant, Chat, write_answers
@@ -25,15 +23,6 @@ KINDS = {"kinds": "upper,last"}
 
 def quiet(line):
     pass
-
-
-class StopAfter(Logger):
-    def __init__(self, n):
-        self.n = n
-
-    def log_step(self, step, loss, lr):
-        if step == self.n:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -252,9 +241,15 @@ def test_what_no_longer_fits_is_dropped_from_the_front(run):
         assert chat.assistant.room(chat.messages[:-1]) >= 20 or len(chat.messages) == 2
     assert chat.dropped == 2
     assert len(chat.messages) < 24
+    before = list(chat.messages)
     with pytest.raises(tg.errors.ContextLengthError, match=f"the model reads {context}"):
         list(chat.ask("a" * context))
-    assert chat.messages == []
+    assert chat.messages == before  # nothing is lost for a question that is too long
+    assert "".join(Chat(chat.assistant, max_new_tokens=0).ask("Capitals: a")) == ""
+    wishful = Chat(chat.assistant, max_new_tokens=10 * context)
+    for _ in range(2):
+        list(wishful.ask("Capitals: a"))
+    assert wishful.dropped in (0, 2)
 
 
 # ---- bad input
@@ -286,6 +281,20 @@ def test_a_context_too_short_for_any_answer(tmp_path):
     assert "24 cut off after 100 tokens: row 3" in text
     assert "14 with nothing in the loss, which teach nothing: row 5" in text
     assert "10 without an end of an answer in the loss: row 3" in text
+
+
+def test_texts_have_no_answers(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([{"text": f"one {i}"} for i in range(40)]))
+    with pytest.raises(DataError, match=r"texts without questions.*pretrain FILE --init-from"):
+        instruct(tmp_path / "a.json", out=tmp_path / "run", report=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [{"train": "last_block"}, {"lora": "r=2"}])
+def test_new_marks_have_to_be_learned(options, run, tmp_path):
+    with pytest.raises(ConfigError, match="would be new tokens"):
+        instruct(init_from=run, out=tmp_path / "run", report=quiet, template="chatml", **KINDS, **options)
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_few_conversations(tmp_path):

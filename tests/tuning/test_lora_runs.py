@@ -1,11 +1,10 @@
 """A run that trains LoRA: it is resumed to the bit, opens alone, keeps no moments of what is frozen, and its evidence replays."""
 
 import math
-import os
-import signal
 
 import numpy as np
 import pytest
+from stopping import StopAfter
 
 import tinygrad_llm as tg
 from tinygrad_llm.errors import NonFiniteError
@@ -13,7 +12,6 @@ from tinygrad_llm.models import build_model, describe_model, make_model
 from tinygrad_llm.rng import Generator, Zeros, get_generator, use_generator
 from tinygrad_llm.runs.checkpoint import load_checkpoint, newest_checkpoint, verify_checkpoint
 from tinygrad_llm.runs.folder import FORMAT, load_config, load_run, new_run
-from tinygrad_llm.runs.loggers import Logger
 from tinygrad_llm.text import CharTokenizer
 from tinygrad_llm.training import reproduce
 from tinygrad_llm.training.loop import TrainingLoop
@@ -56,15 +54,6 @@ class Poisoned(Copy):
             if i == 3:
                 model.trf_blocks[0].att.W_query.lora_A.data[0, 0] = np.inf
             yield batch
-
-
-class StopAfter(Logger):
-    def __init__(self, n):
-        self.n = n
-
-    def log_step(self, step, loss, lr):
-        if step == self.n:
-            os.kill(os.getpid(), signal.SIGINT)
 
 
 def tuned():

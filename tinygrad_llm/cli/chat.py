@@ -120,6 +120,7 @@ def _printable(text: str) -> str:
 
 
 def _command(chat: Chat, line: str, as_json: bool) -> None:
+    from ..checks import check_number
     from ..errors import TinygradLLMError
     from ..text.view import visible
 
@@ -135,7 +136,9 @@ def _command(chat: Chat, line: str, as_json: bool) -> None:
         elif word == "/system":
             chat.system = rest
         elif word == "/temp":
-            chat.options["temperature"] = float(rest)
+            chat.options["temperature"] = check_number("temperature", float(rest))
+        elif word in ("/save", "/load") and not rest:
+            print(f"{word}: which file?", file=sys.stderr)
         elif word == "/save":
             chat.save(rest)
         elif word == "/load":

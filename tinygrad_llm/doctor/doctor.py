@@ -100,8 +100,9 @@ def _examine(
     yield found("weights", check_weights, folder)
     yield found("checkpoints", check_checkpoints, folder)
     if config["task"] != PretrainOptions.task:
-        classes = config.get("head", {}).get("classes", [])
-        yield from _examine_record(folder, len(classes) or config["model"].get("vocab_size", 2), None, found)
+        classes = config.get("head", {}).get("classes")
+        n_outcomes = len(classes) if isinstance(classes, list) else config["model"].get("vocab_size", 2)
+        yield from _examine_record(folder, n_outcomes, None, found)
         return
     try:
         options = PretrainOptions.of_run(config["training"])

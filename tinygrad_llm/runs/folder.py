@@ -69,7 +69,7 @@ _FIELDS = an_object_of(
         "data": an_object,
         "changes": list_of(an_object),
         "init_from": a_text,
-        "lora": an_object,
+        **dict.fromkeys(("head", "lora", "template"), an_object),
     },
     others=True,
 )

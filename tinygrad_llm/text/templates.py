@@ -160,18 +160,18 @@ class Template:
         """The id at which an answer ends. TokenizerError if the tokenizer lacks a mark."""
         return self._mark_ids(tokenizer)[self.end]
 
+    def lacks(self, tokenizer: Tokenizer) -> list[str]:
+        """Its marks that a tokenizer does not have, to be given to `add_special`."""
+        known = _known_marks(tokenizer)
+        return [mark for mark in self.special_tokens if mark not in known]
+
     def _mark_ids(self, tokenizer: Tokenizer) -> dict[str, int]:
-        """The mark `<|endoftext|>` is whatever ends a document, which some vocabularies made elsewhere spell otherwise."""
-        known = dict(tokenizer.special)
-        if tokenizer.eot_id is not None:
-            known.setdefault(END_OF_TEXT, tokenizer.eot_id)
-        lacking = [mark for mark in self.special_tokens if mark not in known]
-        if lacking:
+        if lacking := self.lacks(tokenizer):
             raise TokenizerError(
                 f"template {self.name!r}: this {tokenizer.name} tokenizer has no {', '.join(map(repr, lacking))}: use "
                 f"tokenizer.add_special({lacking!r}), and model.resize_vocabulary for its new ids, before training"
             )
-        return known
+        return _known_marks(tokenizer)
 
     def _encode_text(self, tokenizer: Tokenizer, text: str) -> list[int]:
         try:
@@ -247,6 +247,12 @@ class Template:
 
     def _error(self, field: str, wanted: str) -> ConfigError:
         return ConfigError(f"template {self.name!r:.80}: {field} is {getattr(self, field)!r:.80}: {wanted}")
+
+
+def _known_marks(tokenizer: Tokenizer) -> dict[str, int]:
+    """Mark -> id. `<|endoftext|>` is whatever ends a document, which some vocabularies made elsewhere spell otherwise."""
+    ends = {} if tokenizer.eot_id is None else {END_OF_TEXT: tokenizer.eot_id}
+    return ends | tokenizer.special
 
 
 def check_messages(messages: Sequence[Message], where: str = "messages") -> list[dict[str, str]]:

@@ -118,7 +118,7 @@ class Assistant:
                 f"the messages take {int(context - left)} tokens, the model reads {context}: leave some out"
             )
         ids, _ = self.template.encode(self.tokenizer, messages, generation_prompt=True)
-        n = int(min(left, max_new_tokens or left, sys.maxsize))
+        n = int(min(left, sys.maxsize if max_new_tokens is None else max_new_tokens))
         options["logit_bias"] = _never_written(self.model, self.tokenizer) | dict(options.get("logit_bias") or ())
         steps = stream_tokens(self.model, [ids], n, stop_ids=[self.template.end_id(self.tokenizer)], **options)
         return self.tokenizer.decode_stream(_ids(steps, on_step))
@@ -169,13 +169,15 @@ class Chat:
         return len(self.messages) < n
 
     def _answer(self) -> Iterator[str]:
-        before, self.steps, written = len(self.messages), [], ""
+        kept, self.steps, written = list(self.messages), [], ""
+        context = self.assistant.model.config.context_length
+        room = min(self.options.get("max_new_tokens", _LEAST_ROOM), (context or sys.maxsize) // 2)
         try:
-            room = self.options.get("max_new_tokens", _LEAST_ROOM)
-            while len(self.messages) > 1 and self.assistant.room(self._all()) < room:
-                del self.messages[:2]
-            self.dropped = before - len(self.messages)
-            for piece in self.assistant.stream(self._all(), on_step=self.steps.append, **self.options):
+            while len(kept) > 1 and self.assistant.room(self._with_system(kept)) < room:
+                del kept[:2]
+            pieces = self.assistant.stream(self._with_system(kept), on_step=self.steps.append, **self.options)
+            self.dropped, self.messages = len(self.messages) - len(kept), kept  # now that there is room
+            for piece in pieces:
                 written += piece
                 yield piece
         finally:
@@ -184,9 +186,9 @@ class Chat:
             else:  # a question without an answer is no conversation
                 self.messages.pop()
 
-    def _all(self) -> list[dict[str, str]]:
+    def _with_system(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
         system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, *self.messages]
+        return [*system, *messages]
 
     def why(self, n: int = 5) -> list[tuple[bytes, list[tuple[bytes, float]]]]:
         """For each token of the last answer the `n` likeliest at its place, with their probabilities by the model alone."""
@@ -201,8 +203,9 @@ class Chat:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the conversation, as a line of OpenAI's chat format."""
+        told = json.dumps({"messages": self._with_system(self.messages)}, ensure_ascii=False)
         with storing(Path(path)):
-            replace_file(Path(path), [(json.dumps({"messages": self._all()}, ensure_ascii=False) + "\n").encode()])
+            replace_file(Path(path), [(told + "\n").encode()])
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on with the first conversation of a file. DataError if it is none."""

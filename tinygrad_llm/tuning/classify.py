@@ -17,7 +17,6 @@ import shlex
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,10 @@ from ..runs.loggers import Logger
 from ..runs.plots import plot_confusion
 from ..text import Tokenizer, WordTokenizer, read_labelled
 from ..training.step import Batch, Objective
-from ..training.task import Finished, Task
+from ..training.task import Finished
 from .options import ClassifyOptions
 from .predict import Classifier, log_softmax, score_texts
-from .run import begin, check_same, data_of, go_on, load_base
+from .run import TuningTask, begin, check_same, data_of, go_on, load_base
 from .splits import Splits, encode_texts, make_splits, pad
 
 PREDICTIONS_FILE, CONFUSION_FILE = "predictions.jsonl", "confusion.png"
@@ -65,7 +64,7 @@ def class_loss(
 OBJECTIVE = Objective(lambda ids, lengths, labels, weights: 1, class_loss)
 
 
-class Classification(Task):
+class Classification(TuningTask):
     """Tell of which class a text is; judged on texts that were kept from training."""
 
     name, objective = "classify", OBJECTIVE
@@ -126,6 +125,9 @@ class Classification(Task):
         taken = f"{part.classes[p[i].argmax()]} ({p[i].max():.2f})"
         told = f"{len(wrong):,} of {len(part):,} texts of validation are told wrong"
         return f"{told}; this {part.classes[part.labels[i]]} is taken for {taken}: {text}"
+
+    def n_bytes(self) -> int:
+        return self.splits.n_bytes()
 
     def about(self) -> dict[str, Any]:
         data = self.splits.fingerprint()
@@ -270,13 +272,10 @@ def classify(
     config = chosen.model_config(model, tokenizer.vocab_size)
 
     def make() -> LanguageModel:
-        body = model or make_model("gpt", config)
+        body = make_model("gpt", config) if model is None else model
         return add_classifier(body, splits.classes, chosen.position, chosen.head_bias, chosen.causal)
 
-    folder = Path(out) if out is not None else Path("runs", Path(data).stem)
-    memory = chosen.memory(config, task.max_length, splits.n_bytes())
-    origin = {} if init_from is None else {"init_from": str(init_from)}
-    return begin(folder, task, chosen, tokenizer, make, memory, data, report, loggers, **origin)
+    return begin(task, chosen, config, make, data, init_from, out, report, loggers)
 
 
 def evaluate_classifier(
@@ -299,7 +298,7 @@ def evaluate_classifier(
     elif (found := find_run(run)) and (config := load_config(found[0]))["task"] == Classification.name:
         with naming(found[0] / CONFIG_FILE):
             kept, chosen = data_of(config), ClassifyOptions.of_run(config["training"])
-        task = Classification(_splits_of(kept, chosen), chosen, classifier.tokenizer)
+        task = _task_of(kept, chosen, classifier.tokenizer)
         check_same(kept, task, config)
         name, test = "the texts kept for testing", task.splits.test
     else:
@@ -326,9 +325,8 @@ def resume_classification(
     ConfigMismatch for changes of the model, the texts or the seed, DataError for texts that are no longer what they were,
     CheckpointError without a whole checkpoint.
     """
+    return go_on(run, ClassifyOptions, _task_of, report, loggers, changes)
 
-    def make_task(data: str, options: ClassifyOptions, tokenizer: Tokenizer) -> Any:
-        task = Classification(_splits_of(data, options), options, tokenizer)
-        return task, partial(options.memory, width=task.max_length, text_bytes=task.splits.n_bytes())
 
-    return go_on(run, ClassifyOptions, make_task, report, loggers, changes)
+def _task_of(data: str, options: ClassifyOptions, tokenizer: Tokenizer) -> Classification:
+    return Classification(_splits_of(data, options), options, tokenizer)

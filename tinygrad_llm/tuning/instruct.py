@@ -17,7 +17,6 @@ import shlex
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -25,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CorruptCheckpoint, DataError
-from ..evaluation.answers import AnswerScores, answer_scores, most_frequent
+from ..errors import ConfigError, CorruptCheckpoint, DataError
+from ..evaluation.answers import AnswerScores, most_frequent
 from ..evaluation.losses import mean_loss
 from ..files import replace_file
 from ..models import LanguageModel, make_model
@@ -36,17 +35,16 @@ from ..runs.folder import CONFIG_FILE, find_run, load_config
 from ..runs.loggers import Logger
 from ..text import CharTokenizer, Tokenizer
 from ..text.conversations import Conversations, count_answers, read_conversations
-from ..text.lessons import Lesson, check_answer, lessons
 from ..text.templates import Template
 from ..text.view import visible
 from ..training.step import NEXT_TOKEN, Batch
-from ..training.task import Finished, Task
+from ..training.task import Finished
 from .assistant import Assistant, template_named, write_answers
+from .exercises import BUNDLED, Part, parts_of
 from .options import InstructOptions
-from .run import begin, check_same, data_of, go_on, load_base
+from .run import TuningTask, begin, check_same, data_of, go_on, load_base
 
 ANSWERS_FILE = "answers.jsonl"
-BUNDLED = "lessons"  # the name of the data that comes with the package
 _IGNORED = -100  # a target that does not count
 _SEEN = 128  # rows of each part that are judged while training goes on
 _ASKED = 200  # of the test part, before training and after
@@ -74,36 +72,7 @@ def collate(
     return ids[:, :-1], targets[:, 1:]
 
 
-@dataclass(frozen=True)
-class Part:
-    """Conversations, whose last message is an answer; those of the package are made of lessons."""
-
-    conversations: list[list[dict[str, str]]]
-    lessons: list[Lesson] | None = None
-
-    def __len__(self) -> int:
-        return len(self.conversations)
-
-    def first(self, n: int) -> Part:
-        return Part(self.conversations[:n], self.lessons and self.lessons[:n])
-
-    @property
-    def questions(self) -> list[list[dict[str, str]]]:
-        return [messages[:-1] for messages in self.conversations]
-
-    @property
-    def answers(self) -> list[str]:
-        return [messages[-1]["content"] for messages in self.conversations]
-
-    def score(self, found: Sequence[str]) -> AnswerScores:
-        """Answers beside the right ones."""
-        if self.lessons is None:
-            return answer_scores(self.answers, found)
-        right = [check_answer(lesson, answer) for lesson, answer in zip(self.lessons, found, strict=True)]
-        return answer_scores(self.answers, found, [lesson.kind for lesson in self.lessons], right)
-
-
-class Instruction(Task):
+class Instruction(TuningTask):
     """Answer what is asked; the loss that is shown is that of answers alone, on questions that were kept from training."""
 
     name, objective = "instruct", NEXT_TOKEN
@@ -319,17 +288,13 @@ def instruct(
     resuming (`resume_instruction`) are as for `pretrain`.
     """
     model, task, chosen = _prepare(data, init_from, options)
-    tokenizer = task.tokenizer
-    config = chosen.model_config(model, tokenizer.vocab_size)
-    folder = Path(out) if out is not None else Path("runs", Path(data or BUNDLED).stem)
-    memory = chosen.memory(config, task.max_length, task.n_bytes())
-    origin: dict[str, Any] = {} if init_from is None else {"init_from": str(init_from)}
+    config = chosen.model_config(model, task.tokenizer.vocab_size)
 
     def make() -> LanguageModel:
-        return model or make_model("gpt", config)
+        return make_model("gpt", config) if model is None else model
 
-    origin |= {"template": task.template.to_dict()}
-    return begin(folder, task, chosen, tokenizer, make, memory, data or BUNDLED, report, loggers, **origin)
+    more = {"template": task.template.to_dict()}
+    return begin(task, chosen, config, make, data or BUNDLED, init_from, out, report, loggers, **more)
 
 
 def _prepare(
@@ -338,12 +303,18 @@ def _prepare(
     """The model to begin from, if any, with rows for the template's marks; the task; and its options, complete."""
     model, tokenizer = (None, None) if init_from is None else load_base(init_from)
     chosen = InstructOptions.choose(model, **options)
-    parts, said = _parts_of(data, chosen)
+    parts, said = parts_of(data, chosen)
     template = template_named(chosen.template)
     if tokenizer is None:
         texts = (template.render(messages) for part in parts for messages in part.conversations)
         tokenizer = CharTokenizer.train("".join(texts))
-    lacking = [mark for mark in template.special_tokens if mark not in tokenizer.special]
+    lacking = template.lacks(tokenizer)
+    whole = chosen.lora_config().whole if chosen.lora else ()
+    if lacking and model is not None and chosen.train != "all" and "tok_emb" not in whole:
+        raise ConfigError(
+            f"template is {template.name!r} and train is {chosen.train!r}: {', '.join(lacking)} would be new tokens, whose rows "
+            "have to learn too: use train=all, whole=tok_emb+out_head in lora, or the template plain"
+        )
     tokenizer = tokenizer.add_special(lacking)
     if model is not None and tokenizer.vocab_size > model.config.vocab_size:
         model.resize_vocabulary(tokenizer.vocab_size)
@@ -378,43 +349,6 @@ def show_rows(
     return lines
 
 
-def _parts_of(
-    data: str | os.PathLike[str] | None, options: InstructOptions
-) -> tuple[tuple[Part, Part, Part], list[str]]:
-    """What to train on, to test on and to validate with, and lines about it."""
-    if data is None or str(data) == BUNDLED:
-        kinds = options.kinds.split(",")
-        n_of = {"train": options.examples or 4000 * len(kinds), "test": 40 * len(kinds), "validation": 20 * len(kinds)}
-        made = [lessons(options.seed, n, split, kinds) for split, n in n_of.items()]
-        train, test, validation = (Part([_messages_of(lesson) for lesson in part], part) for part in made)
-        told = ", ".join(f"{n:,} {split}" for split, n in n_of.items())
-        return (train, test, validation), [
-            f"Lessons that come with the package, of the kinds {', '.join(kinds)}: {told}."
-        ]
-    found = read_conversations(data, options.encoding or None)
-    rows = [row for row in found.rows if row[-1]["role"] in ("assistant", "text")]
-    n_train, n_test = int(0.85 * len(rows)), int(0.1 * len(rows))
-    train, test, validation = (
-        Part(rows[:n_train]),
-        Part(rows[n_train : n_train + n_test]),
-        Part(rows[n_train + n_test :]),
-    )
-    if not (train and test and validation):
-        raise DataError(f"{data}: {len(rows)} conversations that end with an answer: 20 are needed, for three parts")
-    said = [f"{data}: {'; '.join(found.said)}."]
-    if len(rows) < len(found):
-        said.append(f"{len(found) - len(rows):,} do not end with an answer, and are left out.")
-    if 0 < options.examples < n_train:
-        train = train.first(options.examples)
-    sizes = f"{len(train):,} conversations to train on, {len(test):,} to test on, {len(validation):,} to validate with."
-    return (train, test, validation), [*said, sizes]
-
-
-def _messages_of(lesson: Lesson) -> list[dict[str, str]]:
-    asked = {"role": "user", "content": lesson.instruction} | ({"input": lesson.input} if lesson.input else {})
-    return [asked, {"role": "assistant", "content": lesson.answer}]
-
-
 def evaluate_assistant(
     run: str | os.PathLike[str],
     data: str | os.PathLike[str] | None = None,
@@ -437,9 +371,9 @@ def evaluate_assistant(
         config = load_config(folder)
         with naming(folder / CONFIG_FILE):
             kept, chosen = data_of(config), InstructOptions.of_run(config["training"])
-        parts, said = _parts_of(kept, chosen)
-        check_same(kept, Instruction(parts, said, chosen, assistant.tokenizer), config)
-        name, asked = "the questions kept for testing", parts[1]
+        task = _task_of(kept, chosen, assistant.tokenizer)
+        check_same(kept, task, config)
+        name, asked = "the questions kept for testing", task.test
     room = max(len(assistant.tokenizer.encode(answer)) for answer in asked.answers) + 8
     found = write_answers(assistant.model, assistant.tokenizer, assistant.template, asked.questions, room)
     return name, asked, found
@@ -458,9 +392,8 @@ def resume_instruction(
     CheckpointError without a whole checkpoint.
     """
 
-    def make_task(data: str, options: InstructOptions, tokenizer: Tokenizer) -> Any:
-        parts, said = _parts_of(data, options)
-        task = Instruction(parts, said, options, tokenizer)
-        return task, partial(options.memory, width=task.max_length, text_bytes=task.n_bytes())
+    return go_on(run, InstructOptions, _task_of, report, loggers, changes)
 
-    return go_on(run, InstructOptions, make_task, report, loggers, changes)
+
+def _task_of(data: str, options: InstructOptions, tokenizer: Tokenizer) -> Instruction:
+    return Instruction(*parts_of(data, options), options, tokenizer)

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import check_writable, lock, remove_stale
 from ..models import LanguageModel, build_model, describe_model
-from ..models.estimate import TrainingMemory
 from ..nn import Module
 from ..nn.lora import inject, lora_of, merge
 from ..rng import Generator, Zeros, use_generator
@@ -51,21 +50,37 @@ def freeze(model: LanguageModel, train: str) -> None:
             parameter.requires_grad = True
 
 
+class TuningTask(Task):
+    """A task on texts, of which it knows how long they are."""
+
+    tokenizer: Tokenizer
+    max_length: int  # tokens in a row
+
+    def n_bytes(self) -> int:
+        """Memory that the texts take, and their ids."""
+        raise TypeError(f"{type(self).__name__} must define n_bytes()")
+
+
 def begin(
-    folder: Path,
-    task: Task,
+    task: TuningTask,
     options: TuningOptions,
-    tokenizer: Tokenizer,
+    config: Any,
     make: Callable[[], LanguageModel],
-    memory: TrainingMemory,
     data: str | os.PathLike[str],
+    init_from: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str] | None,
     report: Callable[[str], None],
     loggers: Sequence[Logger],
     **more: Any,
 ) -> Any:
-    """Train from the first step, in a new run folder; `make` draws what is new in the model. `more` goes into config.json."""
+    """Train from the first step, in a new run folder: `out`, or runs/ and the name of `data`.
+
+    `make` gives the model, of this `config`, and draws what is new in it; `more` goes into config.json.
+    """
+    folder = Path(out) if out is not None else Path("runs", Path(data).stem)
+    memory = options.memory(config, task.max_length, task.n_bytes())
     memory.check(report)
-    check_room(folder, memory.config.n_parameters(), options.keep, report)
+    check_room(folder, config.n_parameters(), options.keep, report)
     options.lr_schedule(options.max_steps or options.epochs * len(task))  # an error now, before anything is written
     with memory.explain(), use_generator(Generator(options.seed)):
         model = make().train()  # a loaded one is in evaluation mode
@@ -81,9 +96,10 @@ def begin(
             "training": asdict(options),
             "files": [str(data)],
             "data": task.about()["data"],
+            **({} if init_from is None else {"init_from": str(init_from)}),
             **more,
         }
-        with new_run(folder, record, tokenizer) as previous:
+        with new_run(folder, record, task.tokenizer) as previous:
             if previous is not None:
                 report(f"The run that was in {folder} is now in {previous}.")
             return TrainingLoop(task, options, model, folder, report, loggers).run()
@@ -92,7 +108,7 @@ def begin(
 def go_on(
     run: str | os.PathLike[str],
     kind: type[Options],
-    make_task: Callable[[str, Options, Tokenizer], tuple[Task, Callable[[Any], TrainingMemory]]],
+    make_task: Callable[[str, Options, Tokenizer], TuningTask],
     report: Callable[[str], None],
     loggers: Sequence[Logger],
     changes: dict[str, Any],
@@ -117,14 +133,14 @@ def go_on(
             raise CheckpointError(
                 f"{folder}: no checkpoint there: begin it again (tinygrad-llm {kind.task} {data} --out {folder})"
             )
-        task, memory_of = make_task(data, options, load_tokenizer(folder))
+        task = make_task(data, options, load_tokenizer(folder))
         check_same(data, task, config)
         with naming(folder / CONFIG_FILE):
             model = build_model(config, Zeros())
         model.set_drop_rate(options.drop_rate)
         if options.train != "lora":
             freeze(model, options.train)
-        memory = memory_of(model.config)
+        memory = options.memory(model.config, task.max_length, task.n_bytes())
         memory.check(report)
         check_room(folder, model.n_parameters(), options.keep, report)
         check_writable(folder)
