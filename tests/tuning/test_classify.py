@@ -10,6 +10,7 @@ import pytest
 from stopping import StopAfter
 
 import tinygrad_llm as tg
+from tinygrad_llm.cli import main
 from tinygrad_llm.doctor.doctor import examine
 from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch, DataError
 from tinygrad_llm.models import build_model, describe_model
@@ -246,6 +247,12 @@ def test_an_adapter_makes_the_same_classifier_of_its_base(targets, story, tmp_pa
     save(result.model, tmp_path / "adapter")
     texts = ["call now to win", "see you"]
     ours = Classifier.load(tmp_path / "run").probabilities(texts)
+    table(tmp_path / "judged.csv", [(text, "spam") for text in texts])
+    assert (
+        main(["evaluate", str(story), "--adapter", str(tmp_path / "adapter"), "--text", str(tmp_path / "judged.csv")])
+        == 0
+    )
+    assert main(["generate", str(story), "--adapter", str(tmp_path / "adapter"), "--prompt", "a"]) == 2
     base = Classifier.load(story, adapter=tmp_path / "adapter")
     assert base.classes == ("ham", "spam")
     np.testing.assert_allclose(base.probabilities(texts), ours, rtol=1e-5)
@@ -480,6 +487,12 @@ def test_a_character_that_the_tokenizer_does_not_know(tmp_path):
     path = table(tmp_path / "a.csv", [(f"snow {i} ☃", "yes" if i % 2 else "no") for i in range(40)])
     with pytest.raises(tg.errors.TokenizerError, match="☃"):
         classify(path, init_from=tmp_path / "story", out=tmp_path / "run", report=quiet)
+
+
+def test_a_class_without_a_text_to_learn_from_is_said_before_training(tmp_path):
+    with pytest.raises(DataError, match="of 3 texts to learn from none is"):
+        classify("moods", out=tmp_path / "run", report=quiet, examples=3)
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_few_texts(tmp_path):

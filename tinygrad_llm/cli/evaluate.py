@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..runs.folder import find_run, load_config
     from ..weights.load import tells_classes
+    from ..weights.peft import classifies
 
     found = find_run(args.folder)
     answers = found is not None and load_config(found[0])["task"] == "instruct"
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.folder}: not a run of instruct: --judge scores answers")
     if answers:
         return _judge_answers(args)
-    return _judge_classes(args) if tells_classes(args.folder) else _judge_text(args)
+    classes = tells_classes(args.folder) or classifies(args.adapter)
+    return _judge_classes(args) if classes else _judge_text(args)
 
 
 def _judge_answers(args: argparse.Namespace) -> int:
@@ -64,9 +66,8 @@ def _judge_answers(args: argparse.Namespace) -> int:
     if (args.judge is None) != (args.judge_model is None):
         raise ConfigError("--judge and --judge-model go together: an endpoint, and the name of a model there")
     data = args.text[0] if args.text else None
-    name, asked, found = evaluate_assistant(
-        args.folder, data, checkpoint=weights.chosen(args), encoding=args.encoding or ""
-    )
+    options = {"checkpoint": weights.chosen(args), "adapter": args.adapter, "encoding": args.encoding or ""}
+    name, asked, found = evaluate_assistant(args.folder, data, **options)
     scores, judged = asked.score(found), None
     if args.judge is not None:
         questions = [messages[-1]["content"] for messages in asked.questions]
@@ -90,7 +91,8 @@ def _judge_classes(args: argparse.Namespace) -> int:
     if len(args.text) > 1:
         raise ConfigError(f"--text has {len(args.text)} files: a classifier is judged on one with labels")
     data = args.text[0] if args.text else None
-    name, scores = evaluate_classifier(args.folder, data, checkpoint=args.checkpoint, encoding=args.encoding or "")
+    options = {"checkpoint": args.checkpoint, "adapter": args.adapter, "encoding": args.encoding or ""}
+    name, scores = evaluate_classifier(args.folder, data, **options)
     if args.json:
         print(json.dumps({"text": name, **scores.to_dict()}))
         return 0

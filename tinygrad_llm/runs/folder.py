@@ -1,6 +1,6 @@
 """The folder of a run: what is in it, how it is begun, written and read.
 
-config.json          architecture, the model's sizes, its LoRA, task, every option of the run, its files, what resuming changed
+config.json          the model (its sizes, head, LoRA), task, every option of the run, its files, what resuming changed
 tokenizer.txt        written by the tokenizer itself
 metrics.jsonl        one line for each evaluation: the same, to the bit, in every run of the same seed
 speed.jsonl          what the clock said there: tokens per second since the run began or went on

@@ -283,6 +283,7 @@ def evaluate_classifier(
     data: str | os.PathLike[str] | None = None,
     *,
     checkpoint: str | int | None = None,
+    adapter: str | os.PathLike[str] | None = None,
     text: str = "",
     label: str = "",
     encoding: str = "",
@@ -291,7 +292,7 @@ def evaluate_classifier(
 
     `text`, `label` and `encoding` are of `data`, as in `read_labelled`. DataError for texts that are no longer what they were.
     """
-    classifier = Classifier.load(run, checkpoint)
+    classifier = Classifier.load(run, checkpoint, adapter)
     if data is not None:
         options = {"text": text or None, "label": label or None, "encoding": encoding or None}
         name, test = str(data), read_labelled(data, classes=classifier.classes, **options)

@@ -354,13 +354,14 @@ def evaluate_assistant(
     data: str | os.PathLike[str] | None = None,
     *,
     checkpoint: str | int | None = None,
+    adapter: str | os.PathLike[str] | None = None,
     encoding: str = "",
 ) -> tuple[str, Part, list[str]]:
     """Ask a run of `instruct` the questions that it kept for testing, or those of a file: what these are, and the answers.
 
     `part.score(answers)` scores them. DataError for texts that are no longer what they were.
     """
-    assistant = Assistant.load(run, checkpoint)
+    assistant = Assistant.load(run, checkpoint, adapter)
     if data is not None:
         rows = [row for row in read_conversations(data, encoding or None).rows if row[-1]["role"] == "assistant"]
         if not rows:

@@ -79,7 +79,9 @@ def make_splits(
         sizes = (examples or sizes[0], *sizes[1:])
         parts = tuple(tell(seed, n, part) for n, part in zip(sizes, _PARTS, strict=True))
         told = ", ".join(f"{n:,} {part}" for n, part in zip(sizes, _PARTS, strict=True))
-        return _splits(parts, np.ones(len(parts[0].classes)), 0, [f"{data}: texts that come with the package, {told}"])
+        _check_classes(parts[0])
+        weights = parts[0].balance("weights" if balance == "weights" else "none")[1]
+        return _splits(parts, weights, 0, [f"{data}: texts that come with the package, {told}"])
     found = read_labelled(
         data, text=text or None, label=label or None, delimiter=delimiter or None, encoding=encoding or None
     )
@@ -98,15 +100,16 @@ def make_splits(
         said.append(f"Balanced: {counts}.")
     train, validation, test = balanced.split((0.7, 0.1, 0.2), seed)
     if 0 < examples < len(train):
-        train = _some(train, examples, seed)
+        train = train.select(Generator(seed).randperm(len(train))[:examples])
+        _check_classes(train)
     return _splits((train, validation, test), class_weights, 0 if keep_duplicates else len(again), said)
 
 
-def _some(train: Labelled, n: int, seed: int) -> Labelled:
-    some = train.select(Generator(seed).randperm(len(train))[:n])
-    if missing := [name for name, count in some.counts().items() if not count]:
-        raise DataError(f"examples is {n}: none of them is {missing[0]!r}: take more, or another seed")
-    return some
+def _check_classes(train: Labelled) -> None:
+    if missing := [name for name, count in train.counts().items() if not count]:
+        raise DataError(
+            f"of {len(train)} texts to learn from none is {missing[0]!r}: take more (examples), or another seed"
+        )
 
 
 def _splits(parts: tuple[Labelled, ...], class_weights: np.ndarray, duplicates_removed: int, said: list[str]) -> Splits:

@@ -100,6 +100,8 @@ def load_with_tokenizer(
     `adapter`: a folder of PEFT's, whose LoRA goes into the model.
     """
     model, tokenizer = load_pretrained(path, checkpoint=checkpoint)
+    if adapter is not None:
+        load_adapter(model, adapter)
     if classes := model.classes:
         named = f"{', '.join(classes)!s:.60}"
         raise CheckpointError(f"{path}: a classifier ({named}), which writes no text: tinygrad-llm predict asks it")
@@ -109,8 +111,6 @@ def load_with_tokenizer(
         if (folder / META_FILE).exists():
             remedy = f"{META_FILE} is a pickle, which tinygrad-llm convert {path} FOLDER reads, and writes a tokenizer"
         raise CheckpointError(f"{path}: no tokenizer there: {remedy}")
-    if adapter is not None:
-        load_adapter(model, adapter)
     return model, tokenizer
 
 

@@ -251,6 +251,11 @@ def load_adapter(model: LanguageModel, folder: str | os.PathLike[str]) -> None:
         raise
 
 
+def classifies(folder: str | os.PathLike[str] | None) -> bool:
+    """Whether an adapter makes a classifier of a language model, by what its configuration says; False for None."""
+    return folder is not None and read_adapter_config(folder).get("task_type") == "SEQ_CLS"
+
+
 def _put(
     model: LanguageModel, theirs: AdapterConfig, arrays: dict[str, np.ndarray], blocks: dict[str, int], folder: Path
 ) -> None:
