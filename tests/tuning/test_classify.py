@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -447,6 +448,16 @@ def test_gradient_times_input_against_differences(run):
         model.tok_emb.weight.data = table
         object.__setattr__(model, "config", type(model.config)(**model.config.to_dict() | {"vocab_size": len(table)}))
     assert classifier.explain(text).label in ("ham", "spam")
+
+
+def test_texts_are_explained_on_two_threads_as_on_one(run):
+    classifier = Classifier.load(run)
+    texts = ["call me now", "see you at home, or call", "a", "you are at home now, are you"] * 4
+    alone = [classifier.explain(text) for text in texts]
+    with ThreadPoolExecutor(2) as pool:
+        for one, other in zip(alone, pool.map(classifier.explain, texts), strict=True):
+            assert one.ids == other.ids
+            np.testing.assert_array_equal(one.shares, other.shares)
 
 
 # ---- bad input

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import get_ident
 
 import numpy as np
 
@@ -127,8 +128,11 @@ class Classifier:
         """
         rows = self.rows([text])
         embedded: list[Tensor] = []
+        here = get_ident()
 
-        def begin_here(module: Module, args: tuple, out: Tensor) -> Tensor:
+        def begin_here(module: Module, args: tuple, out: Tensor) -> Tensor | None:
+            if get_ident() != here:  # another thread reads a text of its own
+                return None
             embedded.append(Tensor(out.data, requires_grad=True))  # (1, T, C)
             return embedded[0]
 
@@ -138,6 +142,7 @@ class Classifier:
         gradients: dict[Tensor, np.ndarray] = {}
         scores[0, k].backward(into=gradients)
         ids = rows[0]
-        shares = (embedded[0].data * gradients[embedded[0]]).sum(-1)[0, : len(ids)]  # (T,)
+        (x,) = embedded
+        shares = (x.data * gradients[x]).sum(-1)[0, : len(ids)]  # (T,)
         p = float(np.exp(log_softmax(scores.data))[0, k])
         return Explanation(self.classes[k], p, ids, [self.tokenizer.tokens[i] for i in ids], shares)
