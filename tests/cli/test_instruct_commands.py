@@ -2,12 +2,14 @@
 
 import io
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tinygrad_llm.cli import main
 from tinygrad_llm.evaluation.judge import Judged
-from tinygrad_llm.tuning.assistant import Chat
+from tinygrad_llm.tuning.assistant import Assistant, Chat
 
 SMALL = ["--emb-dim", "16", "--n-heads", "2", "--n-layers", "1", "--epochs", "1", "--examples", "60"]
 SMALL += ["--kinds", "upper,last", "--seed", "1"]
@@ -150,3 +152,27 @@ def test_what_is_refused(words, message, run, tmp_path, capsys):
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_report_of_an_answer(run, tmp_path, capsys):
+    path = tmp_path / "a.html"
+    first = json.loads((Path(run) / "answers.jsonl").read_text().splitlines()[0])
+    for more in ([], ["--prompt", first["question"], "--answer", first["expected"]]):
+        assert main(["report", run, "-o", str(path), "--json", *more]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assistant = Assistant.load(run)
+        messages = [
+            {"role": "user", "content": first["question"]},
+            {"role": "assistant", "content": first["expected"]},
+        ]
+        ids, is_answer = assistant.template.encode(assistant.tokenizer, messages)
+        logits = assistant.model(np.array([ids[:-1]])).data[0].astype(np.float64)
+        logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        losses = -logprobs[np.arange(len(ids) - 1), ids[1:]]
+        assert told["loss"] == pytest.approx(losses[np.array(is_answer[1:])].mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("argv", [["--answer", "a"], ["--answer", "a", "--prompt", "b"]])
+def test_an_answer_needs_a_run_and_a_question(argv, capsys):
+    assert main(["report", *argv]) == 2
+    assert "goes with a run of instruct and a --prompt" in capsys.readouterr().err

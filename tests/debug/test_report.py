@@ -509,3 +509,17 @@ def test_the_command_says_what_it_cuts_and_what_it_cannot_do(tmp_path, capsys):
         assert words in error
         assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+
+
+def test_only_what_counts_has_a_loss(tmp_path):
+    model, tokenizer = make_model(), BPETokenizer([])
+    ids, counted = np.array(tokenizer.encode("ab=ba")), np.array([False, False, False, True, True])
+    targets = np.where(counted, ids, -100)[None, 1:]
+    loss = tg.ops.cross_entropy(model(ids[None, :-1]), targets=targets)
+    path = tmp_path / "a.html"
+    debug.report(loss, path, model=model, ids=ids, tokenizer=tokenizer, counted=counted)
+    text = Page(path).data["text"]
+    assert text["losses"][:2] == [None, None]
+    assert text["mean"] == pytest.approx(loss.item(), rel=1e-4)
+    assert np.mean(text["losses"][2:]) == pytest.approx(loss.item(), rel=1e-4)
+    assert "2 of 4 tokens are in the loss" in text["notes"][0]

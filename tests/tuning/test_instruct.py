@@ -283,13 +283,6 @@ def test_a_context_too_short_for_any_answer(tmp_path):
     assert "10 without an end of an answer in the loss: row 3" in text
 
 
-def test_texts_have_no_answers(tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps([{"text": f"one {i}"} for i in range(40)]))
-    with pytest.raises(DataError, match=r"texts without questions.*pretrain FILE --init-from"):
-        instruct(tmp_path / "a.json", out=tmp_path / "run", report=quiet)
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("options", [{"train": "last_block"}, {"lora": "r=2"}])
 def test_new_marks_have_to_be_learned(options, run, tmp_path):
     with pytest.raises(ConfigError, match="would be new tokens"):
@@ -298,7 +291,7 @@ def test_new_marks_have_to_be_learned(options, run, tmp_path):
 
 
 def test_too_few_conversations(tmp_path):
-    with pytest.raises(DataError, match="5 conversations that end with an answer: 20 are needed"):
+    with pytest.raises(DataError, match="5 texts or conversations that end with an answer: 20 are needed"):
         instruct(alpaca(tmp_path / "a.json", 5), out=tmp_path / "run", report=quiet)
     with pytest.raises(DataError, match=r"absent\.json"):
         instruct(tmp_path / "absent.json", out=tmp_path / "run", report=quiet)
@@ -323,3 +316,32 @@ def test_a_stranger_s_template(template, run, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(load_config(run) | {"template": template}))
     with pytest.raises(CheckpointError, match=r"config\.json"):
         Assistant.load(tmp_path)
+
+
+def test_texts_without_questions_are_learned_as_they_are(tmp_path):
+    rows = [{"text": f"One and {word}."} for word in ("one", "two", "six", "ten") * 10]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    small = {"emb_dim": 16, "n_heads": 2, "n_layers": 1, "epochs": 3, "batch_size": 8, "lr": 1e-2}
+    result = instruct(tmp_path / "a.json", out=tmp_path / "run", report=quiet, **small)
+    assert (result.before, result.after, result.summary()["after"]) == (None, None, None)
+    assert result.metrics[-1]["val_loss"] < result.metrics[0]["val_loss"] - 0.5
+    assert any("texts without questions" in line for line in show_rows(tmp_path / "a.json", **small))
+    with pytest.raises(KeyboardInterrupt):
+        instruct(tmp_path / "a.json", out=tmp_path / "cut", report=quiet, loggers=[StopAfter(6)], **small)
+    resumed = resume_instruction(tmp_path / "cut", report=quiet)
+    for name, value in result.model.state_dict().items():
+        assert resumed.model.state_dict()[name].tobytes() == value.tobytes(), name
+    with pytest.raises(DataError, match="learned from texts without questions"):
+        evaluate_assistant(tmp_path / "run")
+
+
+def test_what_is_inherited_is_said_line_by_line(run, tmp_path):
+    lines = []
+    instruct(init_from=run, out=tmp_path / "run", report=lines.append, examples=40, epochs=1, drop_rate=0.3, **KINDS)
+    said = [line.split(": ", 1)[1] for line in lines if f"Inherited from {run}" in line]
+    vocab = Assistant.load(run).tokenizer.vocab_size
+    sizes = ["context_length = 128", "emb_dim = 16", "n_heads = 2", "n_layers = 1"]
+    assert said == [f"tokenizer = char, {vocab} tokens", *sizes]
+    other = [line for line in lines if line.startswith("Not inherited: ")]
+    assert "Not inherited: epochs = 1, there 2" in other
+    assert "Not inherited: drop_rate = 0.3, there 0.0" in other

@@ -27,7 +27,9 @@ def run(args: argparse.Namespace) -> int:
     from ..debug.report import check_path, report
 
     check_path(args.output)
-    loss, model, ids, tokenizer = text_loss.open_text(args)
-    written = report(loss, args.output, model=model, ids=ids, tokenizer=tokenizer)
+    text = text_loss.open_text(args)
+    written = report(
+        text.loss, args.output, model=text.model, ids=text.ids, tokenizer=text.tokenizer, counted=text.counted
+    )
     print(json.dumps(asdict(written) | {"path": str(written.path)}) if args.json else written)
     return 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import weights
 
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
     from ..text import Tokenizer
 
 _PROMPT = "Every effort moves you"
+_LONGEST = 2**20  # letters of a line of answers that are read
 
 
 class TextLoss(NamedTuple):
-    """The mean cross-entropy of all tokens of a text but the first, and what it was made with."""
+    """The mean cross-entropy of the tokens of a text that count, and what it was made with."""
 
     loss: Tensor
     model: LanguageModel
     ids: np.ndarray  # (T + 1,)
     tokenizer: Tokenizer
+    counted: np.ndarray  # (T + 1,) bool: all, or those of an answer; the first token is not foretold
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,31 +40,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt", metavar="TEXT", help=f"the text whose loss is differentiated (default: {_PROMPT!r})"
     )
     parser.add_argument(
+        "--answer",
+        metavar="TEXT",
+        help="of a run of instruct: the prompt is a question, and the loss is that of the tokens of this answer alone (default: "
+        "without --prompt too, the first question of its test; else the prompt is a text)",
+    )
+    parser.add_argument(
         "--composed", action="store_true", help="take the fused ops apart: softmax becomes exp, sum and divide"
     )
 
 
 def open_text(args: argparse.Namespace) -> TextLoss:
-    """The loss of `--prompt` under the model of RUN. A text longer than the context is cut, which stderr is told."""
+    """The loss of `--prompt`, or of an answer to it, under the model of RUN. A text longer than the context is cut, which stderr
+    is told."""
     import numpy as np
 
     from ..engine import composed
     from ..errors import DataError
     from ..ops import cross_entropy
 
-    model, tokenizer = _open_model(args.folder, weights.chosen(args), args.adapter)
-    text = _PROMPT if args.prompt is None else args.prompt
-    ids = np.asarray(tokenizer.encode_prompt(text), np.int64)  # (T + 1,)
-    if len(ids) < 2:
-        raise DataError(
-            f"--prompt {text!r} is {len(ids)} token(s): it must be two or more, so that one follows another"
-        )
+    asked, answer = {"content": args.prompt}, args.answer
+    if args.prompt is None and answer is None:
+        asked, answer = _first_exchange(args.folder)
+    if answer is None:
+        model, tokenizer = _open_model(args.folder, weights.chosen(args), args.adapter)
+        text = _PROMPT if args.prompt is None else args.prompt
+        ids = np.asarray(tokenizer.encode_prompt(text), np.int64)  # (T + 1,)
+        counted = np.ones(len(ids), bool)
+        if len(ids) < 2:
+            raise DataError(
+                f"--prompt {text!r} is {len(ids)} token(s): it must be two or more, so that one follows another"
+            )
+    else:
+        model, tokenizer, ids, counted = _encode_answer(args, asked, answer)
     if len(ids) > (most := (model.config.context_length or sys.maxsize - 1) + 1):
         print(f"The text has {len(ids)} tokens: the first {most} are taken, which fill the context.", file=sys.stderr)
-        ids = ids[:most]
+        ids, counted = ids[:most], counted[:most]
+    if not counted[1:].any():
+        raise DataError(f"--answer {answer!r:.80}: none of it is within the context of {most - 1} tokens: ask less")
     with composed() if args.composed else nullcontext():
-        loss = cross_entropy(model(ids[None, :-1]), targets=ids[None, 1:])
-    return TextLoss(loss, model, ids, tokenizer)
+        loss = cross_entropy(model(ids[None, :-1]), targets=np.where(counted, ids, -100)[None, 1:])
+    return TextLoss(loss, model, ids, tokenizer, counted)
+
+
+def _first_exchange(folder: str | None) -> tuple[dict[str, Any], str | None]:
+    """The first question that a run of instruct was tested on, and its right answer, if RUN is one."""
+    from ..runs.folder import find_run
+    from ..tuning.instruct import ANSWERS_FILE
+
+    found = find_run(folder) if folder else None
+    with suppress(OSError, ValueError, LookupError, TypeError):  # then it is a text like any other
+        if found:
+            with (found[0] / ANSWERS_FILE).open(encoding="utf-8") as file:
+                first = json.loads(file.readline(_LONGEST))
+            more = {"input": first["input"]} if "input" in first else {}
+            return {"content": first["question"], **more}, first["expected"]
+    return {"content": None}, None
+
+
+def _encode_answer(args: argparse.Namespace, asked: dict[str, Any], answer: str) -> Any:
+    """Model, tokenizer, ids (T + 1,) and which of them are the answer's."""
+    import numpy as np
+
+    from ..errors import ConfigError
+    from ..tuning.assistant import Assistant
+
+    if args.folder is None or asked["content"] is None:
+        raise ConfigError(f"--answer is {answer!r:.80}: it goes with a run of instruct and a --prompt, the question")
+    assistant = Assistant.load(args.folder, weights.chosen(args), args.adapter)
+    messages = [{"role": "user", **asked}, {"role": "assistant", "content": answer}]
+    ids, is_answer = assistant.template.encode(assistant.tokenizer, messages)
+    return assistant.model, assistant.tokenizer, np.array(ids), np.array(is_answer)
 
 
 def _open_model(folder: str | None, checkpoint: str | None, adapter: str | None) -> tuple[LanguageModel, Tokenizer]:

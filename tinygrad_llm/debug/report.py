@@ -51,6 +51,7 @@ def report(
     model: Module | None = None,
     ids: Any = None,
     tokenizer: Any = None,
+    counted: Any = None,
 ) -> Report:
     """Write a page that steps through the backward of a scalar loss: at most 5 MB, a file there before is replaced.
 
@@ -62,6 +63,7 @@ def report(
         model, ids: also show attention, the loss of each token and the logit lens of a GPT that reads ids (T,) or the
             first row of (B, T), in evaluation mode. The model is to foretell each token from those before it.
         tokenizer: shows the ids as text.
+        counted: which of the ids are in the loss, as `Template.encode` gives them; without it all are.
 
     StorageError when `path` cannot be written, found out first; GraphError for a loss that is off the tape, no scalar, or whose
     graph was freed.
@@ -71,7 +73,7 @@ def report(
         raise ConfigError("report: model and ids go together: pass both, or neither")
     if loss.node is None:
         raise GraphError(f"report: this tensor {loss.shape} has no steps back: {_why(loss)}")
-    text = None if model is None else read_text(model, ids, tokenizer)
+    text = None if model is None else read_text(model, ids, tokenizer, counted)
     steps = Steps(loss)
     page = _page(loss, steps, text).encode()
     replace_file(path, [page])

@@ -24,19 +24,23 @@ _CELLS = 600_000  # of all attention maps together
 _CANDIDATES = 3  # of the lens, at each place
 
 
-def read_text(model: Any, ids: Any, tokenizer: Any) -> dict[str, Any]:
-    """Run the model over ids, (T + 1,) or a batch of which the first row is taken, in evaluation mode, off the tape."""
+def read_text(model: Any, ids: Any, tokenizer: Any, counted: Any = None) -> dict[str, Any]:
+    """Run the model over ids, (T + 1,) or a batch of which the first row is taken, in evaluation mode, off the tape.
+
+    `counted`, of the same shape: the tokens whose losses are shown; all of them without it.
+    """
     if not isinstance(model, LanguageModel):
         raise ConfigError(f"report: model is a {type(model).__name__}: pass a LanguageModel, or none")
     checked = check_ids(ids, model.config.vocab_size, "report")
     row = checked[0] if checked.ndim == 2 and len(checked) else checked
     if row.ndim != 1 or len(row) < 2:
         raise DataError(f"report: ids have shape {checked.shape}: they must be (T,) or (B, T), two tokens or more")
+    in_loss = np.ones(len(row), bool) if counted is None else np.asarray(counted, bool).reshape(-1, len(row))[0]
     # A fresh context: nobody's breakpoints, and fused ops, of which the weights of attention are known.
-    return Context().run(_read, model, row, tokenizer)
+    return Context().run(_read, model, row, tokenizer, in_loss[1:])
 
 
-def _read(model: Any, ids: np.ndarray, tokenizer: Any) -> dict[str, Any]:
+def _read(model: Any, ids: np.ndarray, tokenizer: Any, in_loss: np.ndarray) -> dict[str, Any]:
     with evaluating(model), no_grad():
         inputs, targets = ids[None, :-1], ids[None, 1:]  # (1, T)
         losses = cross_entropy(model(inputs), targets=targets, reduction="none").data[0]  # (T,)
@@ -60,6 +64,8 @@ def _read(model: Any, ids: np.ndarray, tokenizer: Any) -> dict[str, Any]:
         used |= set(best.ravel().tolist())
         rows.append([[[int(v), number(p[v])] for v in row] for row, p in zip(best, probabilities, strict=True)])
     notes = []
+    if not in_loss.all():
+        notes.append(f"{in_loss.sum():,} of {len(in_loss):,} tokens are in the loss, the others have no colour.")
     if len(ids) > _TOKENS + 1:
         notes.append(f"The text has {len(ids):,} tokens; the losses of the first {_TOKENS:,} are shown.")
     if looked_at < inputs.shape[1]:
@@ -69,8 +75,10 @@ def _read(model: Any, ids: np.ndarray, tokenizer: Any) -> dict[str, Any]:
         )
     return {
         "ids": ids[: _TOKENS + 1].tolist(),
-        "losses": [number(loss) for loss in losses[:_TOKENS]],
-        "mean": number(losses.mean(dtype=np.float64)),
+        "losses": [
+            number(loss) if counts else None for loss, counts in zip(losses[:_TOKENS], in_loss[:_TOKENS], strict=True)
+        ],
+        "mean": number(losses[in_loss].mean(dtype=np.float64)),
         "tokens": {str(i): _token(tokenizer, i) for i in sorted(used)},
         "attention": [
             {"layer": name.removesuffix(".att.weights"), "heads": [_codes(head) for head in weights[0]]}

@@ -17,7 +17,7 @@ BUNDLED = "lessons"  # the name of the data that comes with the package
 
 @dataclass(frozen=True)
 class Part:
-    """Conversations, whose last message is an answer; those of the package are made of lessons."""
+    """Conversations, whose last message is an answer, or texts without questions; those of the package are made of lessons."""
 
     conversations: list[list[dict[str, str]]]
     lessons: list[Lesson] | None = None
@@ -27,6 +27,11 @@ class Part:
 
     def first(self, n: int) -> Part:
         return Part(self.conversations[:n], self.lessons and self.lessons[:n])
+
+    @property
+    def asks(self) -> bool:
+        """Whether there are questions, which texts have not."""
+        return self.conversations[0][-1]["role"] == "assistant"
 
     @property
     def questions(self) -> list[list[dict[str, str]]]:
@@ -58,12 +63,7 @@ def parts_of(
             f"Lessons that come with the package, of the kinds {', '.join(kinds)}: {told}."
         ]
     found = read_conversations(data, options.encoding or None)
-    if found.rows[0][-1]["role"] == "text":
-        raise DataError(
-            f"{data}: texts without questions, of which no answer can be learned: tinygrad-llm pretrain FILE --init-from PATH "
-            "goes on with a model on the text of a file"
-        )
-    rows = [row for row in found.rows if row[-1]["role"] == "assistant"]
+    rows = [row for row in found.rows if row[-1]["role"] != "user"]
     n_train, n_test = int(0.85 * len(rows)), int(0.1 * len(rows))
     train, test, validation = (
         Part(rows[:n_train]),
@@ -71,13 +71,16 @@ def parts_of(
         Part(rows[n_train + n_test :]),
     )
     if not (train and test and validation):
-        raise DataError(f"{data}: {len(rows)} conversations that end with an answer: 20 are needed, for three parts")
+        raise DataError(
+            f"{data}: {len(rows)} texts or conversations that end with an answer: 20 are needed, for three parts"
+        )
     said = [f"{data}: {'; '.join(found.said)}."]
     if len(rows) < len(found):
         said.append(f"{len(found) - len(rows):,} do not end with an answer, and are left out.")
     if 0 < options.examples < n_train:
         train = train.first(options.examples)
-    sizes = f"{len(train):,} conversations to train on, {len(test):,} to test on, {len(validation):,} to validate with."
+    what = "conversations" if train.asks else "texts without questions"
+    sizes = f"{len(train):,} {what} to train on, {len(test):,} to test on, {len(validation):,} to validate with."
     return (train, test, validation), [*said, sizes]
 
 

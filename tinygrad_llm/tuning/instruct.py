@@ -15,7 +15,7 @@ import math
 import os
 import shlex
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -97,6 +97,7 @@ class Instruction(TuningTask):
             )
         self.rows, self.val_rows = ([_cut(row, self.max_length) for row in part] for part in (rows[0], rows[2]))
         self.rows, self.val_rows = ([row for row in part if any(row[1][1:])] for part in (self.rows, self.val_rows))
+        self.n_asked = min(_ASKED, len(self.test)) if self.test.asks else 0
         self.before: list[str] | None = None  # answers before the first step
         self.max_new_tokens = max(sum(is_answer) for part in rows for _, is_answer in part)
 
@@ -133,6 +134,8 @@ class Instruction(TuningTask):
 
     def sample(self, model: LanguageModel, step: int, final: bool) -> str:
         """An answer to a question of validation, another one each time."""
+        if not self.validation.asks:
+            return ""
         i = step % len(self.validation)
         asked = self.validation.questions[i][-1]["content"]
         (found,) = self._answer(model, Part([self.validation.conversations[i]]))
@@ -143,7 +146,7 @@ class Instruction(TuningTask):
 
     def answer_test(self, model: LanguageModel) -> tuple[Part, list[str]]:
         """The questions of the test that are asked before and after training, and the answers."""
-        asked = self.test.first(_ASKED)
+        asked = self.test.first(self.n_asked)
         return asked, self._answer(model, asked)
 
     def about(self) -> dict[str, Any]:
@@ -158,7 +161,7 @@ class Instruction(TuningTask):
 
     def restore(self, state: dict[str, Any]) -> None:
         before = state.get("before")
-        if not isinstance(before, list) or len(before) != min(_ASKED, len(self.test)) or not all(map(_is_text, before)):
+        if not isinstance(before, list) or len(before) != self.n_asked or not all(map(_is_text, before)):
             raise CorruptCheckpoint(
                 f"task_state: before is {before!r:.80}: it must be the answers before the first step"
             )
@@ -181,7 +184,7 @@ class Instruction(TuningTask):
         asked, found = self.answer_test(finished.model)
         folder = finished.folder
         told = [
-            {"question": messages[-1]["content"], "expected": expected, "answer": answer}
+            {"question": messages[-1]["content"], **_input_of(messages[-1]), "expected": expected, "answer": answer}
             for messages, expected, answer in zip(asked.questions, asked.answers, found, strict=True)
         ]
         replace_file(folder / ANSWERS_FILE, [(json.dumps(each, ensure_ascii=False) + "\n").encode() for each in told])
@@ -192,8 +195,8 @@ class Instruction(TuningTask):
             tokenizer=self.tokenizer,
             template=self.template,
             metrics=finished.metrics,
-            before=asked.score(self.before or [""] * len(asked)),
-            after=asked.score(found),
+            before=asked.score(self.before or [""] * len(asked)) if told else None,
+            after=asked.score(found) if told else None,
             most_frequent=asked.score(commonest) if commonest else None,
             examples=told[:3],
             seconds=finished.seconds,
@@ -210,8 +213,8 @@ class InstructResult:
     tokenizer: Tokenizer
     template: Template
     metrics: list[dict[str, float]]  # the rows of metrics.jsonl
-    before: AnswerScores
-    after: AnswerScores
+    before: AnswerScores | None  # None for texts without questions, as `after`
+    after: AnswerScores | None
     most_frequent: (
         AnswerScores | None
     )  # of always giving the commonest answer of the kind; None where there are no kinds
@@ -225,8 +228,8 @@ class InstructResult:
         return {
             "folder": str(self.folder),
             "steps": last["step"],
-            "before": self.before.to_dict(),
-            "after": self.after.to_dict(),
+            "before": self.before and self.before.to_dict(),
+            "after": self.after and self.after.to_dict(),
             "most_frequent": self.most_frequent and self.most_frequent.to_dict(),
             "template": self.template.name,
             "train_loss": last["train_loss"],
@@ -242,22 +245,24 @@ class InstructResult:
             "",
             f"Trained in {self.seconds:.0f} s, {self.tokens_per_second:,.0f} tokens a second; loss on the tokens of answers "
             f"{last['train_loss']:.3f}, in validation {last['val_loss']:.3f}.",
-            "Before:",
-            *(f"  {line}" for line in self.before.lines()),
-            *([] if self.most_frequent is None else ["Always the commonest answer of its kind:"]),
-            *(f"  {line}" for line in (self.most_frequent.lines() if self.most_frequent else [])),
-            "After:",
-            *(f"  {line}" for line in self.after.lines()),
         ]
+        by_rote = "Always the commonest answer of its kind"
+        for when, scores in {"Before": self.before, by_rote: self.most_frequent, "After": self.after}.items():
+            if scores is not None:
+                lines += [f"{when}:", *(f"  {line}" for line in scores.lines())]
         for example in self.examples:
             asked, answer, expected = (textwrap.shorten(example[key], 90) for key in ("question", "answer", "expected"))
             lines += [f"  {asked}", f"    {answer}" + ("" if answer == expected else f"   (right: {expected})")]
-        question = shlex.quote(self.examples[0]["question"][:60])
+        question = shlex.quote(self.examples[0]["question"][:60]) if self.examples else "..."
         return [
             *lines,
             f"In {self.folder}: {', '.join(sorted(file.name for file in self.folder.iterdir()))}",
             f"To ask it: tinygrad-llm chat {shlex.quote(str(self.folder))} -p {question}",
         ]
+
+
+def _input_of(message: Mapping[str, str]) -> dict[str, str]:
+    return {"input": message["input"]} if "input" in message else {}
 
 
 def _is_text(value: Any) -> bool:
@@ -374,6 +379,10 @@ def evaluate_assistant(
             kept, chosen = data_of(config), InstructOptions.of_run(config["training"])
         task = _task_of(kept, chosen, assistant.tokenizer)
         check_same(kept, task, config)
+        if not task.test.asks:
+            raise DataError(
+                f"{run}: it learned from texts without questions: name a file of questions with their answers"
+            )
         name, asked = "the questions kept for testing", task.test
     room = max(len(assistant.tokenizer.encode(answer)) for answer in asked.answers) + 8
     found = write_answers(assistant.model, assistant.tokenizer, assistant.template, asked.questions, room)

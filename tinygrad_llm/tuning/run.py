@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,14 +16,15 @@ from ..nn.lora import inject, lora_of, merge
 from ..rng import Generator, Zeros, use_generator
 from ..runs.checkpoint import check_room, load_checkpoint, newest_checkpoint, verify_checkpoint
 from ..runs.fields import naming
-from ..runs.folder import CONFIG_FILE, FORMAT, load_config, new_run
+from ..runs.folder import CONFIG_FILE, FORMAT, find_run, load_config, new_run
 from ..runs.loggers import Logger
 from ..text import Tokenizer, load_tokenizer
 from ..training.loop import TrainingLoop
+from ..training.options import LoopOptions
 from ..training.resume import changed_options, refuse_differences, take_up
 from ..training.task import Task
 from ..weights.load import load_with_tokenizer
-from .options import TuningOptions
+from .options import SIZES, TuningOptions
 
 Options = TypeVar("Options", bound=TuningOptions)
 
@@ -81,6 +82,9 @@ def begin(
     memory = options.memory(config, task.max_length, task.n_bytes())
     memory.check(report)
     check_room(folder, config.n_parameters(), options.keep, report)
+    if init_from is not None:
+        for line in _inherited(init_from, config, options, task.tokenizer):
+            report(line)
     options.lr_schedule(options.max_steps or options.epochs * len(task))  # an error now, before anything is written
     with memory.explain(), use_generator(Generator(options.seed)):
         model = make().train()  # a loaded one is in evaluation mode
@@ -103,6 +107,23 @@ def begin(
             if previous is not None:
                 report(f"The run that was in {folder} is now in {previous}.")
             return TrainingLoop(task, options, model, folder, report, loggers).run()
+
+
+def _inherited(
+    path: str | os.PathLike[str], config: Any, options: TuningOptions, tokenizer: Tokenizer
+) -> Iterator[str]:
+    """What comes with the weights, and what is otherwise here than in the run that they are from."""
+    yield f"Inherited from {path}: tokenizer = {tokenizer.name}, {tokenizer.vocab_size:,} tokens"
+    for name in SIZES:
+        yield f"Inherited from {path}: {name} = {getattr(config, name)}"
+    found = find_run(path)
+    before = {"drop_rate": config.drop_rate} | (load_config(found[0]).get("training", {}) if found else {})
+    for field in fields(LoopOptions):
+        here, there = getattr(options, field.name), before.get(field.name)
+        if there is not None and there != here:
+            yield f"Not inherited: {field.name} = {here}, there {there}"
+    if (there := before["drop_rate"]) != options.drop_rate:
+        yield f"Not inherited: drop_rate = {options.drop_rate}, there {there}"
 
 
 def go_on(

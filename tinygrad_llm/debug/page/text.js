@@ -8,8 +8,8 @@ function showText() {
   const worst = Math.max(...text.losses.filter(Number.isFinite));
   text.ids.forEach((_, k) => {
     const span = make("span", {}, word(k)), loss = text.losses[k - 1];
-    if (k) span.style.background = css(codeOf(loss, worst));
-    const words = k ? `${word(k)}   loss ${show(loss)}, probability ${show(typeof loss === "number" ? Math.exp(-loss) : NaN, 3)}`
+    if (k && loss !== null) span.style.background = css(codeOf(loss, worst));
+    const words = k && loss === null ? `${word(k)}   not in the loss` : k ? `${word(k)}   loss ${show(loss)}, probability ${show(typeof loss === "number" ? Math.exp(-loss) : NaN, 3)}`
       : `${word(0)}   the first token: nothing foretells it`;
     span.title = words;
     span.onpointerenter = () => { $("token").textContent = words; };
