@@ -12,7 +12,15 @@ from safetensors.numpy import load_file, save_file
 
 from tinygrad_llm.errors import CheckpointError, ConfigError, DataError, StateDictError
 from tinygrad_llm.models import build_model, describe_model, make_model
-from tinygrad_llm.models.heads import POSITIONS, add_classifier, check_head, class_logits, describe_head
+from tinygrad_llm.models.heads import (
+    POSITIONS,
+    PolicyAndValue,
+    add_classifier,
+    add_score,
+    check_head,
+    class_logits,
+    describe_head,
+)
 from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.weights import load_pretrained, save_pretrained
@@ -159,7 +167,7 @@ def test_a_tied_table_stays_with_the_embedding():
 @pytest.mark.parametrize(
     ("classes", "position", "message"),
     [
-        (["ham"], "last", "two or more"),
+        ([], "last", "one or more"),
         (["ham", "ham"], "last", "all different"),
         (["ham", "spam"], "end", "use one of last, padded, first, mean"),
     ],
@@ -188,3 +196,42 @@ def test_a_language_model_has_no_classes():
 def test_what_a_configuration_says_of_a_head_is_looked_at(value):
     with pytest.raises(ConfigError, match=r"^head"):
         check_head("head", value)
+
+
+def test_a_score_is_one_number_of_the_last_token():
+    model = add_score(make_model("gpt", SIZES, Generator(1)), rng=Generator(2)).eval()
+    weight, bias = model.out_head.weight.data, model.out_head.bias.data
+    assert (weight.shape, bias.shape, bias[0]) == ((1, 8), (1,), 0)
+    ids = np.array([[1, 2, 3, 0], [4, 5, 0, 0]])
+    lengths = np.array([3, 2])
+    scores = class_logits(model, ids, lengths).data[:, 0]
+    for i, n in enumerate(lengths):
+        x = model.final_norm(model.features(ids[i : i + 1, :n])).data[0, -1]
+        assert scores[i] == pytest.approx(float(x @ weight[0]), abs=1e-6)
+    zero = add_score(make_model("gpt", SIZES, Generator(1)), zero=True)
+    assert not zero(ids).data.any()
+
+
+def test_a_score_begins_with_the_papers_spread():
+    sizes = {**SIZES, "emb_dim": 1024, "n_heads": 1, "n_layers": 1}
+    weight = add_score(make_model("gpt", sizes, Generator(1)), rng=Generator(2)).out_head.weight.data
+    assert weight.std() == pytest.approx(1 / np.sqrt(1025), rel=0.1)  # 4 standard errors of 1024 draws
+
+
+def test_a_policy_with_its_value_is_what_config_json_says():
+    pair = PolicyAndValue(
+        make_model("gpt", SIZES, Generator(1)), add_score(make_model("gpt", SIZES, Generator(2)), rng=Generator(3))
+    )
+    about = json.loads(json.dumps(describe_model(pair)))
+    again = build_model(about, Generator(4))
+    assert about["value"]["head"]["classes"] == ["score"]
+    assert "head" not in about
+    again.load_state_dict(pair.state_dict())
+    ids = np.array([[1, 2, 3]])
+    pair.eval()
+    again.eval()
+    np.testing.assert_array_equal(again.policy(ids).data, pair.policy(ids).data)
+    np.testing.assert_array_equal(again.value(ids).data, pair.value(ids).data)
+    assert again.config == pair.policy.config
+    pair.set_drop_rate(0.5)
+    assert pair.policy.config.drop_rate == pair.value.config.drop_rate == 0.5

@@ -363,7 +363,8 @@ def test_a_run_of_another_task(story, run):
 @pytest.mark.parametrize(
     ("head", "message"),
     [
-        ({"classes": ["ham"]}, "two or more"),
+        ({"classes": []}, "one or more"),
+        ({"classes": ["ham"]}, "out_head"),
         ({"classes": ["ham", "spam"], "position": "end"}, "position is 'end'"),
         ({"classes": 7}, "head.classes is 7"),
         ([], r"head is \[\]"),

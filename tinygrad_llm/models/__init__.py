@@ -12,7 +12,7 @@ from ..nn.lora import LoRAConfig, inject, lora_of
 from ..rng import Generator
 from .base import LanguageModel
 from .gpt import PRESETS, GPTConfig, GPTModel, preset
-from .heads import add_classifier, check_head, describe_head
+from .heads import PolicyAndValue, add_classifier, check_head, describe_head
 
 __all__ = [
     "PRESETS",
@@ -54,12 +54,19 @@ def make_model(architecture: str, config: Any, rng: Generator | None = None) -> 
     return model(config, rng=rng)
 
 
-def build_model(about: Mapping[str, Any], rng: Generator | None = None) -> LanguageModel:
+def build_model(about: Mapping[str, Any], rng: Generator | None = None) -> LanguageModel | PolicyAndValue:
     """The model that a run's config.json describes, with fresh weights: its "architecture" and "model", its "head" for
-    classes if it has one, then its "lora".
+    classes if it has one, then its "lora". With a "value", which describes a second one, the two are a pair.
 
     Its state dict has the names of the run's weights. ConfigError for what cannot be; other keys say nothing about the model.
     """
+    if "value" in about:
+        policy, value = (_build(part, rng) for part in (about, about["value"]))
+        return PolicyAndValue(policy, value)
+    return _build(about, rng)
+
+
+def _build(about: Mapping[str, Any], rng: Generator | None) -> LanguageModel:
     model = make_model(about.get("architecture", "gpt"), about["model"], rng)
     if "head" in about:
         check_head("head", about["head"])
@@ -69,8 +76,10 @@ def build_model(about: Mapping[str, Any], rng: Generator | None = None) -> Langu
     return model
 
 
-def describe_model(model: LanguageModel) -> dict[str, Any]:
+def describe_model(model: LanguageModel | PolicyAndValue) -> dict[str, Any]:
     """What `build_model` makes the same model of, as JSON has it: the keys of a run's config.json that are about the model."""
+    if isinstance(model, PolicyAndValue):
+        return describe_model(model.policy) | {"value": describe_model(model.value)}
     head, lora = describe_head(model), lora_of(model)
     return {
         "architecture": model.architecture,

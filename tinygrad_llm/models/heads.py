@@ -1,8 +1,12 @@
-"""Heads that take the place of a language model's: here the classifier's (the book's chapter 6).
+"""Heads that take the place of a language model's: the classifier's (the book's chapter 6), and one number, a score or a value.
 
     model = make_model("gpt", config)                        # or load_pretrained(...)
     add_classifier(model, ["ham", "spam"])
     logits = class_logits(model, ids, lengths)               # (B, 2)
+    add_score(other)
+    scores = class_logits(other, ids, lengths)[:, 0]         # (B,): how good an answer is
+    values = other(ids)[..., 0]                              # (B, T): what may be expected after each token
+    pair = PolicyAndValue(policy, other)                     # one module for an optimizer
 
 Letters in shape comments: B batch, T tokens, C features, K classes.
 """
@@ -17,11 +21,12 @@ import numpy as np
 from ..checks import check_flag
 from ..engine import Tensor
 from ..errors import ConfigError, DataError
-from ..nn import Linear, MultiHeadAttention
-from ..rng import Generator
+from ..nn import Linear, Module, MultiHeadAttention
+from ..rng import Generator, Zeros, get_generator
 from .base import LanguageModel
 
 POSITIONS = ("last", "padded", "first", "mean")
+SCORE = "score"  # the one class of a head that gives a number
 
 
 def add_classifier(
@@ -39,12 +44,12 @@ def add_classifier(
     "padded" the last of the row, where a text is filled up to a fixed length, as the book's code has it; "first" the first one,
     which in a causal model sees nothing but itself; "mean" averages the scores over the tokens of the text. transformers'
     classifiers have no `bias`. Without `causal`, which is for rows filled up to one length ("padded"), every token sees all of
-    its row. A head that shared the table of tokens leaves it to the embedding. ConfigError for less than two
-    classes, a name that occurs twice, or an unknown position.
+    its row. A head that shared the table of tokens leaves it to the embedding. One class alone is a score, which `add_score`
+    makes. ConfigError for no classes, a name that occurs twice, or an unknown position.
     """
     names = tuple(classes)
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise ConfigError(f"classes are {names!s:.200}: there must be two or more, all different")
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"classes are {names!s:.200}: there must be one or more, all different")
     if position not in POSITIONS:
         raise ConfigError(f"position is {position!r:.80}: use one of {', '.join(POSITIONS)}")
     if not check_flag("head: causal", causal) and position != "padded":
@@ -60,6 +65,39 @@ def add_classifier(
         if isinstance(module, MultiHeadAttention):
             module.causal = causal
     return model
+
+
+def add_score(model: LanguageModel, zero: bool = False, *, rng: Generator | None = None) -> LanguageModel:
+    """Put a Linear that gives one number in the place of the model's own head; returns the model.
+
+    Its weights (1, C) are drawn from N(0, 1 / (C + 1)), as Stiennon et al. 2020 (appendix B.1) have it for a reward model, or are
+    `zero`, as they have it for a value function; its bias is 0.
+    """
+    add_classifier(model, [SCORE], rng=Zeros())
+    if not zero:
+        (weight, *_) = model.out_head.parameters()
+        std = (weight.shape[1] + 1) ** -0.5
+        weight.data = (rng or get_generator()).normal(0.0, std, weight.shape).astype(weight.dtype)
+    return model
+
+
+class PolicyAndValue(Module):
+    """What writes, and what says how good an answer will come out: two models that learn together, and share nothing.
+
+    `value` is a language model with the head of `add_score`.
+    """
+
+    def __init__(self, policy: LanguageModel, value: LanguageModel) -> None:
+        self.policy, self.value = policy, value
+
+    @property
+    def config(self) -> Any:
+        """The policy's."""
+        return self.policy.config
+
+    def set_drop_rate(self, drop_rate: float) -> None:
+        self.policy.set_drop_rate(drop_rate)
+        self.value.set_drop_rate(drop_rate)
 
 
 def describe_head(model: LanguageModel) -> dict[str, Any] | None:

@@ -33,6 +33,7 @@ from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays, read_arrays
 from ..formats.strict_json import check_is_file, read_json
 from ..models import LanguageModel, build_model
+from ..models.heads import PolicyAndValue
 from ..nn import Module
 from ..rng import Zeros
 from ..text import Tokenizer, load_tokenizer
@@ -70,6 +71,7 @@ _FIELDS = an_object_of(
         "changes": list_of(an_object),
         "init_from": a_text,
         **dict.fromkeys(("head", "lora", "template"), an_object),
+        "value": an_object_of({"model": an_object}, dict.fromkeys(("head", "lora"), an_object), others=True),
     },
     others=True,
 )
@@ -204,7 +206,8 @@ def _read_weights(run: Path, checkpoint: str | int) -> dict[str, np.ndarray]:
 
 
 def load_run(folder: str | os.PathLike[str], checkpoint: str | int | None = None) -> tuple[LanguageModel, Tokenizer]:
-    """The model, ready to write (in evaluation mode), and its tokenizer. CheckpointError naming the file that is wrong.
+    """The model, ready to write (in evaluation mode), and its tokenizer; of a policy with its value function the policy.
+    CheckpointError naming the file that is wrong.
 
     `folder` and `checkpoint` as in `find_run`. The last weights of a run that is not finished are those of its newest
     checkpoint.
@@ -213,10 +216,11 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int | None = None
     config = load_config(folder)
     path, weights = Path(folder, MODEL_FILE), _read_weights(Path(folder), checkpoint)
     try:
-        model = build_model(config, Zeros())
-        model.load_state_dict(weights)
+        built = build_model(config, Zeros())
+        built.load_state_dict(weights)
     except (StateDictError, ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: does not fit {CONFIG_FILE}: {error}") from error
+    model = built.policy if isinstance(built, PolicyAndValue) else built
     tokenizer = load_tokenizer(folder)
     padded = "init_from" in config and tokenizer.vocab_size < model.config.vocab_size  # as it was published
     if tokenizer.vocab_size != model.config.vocab_size and not padded:

@@ -68,7 +68,7 @@ def read_run(folder: Path) -> RunRecord:
     config = load_config(folder)
     try:
         n_parameters = make_config(config["architecture"], config["model"]).n_parameters()
-        if config.keys() & {"head", "lora"}:  # of which there is no formula; pages of zeros are not touched
+        if config.keys() & {"head", "lora", "value"}:  # of which there is no formula; pages of zeros are not touched
             n_parameters = build_model(config, Zeros()).n_parameters()
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: not the configuration of a run: {error}") from error

@@ -90,6 +90,10 @@ class Classifier:
             raise CheckpointError(
                 f"{path}: a language model, which has no classes: tinygrad-llm classify makes one that has"
             )
+        if len(model.classes) == 1:
+            raise CheckpointError(
+                f"{path}: a model that scores answers, and has no classes: tinygrad-llm evaluate asks it"
+            )
         if tokenizer is None:
             raise CheckpointError(
                 f"{path}: no tokenizer there: put tokenizer.json, or vocab.json and merges.txt, beside the weights"

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import check_writable, lock, remove_stale
 from ..models import LanguageModel, build_model, describe_model
+from ..models.heads import PolicyAndValue
 from ..nn import Module
 from ..nn.lora import inject, lora_of, merge
 from ..rng import Generator, Zeros, use_generator
@@ -37,8 +38,9 @@ def load_base(path: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
     return model, tokenizer
 
 
-def freeze(model: LanguageModel, train: str) -> None:
-    """Let only the head, or the last block, the final norm and the head, or all learn."""
+def freeze(model: LanguageModel | PolicyAndValue, train: str) -> None:
+    """Let only the head, or the last block, the final norm and the head, or all learn. What values answers learns as a whole."""
+    model = model.policy if isinstance(model, PolicyAndValue) else model
     learning: dict[str, list[Module]] = {
         "head": [model.out_head],
         "last_block": [model.trf_blocks[-1], model.final_norm, model.out_head],
