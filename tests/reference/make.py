@@ -93,6 +93,7 @@ def activation_ops() -> None:
     wide = [-40.0, -9.0, -3.0, -1.0, -0.25, 0.0, 0.5, 1.0, 2.699, 6.0, 40.0]
     op("tanh", torch.tanh, wide)
     op("sigmoid", torch.sigmoid, wide)
+    op("log_sigmoid", F.logsigmoid, wide)
     op("relu", torch.relu, wide)
     op("gelu", lambda x: F.gelu(x, approximate="tanh"), wide)
     op("gelu_erf", F.gelu, wide)
