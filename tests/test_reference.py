@@ -14,8 +14,10 @@ from reference import store
 import tinygrad_llm as tg
 from tinygrad_llm import nn, optim
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.tuning import dpo, grpo, ppo, reward, sequences
 
 OPS, LAYERS, GPT, CLIPPING, INITIAL = (store.read(name) for name in ("ops", "layers", "gpt", "clipping", "initial"))
+FEEDBACK = store.read("feedback")
 
 OPS_WITHOUT_REFERENCE = {
     "dropout": "PyTorch draws the mask from a stream that depends on the machine",
@@ -163,6 +165,36 @@ def test_clip_grad_norm(case):
     norm = optim.clip_grad_norm(parameters.values(), stored["max_norm"])
     assert_equal(np.array(norm), stored["norm"], "norm")
     assert_gradients(parameters, stored["clipped"])
+
+
+# ---- learning from feedback
+
+
+@both_ways
+@pytest.mark.parametrize("case", [case for case in FEEDBACK if case != "entropy"])
+def test_feedback(case, way):
+    stored = FEEDBACK[case]
+    learned = {name: leaf(value) for name, value in stored["learned"].items()}
+    fixed = {name: np.array(value) for name, value in stored["fixed"].items()}
+    loss = {"reward": reward.loss, "dpo": dpo.loss, "ppo": ppo.loss, "grpo": grpo.loss}[case.split(",")[0].split()[0]]
+    with way():
+        found = loss(**learned, **fixed, **stored["options"])
+    more = {}
+    if isinstance(found, tuple):
+        found, *rest = found
+        more = rest[0] if len(rest) == 1 else dict(zip(("chosen_rewards", "rejected_rewards"), rest, strict=True))
+    assert_equal(found.data, stored["output"], "loss")
+    found.backward(np.array(stored["g"]))
+    assert_gradients(learned, stored["gradients"])
+    assert more.keys() == stored["more"].keys()
+    for name, value in more.items():
+        assert isinstance(value, float) or type(value) is np.ndarray
+        assert_equal(np.asarray(value), stored["more"][name], name)
+
+
+def test_entropy():
+    stored = FEEDBACK["entropy"]
+    assert_equal(sequences.entropy(np.array(stored["learned"]["logits"])), stored["output"], "entropy")
 
 
 # ---- initial values

@@ -25,6 +25,13 @@ def sigmoid(x: Tensor) -> Tensor:
     return ops.where(e, 1.0, condition=negative) / (1 + e)
 
 
+@ops.log_sigmoid.twin
+def log_sigmoid(x: Tensor) -> Tensor:
+    """min(x, 0) - log(1 + e^-|x|): no exponential is above 1."""
+    x = _tensor(x)
+    return ops.minimum(x, 0.0) - (1 + (-ops.absolute(x)).exp()).log()
+
+
 @ops.relu.twin
 def relu(x: Tensor) -> Tensor:
     x = _tensor(x)

@@ -364,6 +364,10 @@ SPECS = [
           special=[((np.array([0.0, 1e4, -1e4, 90.0, -90.0]),), [0.5, 1.0, 0.0, 1.0, math.exp(-90)],
                     ([0.25, 0.0, 0.0, math.exp(-90), math.exp(-90)],)),
                    ((np.array([inf, -inf, math.nan]),), [1.0, 0.0, math.nan], ([0.0, 0.0, math.nan],))]),
+    _spec("log_sigmoid", elementwise=True, reference=scipy.special.log_expit,
+          special=[((np.array([0.0, 1e4, -1e4, 90.0, -90.0]),), [-math.log(2), 0.0, -1e4, -math.exp(-90), -90.0],
+                    ([0.5, 0.0, 1.0, math.exp(-90), 1.0],)),
+                   ((np.array([inf, -inf, math.nan]),), [0.0, -inf, math.nan], ([0.0, 1.0, math.nan],))]),
     _spec("relu", elementwise=True, reference=lambda x: x * (x > 0),
           special=[((np.array([-1.0, 0.0, 2.0, 1e4]),), [0.0, 0.0, 2.0, 1e4], ([0.0, 0.0, 1.0, 1.0],)),
                    # a NaN is not hidden, and PyTorch lets its gradient through as well

@@ -93,6 +93,7 @@ def activation_ops() -> None:
     wide = [-40.0, -9.0, -3.0, -1.0, -0.25, 0.0, 0.5, 1.0, 2.699, 6.0, 40.0]
     op("tanh", torch.tanh, wide)
     op("sigmoid", torch.sigmoid, wide)
+    op("log_sigmoid", F.logsigmoid, wide)
     op("relu", torch.relu, wide)
     op("gelu", lambda x: F.gelu(x, approximate="tanh"), wide)
     op("gelu_erf", F.gelu, wide)
@@ -587,6 +588,114 @@ def lora() -> dict[str, dict]:
     return cases
 
 
+def feedback() -> dict[str, dict]:
+    """Losses of rewards, DPO, PPO and GRPO from their published formulas, token by token where a mask says so."""
+    cases: dict[str, dict] = {}
+
+    def case(name: str, function, learned: dict, fixed: dict, options: dict) -> None:
+        """`function` of leaves, arrays and options gives what is differentiated, and a dictionary of what else it gives."""
+        leaves = {key: torch.tensor(x, requires_grad=True) for key, x in learned.items()}
+        output, more = function(**leaves, **{key: torch.tensor(x) for key, x in fixed.items()}, **options)
+        made = differentiate(name, output, leaves)
+        more = {key: x.detach().numpy() if x.ndim else x.item() for key, x in more.items()}
+        cases[name] = {"learned": learned, "fixed": fixed, "options": options, "more": more} | made
+
+    def rows(name: str, *fields: str, shape: tuple = (5,), scale: float = 1.0) -> dict[str, np.ndarray]:
+        return {field: draw(f"feedback {name} {field}", *shape, scale=scale) for field in fields}
+
+    def reward(better, worse, margin=0.0):
+        return -torch.log(torch.sigmoid(better - worse - margin)).mean(), {}
+
+    case("reward", reward, rows("reward", "better", "worse"), {}, {})
+    case("reward with margins", reward, rows("reward", "better", "worse"), rows("reward", "margin"), {})
+
+    def dpo(chosen, rejected, ref_chosen, ref_rejected, beta, kind="sigmoid", label_smoothing=0.0, nll=None, alpha=0.0):
+        h, eps = chosen - rejected - ref_chosen + ref_rejected, label_smoothing
+        right, wrong = F.softplus(-beta * h), F.softplus(beta * h)
+        losses = {
+            "sigmoid": (1 - eps) * right + eps * wrong,
+            "robust": ((1 - eps) * right - eps * wrong) / (1 - 2 * eps),
+            "ipo": (h - 1 / (2 * beta)).square(),
+            "hinge": torch.clamp(1 - beta * h, min=0),
+        }[kind]
+        losses = losses if nll is None else losses + alpha * nll
+        return losses, {
+            "chosen_rewards": beta * (chosen - ref_chosen),
+            "rejected_rewards": beta * (rejected - ref_rejected),
+        }
+
+    pair = rows("dpo", "chosen", "rejected", scale=8)
+    refs = rows("dpo", "ref_chosen", "ref_rejected", scale=8)
+    case("dpo", dpo, pair, refs, {"beta": 0.1})
+    case("dpo, smoothed", dpo, pair, refs, {"beta": 0.3, "label_smoothing": 0.1})
+    case("dpo, robust", dpo, pair, refs, {"beta": 0.3, "label_smoothing": 0.2, "kind": "robust"})
+    case("dpo, ipo", dpo, pair, refs, {"beta": 0.2, "kind": "ipo"})
+    case("dpo, hinge", dpo, pair, refs, {"beta": 0.2, "kind": "hinge"})
+    case("dpo, rpo", dpo, pair | rows("dpo", "nll"), refs, {"beta": 0.1, "alpha": 0.7})
+
+    mask = np.array(
+        [[True, True, True, False, False], [False, True, True, True, True], [True, False, False, False, False]]
+    )
+    shape = mask.shape
+
+    def policy(logprobs, old_logprobs, advantages, clip):
+        ratio = torch.exp(logprobs - old_logprobs)
+        free, clipped = -advantages * ratio, -advantages * torch.clamp(ratio, 1 - clip, 1 + clip)
+        return torch.max(free, clipped), ratio, (clipped > free).double()
+
+    def ppo(
+        logprobs, values, old_logprobs, advantages, old_values, returns, mask, clip=0.2, value_clip=0.2, vf_coef=0.1
+    ):
+        losses, ratio, clipped = policy(logprobs, old_logprobs, advantages, clip)
+        near = torch.clamp(values, old_values - value_clip, old_values + value_clip)
+        errors = torch.max((values - returns).square(), (near - returns).square())
+        policy_loss, value_loss = losses[mask].mean(), 0.5 * errors[mask].mean()
+        return policy_loss + vf_coef * value_loss, {
+            "approxkl": 0.5 * (logprobs - old_logprobs)[mask].square().mean(),
+            "clipfrac": clipped[mask].mean(),
+            "ratio": ratio[mask].mean(),
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+        }
+
+    learned = rows("ppo", "logprobs", "values", shape=shape, scale=0.3)
+    fixed = rows("ppo", "old_logprobs", "old_values", shape=shape, scale=0.3)
+    fixed |= rows("ppo", "advantages", "returns", shape=shape) | {"mask": mask}
+    case("ppo", ppo, learned, fixed, {})
+    case("ppo, other options", ppo, learned, fixed, {"clip": 0.05, "value_clip": 0.5, "vf_coef": 1.5})
+
+    def grpo(logprobs, old_logprobs, ref_logprobs, advantages, mask, clip=0.2, beta=0.0, kind="grpo", max_length=None,
+             n_tokens=None):  # fmt: skip
+        losses, _, clipped = policy(logprobs, old_logprobs, advantages[:, None], clip)
+        kl = torch.exp(ref_logprobs - logprobs) - (ref_logprobs - logprobs) - 1
+
+        def mean(x):
+            if kind == "grpo":
+                return torch.stack([row[counts].mean() for row, counts in zip(x, mask, strict=True)]).mean()
+            return (
+                x[mask].sum() / {"bnpo": mask.sum(), "dapo": n_tokens, "dr_grpo": len(mask) * (max_length or 0)}[kind]
+            )
+
+        ones = mean(torch.ones_like(kl))
+        return mean(losses + beta * kl), {"kl": mean(kl) / ones, "clip_ratio": mean(clipped) / ones}
+
+    learned = rows("grpo", "logprobs", shape=shape, scale=0.3)
+    fixed = rows("grpo", "old_logprobs", "ref_logprobs", shape=shape, scale=0.3)
+    fixed |= rows("grpo", "advantages", shape=shape[:1]) | {"mask": mask}
+    for options in (
+        {},
+        {"beta": 0.04},
+        {"kind": "bnpo", "beta": 0.5},
+        {"kind": "dapo", "n_tokens": 11, "clip": 0.1},
+        {"kind": "dr_grpo", "max_length": 6, "beta": 0.04},
+    ):
+        case(", ".join(["grpo", *(f"{key} {value}" for key, value in options.items())]), grpo, learned, fixed, options)
+
+    case("entropy", lambda logits: (torch.distributions.Categorical(logits=logits).entropy(), {}),
+         rows("entropy", "logits", shape=(2, 3, 7), scale=3), {}, {})  # fmt: skip
+    return cases
+
+
 def clipping() -> dict[str, dict]:
     cases = {}
     for name, max_norm in {"above": 1.5, "below": 100.0, "to almost nothing": 1e-3}.items():
@@ -639,6 +748,7 @@ def main() -> int:
     attention_ops()
     made = {"ops": ops, "layers": layers(), "gpt": gpt(), "clipping": clipping(), "initial": initial()}
     made |= {"transformers": transformers(), "classifiers": classifiers(), "lora": lora(), "templates": templates()}
+    made["feedback"] = feedback()
     drifted = []
     for family, cases in made.items():
         if check:

@@ -1,6 +1,6 @@
 """Every op: a forward and a backward on plain NumPy arrays, side by side, one file a family."""
 
-from .activation import erf, gelu, gelu_erf, relu, sigmoid, silu, tanh
+from .activation import erf, gelu, gelu_erf, log_sigmoid, relu, sigmoid, silu, tanh
 from .elementwise import (
     absolute,
     add,

@@ -36,6 +36,20 @@ def sigmoid_backward(g, y):
 sigmoid = Op(sigmoid_forward, sigmoid_backward)
 
 
+def log_sigmoid_forward(x):
+    """y = log σ(x) = -log(1 + e^-x), finite for every finite x; -y is also called softplus(-x)"""
+    y = -np.logaddexp(0, -x)
+    return y, (y,)
+
+
+def log_sigmoid_backward(g, y):
+    """dx = g (1 - e^y) = g σ(-x)"""
+    return (-g * np.expm1(y),)
+
+
+log_sigmoid = Op(log_sigmoid_forward, log_sigmoid_backward)
+
+
 def relu_forward(x):
     """y = max(x, 0)"""
     return np.maximum(x, 0), (x,)
