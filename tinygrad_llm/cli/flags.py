@@ -23,6 +23,8 @@ def add_flags(
     )
     types = get_type_hints(options)
     for option in fields(options):
+        if option.name in options.hidden:
+            continue
         name, kind = option.name, types[option.name]
         takes: dict[str, Any] = {"type": kind, "metavar": kind.__name__.upper()}
         if kind is bool:

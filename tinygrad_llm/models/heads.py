@@ -100,6 +100,11 @@ class PolicyAndValue(Module):
         self.value.set_drop_rate(drop_rate)
 
 
+def policy_of(model: LanguageModel | PolicyAndValue) -> LanguageModel:
+    """What writes."""
+    return model.policy if isinstance(model, PolicyAndValue) else model
+
+
 def describe_head(model: LanguageModel) -> dict[str, Any] | None:
     """What `add_classifier` makes the same head of, as in config.json; None for one that scores tokens."""
     if model.classes is None:

@@ -33,7 +33,7 @@ from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays, read_arrays
 from ..formats.strict_json import check_is_file, read_json
 from ..models import LanguageModel, build_model
-from ..models.heads import PolicyAndValue
+from ..models.heads import policy_of
 from ..nn import Module
 from ..rng import Zeros
 from ..text import Tokenizer, load_tokenizer
@@ -220,7 +220,7 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int | None = None
         built.load_state_dict(weights)
     except (StateDictError, ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: does not fit {CONFIG_FILE}: {error}") from error
-    model = built.policy if isinstance(built, PolicyAndValue) else built
+    model = policy_of(built)
     tokenizer = load_tokenizer(folder)
     padded = "init_from" in config and tokenizer.vocab_size < model.config.vocab_size  # as it was published
     if tokenizer.vocab_size != model.config.vocab_size and not padded:

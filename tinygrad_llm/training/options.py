@@ -76,6 +76,7 @@ class LoopOptions:
     """What the training loop wants to know, whatever is trained; checked when it is made: ConfigError names what cannot be."""
 
     task: ClassVar[str] = "training"  # the name of the task that has these options
+    hidden: ClassVar[tuple[str, ...]] = ()  # options that nobody chooses
 
     epochs: int = option("passes over what is learned from", least=0)
     max_steps: int = option("steps of the run, in place of epochs; 0: as many as these take", 0, least=0)

@@ -299,7 +299,7 @@ def evaluate_classifier(
     elif (found := find_run(run)) and (config := load_config(found[0]))["task"] == Classification.name:
         with naming(found[0] / CONFIG_FILE):
             kept, chosen = data_of(config), ClassifyOptions.of_run(config["training"])
-        task = _task_of(kept, chosen, classifier.tokenizer)
+        task = _task_of(config, chosen, classifier.tokenizer)
         check_same(kept, task, config)
         name, test = "the texts kept for testing", task.splits.test
     else:
@@ -329,5 +329,5 @@ def resume_classification(
     return go_on(run, ClassifyOptions, _task_of, report, loggers, changes)
 
 
-def _task_of(data: str, options: ClassifyOptions, tokenizer: Tokenizer) -> Classification:
-    return Classification(_splits_of(data, options), options, tokenizer)
+def _task_of(config: dict[str, Any], options: ClassifyOptions, tokenizer: Tokenizer) -> Classification:
+    return Classification(_splits_of(data_of(config), options), options, tokenizer)

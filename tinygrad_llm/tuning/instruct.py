@@ -377,7 +377,7 @@ def evaluate_assistant(
         config = load_config(folder)
         with naming(folder / CONFIG_FILE):
             kept, chosen = data_of(config), InstructOptions.of_run(config["training"])
-        task = _task_of(kept, chosen, assistant.tokenizer)
+        task = _task_of(config, chosen, assistant.tokenizer)
         check_same(kept, task, config)
         if not task.test.asks:
             raise DataError(
@@ -405,5 +405,5 @@ def resume_instruction(
     return go_on(run, InstructOptions, _task_of, report, loggers, changes)
 
 
-def _task_of(data: str, options: InstructOptions, tokenizer: Tokenizer) -> Instruction:
-    return Instruction(*parts_of(data, options), options, tokenizer)
+def _task_of(config: dict[str, Any], options: InstructOptions, tokenizer: Tokenizer) -> Instruction:
+    return Instruction(*parts_of(data_of(config), options), options, tokenizer)

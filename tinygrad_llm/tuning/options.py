@@ -24,13 +24,15 @@ from . import lora
 Tuning = TypeVar("Tuning", bound="TuningOptions")
 TRAINS = ("head", "last_block", "all", "lora")
 SIZES = ("context_length", "emb_dim", "n_heads", "n_layers")
-_LR_OF_WIDTH = 5e-5 * 768  # the book's learning rate for GPT-2 124M; narrower models take a higher one
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningOptions(LoopOptions):
     """What all tuning runs have; checked when it is made: ConfigError names what cannot be."""
 
+    lr_of_width: ClassVar[float] = (
+        5e-5 * 768
+    )  # the book's learning rate for GPT-2 124M; narrower models take a higher one
     fixed: ClassVar[tuple[str, ...]] = (
         "train",
         "lora",
@@ -95,7 +97,7 @@ class TuningOptions(LoopOptions):
                         f"{name} is {given[name]!r}: with init_from it is that of the weights: leave it out"
                     )
             sizes = {name: getattr(model.config, name) for name in SIZES}
-            defaults |= sizes | {"lr": _LR_OF_WIDTH / model.config.emb_dim}
+            defaults |= sizes | {"lr": cls.lr_of_width / model.config.emb_dim}
         return cls(**with_changes(defaults, given, cls))
 
     def model_config(self, model: LanguageModel | None, vocab_size: int) -> Any:
@@ -184,3 +186,112 @@ class InstructOptions(TuningOptions):
     mask_instruction: bool = option("only the answers are in the loss, not what is asked", False)
     bucket: int = option("of so many batches in a row, texts of like length go together; 1: as they come", 8)
     encoding: str = option("of the file; without it, found: utf-8, utf-16 or cp1252", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackOptions(TuningOptions):
+    """What all ways to learn from feedback have: they go on from weights that answer already, in the template of these."""
+
+    hidden: ClassVar[tuple[str, ...]] = SIZES  # which are those of the weights
+    fixed: ClassVar[tuple[str, ...]] = (*TuningOptions.fixed, "template", "encoding")
+    fresh: ClassVar[dict[str, Any]] = {
+        "train": "all",
+        "batch_size": 32,
+        "drop_rate": 0.0,
+        "spike": 0.0,
+        "weight_decay": 0.0,
+    }
+    learned: ClassVar[dict[str, Any]] = {}
+
+    template: str = option(
+        "how questions and answers are written down; '': as the weights were taught by instruct, or plain",
+        "",
+        choices=("", *TEMPLATES),
+    )
+    encoding: str = option("of the file; without it, found: utf-8, utf-16 or cp1252", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineOptions(FeedbackOptions):
+    """What PPO and GRPO have: the model answers, is rewarded, and learns from its own answers."""
+
+    fixed: ClassVar[tuple[str, ...]] = (
+        *FeedbackOptions.fixed,
+        "reward",
+        "judge",
+        "rollouts",
+        "temperature",
+        "max_new_tokens",
+    )
+
+    reward: str = option("what answers are rewarded by: a run of `prefer reward`, exact, reviews, or MODULE:FUNCTION")
+    judge: str = option("what held-out answers are judged by besides, such as a true score, in the same words", "")
+    rollouts: int = option("answers that are drawn before each round of learning, an epoch")
+    max_new_tokens: int = option("tokens of an answer at most", 48)
+    temperature: float = option("of the answers that are drawn; the logits are divided by it in the loss as well", 1.0)
+    missing_end: float = option("taken off the score of an answer that does not come to its end", 1.0)
+    clip: float = option("how far from 1 a ratio of probabilities may go before it no longer counts", 0.2)
+    eval_answers: int = option(
+        "held-out prompts that are answered in each evaluation, four times as many at both ends", 64
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOOptions(OnlineOptions):
+    """The options of `prefer ppo`, complete and checked; ConfigError for bad values."""
+
+    task: ClassVar[str] = "ppo"
+    lr_of_width: ClassVar[float] = 0.024  # 2.5e-4 at a width of 96
+    learned: ClassVar[dict[str, Any]] = {
+        "epochs": 40,
+        "rollouts": 64,
+        "batch_size": 64,
+        "eps": 1e-5,
+        "schedule": "linear",
+    }
+
+    beta: float = option("what a nat of KL to the reference costs", 0.05)
+    target_kl: float = option(
+        "KL of an answer at which an adaptive beta aims (Ziegler et al. 2019); 0: beta stays", 0.0
+    )
+    horizon: float = option("answers over which an adaptive beta changes", 10_000.0)
+    kl_estimator: str = option(
+        "of the KL of a token: k1 is unbiased, k2 and k3 never negative", "k1", choices=("k1", "k2", "k3")
+    )
+    ppo_epochs: int = option("passes over the answers of a round", 4)
+    gamma: float = option("what a reward is worth a token earlier", 1.0, most=1)
+    lam: float = option("λ of the advantages (GAE): 0 trusts the value, 1 the return", 0.95, most=1)
+    value_clip: float = option("how far a value may go from what it was in a round", 0.2)
+    vf_coef: float = option("weight of the value's loss", 0.1)
+    whiten_rewards: bool = option("divide rewards by their spread, as lm-human-preferences", False)
+    unbiased: bool = option("variances with n - 1, as TRL and torchtune", False)
+    ptx: str = option("conversations to go on learning from beside (PPO-ptx): a file, or lessons of a kind", "")
+    ptx_coef: float = option("weight of the loss on these (InstructGPT: 27.8)", 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOOptions(OnlineOptions):
+    """The options of `prefer grpo`, complete and checked; ConfigError for bad values."""
+
+    task: ClassVar[str] = "grpo"
+    lr_of_width: ClassVar[float] = 0.024
+    learned: ClassVar[dict[str, Any]] = {
+        "epochs": 160,
+        "rollouts": 256,
+        "batch_size": 256,
+        "schedule": "constant",
+        "warmup": 0.0,
+    }
+
+    group: int = option("answers to each prompt, which are compared with each other", 8, least=2)
+    loss: str = option(
+        "what a token weighs: grpo, bnpo, dapo or dr_grpo", "dapo", choices=("grpo", "bnpo", "dapo", "dr_grpo")
+    )
+    scale: bool = option("divide advantages by the spread of their group; without, Dr. GRPO and nanochat", True)
+    beta: float = option("weight of the KL to the reference (k3) in the loss; 0: no reference", 0.0)
+    iterations: int = option("passes over the answers of a round", 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rollouts % self.group:
+            raise ConfigError(f"rollouts is {self.rollouts} and group is {self.group}: it must be a multiple of that")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import check_writable, lock, remove_stale
 from ..models import LanguageModel, build_model, describe_model
-from ..models.heads import PolicyAndValue
+from ..models.heads import PolicyAndValue, policy_of
 from ..nn import Module
 from ..nn.lora import inject, lora_of, merge
 from ..rng import Generator, Zeros, use_generator
@@ -40,7 +40,7 @@ def load_base(path: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
 
 def freeze(model: LanguageModel | PolicyAndValue, train: str) -> None:
     """Let only the head, or the last block, the final norm and the head, or all learn. What values answers learns as a whole."""
-    model = model.policy if isinstance(model, PolicyAndValue) else model
+    model = policy_of(model)
     learning: dict[str, list[Module]] = {
         "head": [model.out_head],
         "last_block": [model.trf_blocks[-1], model.final_norm, model.out_head],
@@ -68,7 +68,7 @@ def begin(
     task: TuningTask,
     options: TuningOptions,
     config: Any,
-    make: Callable[[], LanguageModel],
+    make: Callable[[], LanguageModel | PolicyAndValue],
     data: str | os.PathLike[str],
     init_from: str | os.PathLike[str] | None,
     out: str | os.PathLike[str] | None,
@@ -92,7 +92,7 @@ def begin(
         model = make().train()  # a loaded one is in evaluation mode
         model.set_drop_rate(options.drop_rate)
         if options.train == "lora":
-            inject(model, options.lora_config())
+            inject(policy_of(model), options.lora_config())
         else:
             freeze(model, options.train)
         record = {
@@ -131,12 +131,13 @@ def _inherited(
 def go_on(
     run: str | os.PathLike[str],
     kind: type[Options],
-    make_task: Callable[[str, Options, Tokenizer], TuningTask],
+    make_task: Callable[[dict[str, Any], Options, Tokenizer], TuningTask],
     report: Callable[[str], None],
     loggers: Sequence[Logger],
     changes: dict[str, Any],
 ) -> Any:
-    """Go on with a run from its newest whole checkpoint. `make_task` is given the data's name, options and tokenizer.
+    """Go on with a run from its newest whole checkpoint. `make_task` is given the contents of
+    config.json, options and tokenizer.
 
     ConfigMismatch for a change of what `kind.fixed` names, DataError for data that is no longer what it was, CheckpointError
     without a whole checkpoint.
@@ -156,7 +157,7 @@ def go_on(
             raise CheckpointError(
                 f"{folder}: no checkpoint there: begin it again (tinygrad-llm {kind.task} {data} --out {folder})"
             )
-        task = make_task(data, options, load_tokenizer(folder))
+        task = make_task(config, options, load_tokenizer(folder))
         check_same(data, task, config)
         with naming(folder / CONFIG_FILE):
             model = build_model(config, Zeros())
