@@ -136,6 +136,11 @@ def wilson_interval(k: int, n: int) -> tuple[float, float]:
     return max(0.0, middle - half) if k else 0.0, min(1.0, middle + half) if k < n else 1.0
 
 
+def mean_interval(values: np.ndarray) -> float:
+    """Half the width of the 95 % interval of a mean, (N,): z times its standard error; 0 for one value."""
+    return 0.0 if len(values) < 2 else _Z * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+
+
 def edit_distance(one: str, other: str) -> int:
     """The least number of characters to insert, delete or replace that turns one text into the other (Levenshtein 1966)."""
     a, b = _numbers(one, other)

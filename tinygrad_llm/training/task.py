@@ -5,7 +5,7 @@ A task writes `name`, `objective`, `chance`, `__len__`, `epoch`, `evaluate` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ class Task:
     def evaluate(self, model: Any, final: bool) -> dict[str, float]:
         """A row of metrics.jsonl: "train_loss", "val_loss" and more. `final`: after the last step, so on everything."""
         raise TypeError(f"{type(self).__name__} must define evaluate(model, final)")
+
+    def headline(self, row: Mapping[str, float]) -> dict[str, float]:
+        """What of `evaluate`'s row stands in the line on the terminal, besides both losses."""
+        return {name: value for name, value in row.items() if name not in ("train_loss", "val_loss")}
 
     def about(self) -> dict[str, Any]:
         """What the task learns from, as JSON: "data", a fingerprint, and "batches", which stays the same only if `epoch` gives

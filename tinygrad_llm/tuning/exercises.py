@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import DataError
 from ..evaluation.answers import AnswerScores, answer_scores
 from ..text.conversations import read_conversations
-from ..text.lessons import Lesson, check_answer, lessons
-from .options import InstructOptions
+from ..text.lessons import LESSONS, Lesson, check_answer, lessons
+from .options import FeedbackOptions, InstructOptions, OnlineOptions
+from .preferences import Preference, Prompts, read_preferences, read_prompts
 
 BUNDLED = "lessons"  # the name of the data that comes with the package
 
@@ -57,7 +59,7 @@ def parts_of(
         kinds = options.kinds.split(",")
         n_of = {"train": options.examples or 4000 * len(kinds), "test": 40 * len(kinds), "validation": 20 * len(kinds)}
         made = [lessons(options.seed, n, split, kinds) for split, n in n_of.items()]
-        train, test, validation = (Part([_messages_of(lesson) for lesson in part], part) for part in made)
+        train, test, validation = (Part([messages_of(lesson) for lesson in part], part) for part in made)
         told = ", ".join(f"{n:,} {split}" for split, n in n_of.items())
         return (train, test, validation), [
             f"Lessons that come with the package, of the kinds {', '.join(kinds)}: {told}."
@@ -84,6 +86,56 @@ def parts_of(
     return (train, test, validation), [*said, sizes]
 
 
-def _messages_of(lesson: Lesson) -> list[dict[str, str]]:
+def messages_of(lesson: Lesson) -> list[dict[str, str]]:
     asked = {"role": "user", "content": lesson.instruction} | ({"input": lesson.input} if lesson.input else {})
     return [asked, {"role": "assistant", "content": lesson.answer}]
+
+
+def prompts_of(data: str | os.PathLike[str], options: OnlineOptions) -> tuple[Prompts, Prompts, list[str]]:
+    """Prompts to learn on and held-out ones, and lines about them: of a file, of which the last tenth is held out, or those of
+    the lessons of some kinds, as "addition" or "upper,spell", with the column "answer"."""
+    kinds = str(data).split(",")
+    if not Path(data).exists() and all(kind in LESSONS for kind in kinds):
+        n_of = {"train": options.examples or 2000 * len(kinds), "test": 4 * options.eval_answers}
+        train, held_out = (
+            _prompts_from(lessons(options.seed, n, split, kinds)) for split, n in n_of.items()
+        )
+        return train, held_out, [f"Prompts of the package's lessons, {', '.join(kinds)}: {len(train):,} to learn on."]
+    found = read_prompts(data, options.encoding or None)
+    n_held_out = max(1, len(found) // 10)
+    n_train = len(found) - n_held_out
+    if not n_train:
+        raise DataError(f"{data}: one prompt alone: one more is needed, which is held out")
+    train, held_out = (_part(found, rows) for rows in (range(n_train), range(n_train, len(found))))
+    if 0 < options.examples < n_train:
+        train = _part(found, range(options.examples))
+    return train, held_out, [f"{data}: {'; '.join(found.said)}.", f"{len(train):,} prompts to learn on, {n_held_out:,} held out."]
+
+
+def _prompts_from(made: list[Lesson]) -> Prompts:
+    messages = [messages_of(lesson)[:1] for lesson in made]
+    columns = {"answer": [lesson.answer for lesson in made], "kind": [lesson.kind for lesson in made]}
+    return Prompts(messages, columns, [f"lesson {i + 1}" for i in range(len(made))], [])
+
+
+def _part(prompts: Prompts, rows: Iterable[int]) -> Prompts:
+    chosen = list(rows)
+    columns = {name: [column[i] for i in chosen] for name, column in prompts.columns.items()}
+    return Prompts([prompts.prompts[i] for i in chosen], columns, [prompts.where[i] for i in chosen], prompts.said)
+
+
+def preferences_of(
+    data: str | os.PathLike[str], options: FeedbackOptions
+) -> tuple[tuple[list[Preference], list[Preference], list[Preference]], list[str]]:
+    """Of a file, what to learn from (eight tenths), to test on and to validate with (one each), and lines about it."""
+    found = read_preferences(data, options.encoding or None)
+    rows = found.rows
+    if len(rows) < 10:
+        raise DataError(f"{data}: {len(rows)} prompts with a better and a worse answer: 10 are needed, for three parts")
+    n_held_out = len(rows) // 10
+    n_train = len(rows) - 2 * n_held_out
+    parts = (rows[:n_train], rows[n_train:-n_held_out], rows[-n_held_out:])
+    if 0 < options.examples < n_train:
+        parts = (rows[: options.examples], *parts[1:])
+    sizes = f"{len(parts[0]):,} prompts to learn from, {n_held_out:,} to test on, {n_held_out:,} to validate with."
+    return parts, [f"{data}: {'; '.join(found.said)}.", sizes]

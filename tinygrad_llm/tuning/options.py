@@ -192,8 +192,9 @@ class InstructOptions(TuningOptions):
 class FeedbackOptions(TuningOptions):
     """What all ways to learn from feedback have: they go on from weights that answer already, in the template of these."""
 
-    hidden: ClassVar[tuple[str, ...]] = SIZES  # which are those of the weights
-    fixed: ClassVar[tuple[str, ...]] = (*TuningOptions.fixed, "template", "encoding")
+    hidden: ClassVar[tuple[str, ...]] = (*SIZES, "drop_rate")  # sizes are those of the weights; and nothing is dropped, or
+    # the model that draws, the reference and the model that learns would never be the same one
+    fixed: ClassVar[tuple[str, ...]] = (*TuningOptions.fixed, "template", "encoding", "reference")
     fresh: ClassVar[dict[str, Any]] = {
         "train": "all",
         "batch_size": 32,
@@ -208,7 +209,19 @@ class FeedbackOptions(TuningOptions):
         "",
         choices=("", *TEMPLATES),
     )
+    reference: str = option("the run or weights beside which the model is seen; '': those that it begins from", "")
     encoding: str = option("of the file; without it, found: utf-8, utf-16 or cp1252", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardOptions(FeedbackOptions):
+    """The options of `prefer reward`, complete and checked; ConfigError for bad values."""
+
+    task: ClassVar[str] = "reward"
+    learned: ClassVar[dict[str, Any]] = {"epochs": 3}
+
+    center: float = option("weight of (better + worse)², which keeps scores near 0 (TRL's examples: 0.01)", 0.0)
+    normalize: bool = option("in the end, scale scores to mean 0 and spread 1 on what the weights it began from answer", True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ Letters in shape comments: B answers, T tokens, of which a mask (B, T) says whic
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,20 @@ import numpy as np
 from ..checks import check_flag, check_integer, check_number
 from ..engine import Tensor
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
+from ..evaluation.answers import mean_interval
+from ..models import LanguageModel
+from ..models.heads import PolicyAndValue, add_score
 from ..ops import clip as clip_to
-from ..ops import exp, maximum, where
-from .sequences import Numbers, check_finite, check_mask, check_shapes, k1, k2, numbers, tensors
+from ..ops import cross_entropy, exp, maximum, where
+from ..runs.loggers import Logger
+from ..text import Tokenizer
+from ..training.step import Objective
+from .online import Beside, OnlineResult, OnlineTask, Setting, begin_online, one, open_setting, reopen_setting
+from .options import PPOOptions
+from .reward import RewardModel
+from .rollouts import Rollouts, token_values
+from .run import begin, go_on, load_base
+from .sequences import ESTIMATORS, Numbers, check_finite, check_mask, check_shapes, k1, k2, numbers, tensors, token_logprobs
 
 _LARGEST = 60.0  # of a log-ratio: e^60 is finite in float32, and 0 times it is 0
 
@@ -205,3 +217,183 @@ def kl_coefficient(beta: float, kl: float, n: int, target: float = 6.0, horizon:
     if not math.isfinite(kl):
         raise ConfigError(f"ppo.kl_coefficient: kl is {kl}: it must be finite")
     return beta * (1 + min(max(kl / target - 1, -0.2), 0.2) * n / horizon)
+
+
+# ---- the task
+
+
+class PPO(OnlineTask):
+    """Answers that score higher than was expected become likelier, and what is to be expected is learned too."""
+
+    name = "ppo"
+    options: PPOOptions
+
+    def __init__(self, setting: Setting, options: PPOOptions, ptx: Beside | None = None) -> None:
+        super().__init__(setting, options, options.ppo_epochs)
+        self.beta, self.ptx = options.beta, ptx
+        self.objective = Objective(one, self.loss if ptx is None else self.loss_with_ptx)
+
+    def learn_from(
+        self, model: PolicyAndValue, drawn: Rollouts, scores: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        options, mask = self.options, drawn.mask
+        logprobs, entropies = self.logprobs(model.policy, drawn)
+        ref = self.reference_logprobs(drawn)
+        values = token_values(lambda ids: model.value(ids[:, :-1]).data[..., 0], drawn.ids)  # (B, T)
+        r = rewards(logprobs, ref, scores, drawn.last, self.beta, mask, ESTIMATORS[options.kl_estimator])
+        if options.whiten_rewards:
+            r = whiten(r, mask, options.unbiased, shift_mean=False)
+        advantages, returns = gae(values, r, mask, options.gamma, options.lam)
+        kl = np.where(mask, k1(logprobs, ref), 0).sum(1)  # (B,)
+        told = {
+            "objective/kl": float(kl.mean()),
+            "objective/kl_interval": mean_interval(kl),
+            "objective/entropy": float(np.where(mask, entropies, 0).sum(1).mean()),
+            "objective/non_score_reward": -self.beta * float(kl.mean()),
+            "objective/rlhf_reward": float(scores.mean()) - self.beta * float(kl.mean()),
+            "objective/beta": self.beta,
+            "policy/entropy_avg": float(entropies[mask].mean()),
+            "val/logprob_difference": self.check_drawn(drawn, logprobs),
+        }
+        if options.target_kl:
+            self.beta = kl_coefficient(self.beta, told["objective/kl"], len(kl), options.target_kl, options.horizon)
+        arrays = {
+            "logprobs": logprobs,
+            "advantages": whiten(advantages, mask, options.unbiased),
+            "values": values,
+            "returns": returns,
+        }
+        return {"ids": drawn.ids, **{name: x.astype(np.float32) for name, x in arrays.items()}, "mask": mask}, told
+
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        *arrays, mask, row = super().batch(rows)
+        batch = (*arrays, (mask / mask.sum()).astype(np.float32), row)
+        return batch if self.ptx is None else (*batch, *self.ptx.some(len(rows)))
+
+    def loss(
+        self,
+        model: PolicyAndValue,
+        ids: np.ndarray,
+        logprobs: np.ndarray,
+        advantages: np.ndarray,
+        values: np.ndarray,
+        returns: np.ndarray,
+        weights: np.ndarray,
+        row: np.ndarray,
+    ) -> Tensor:
+        options = self.options
+        loss, stats = weighted_loss(
+            token_logprobs(model.policy, ids, options.temperature),
+            logprobs,
+            advantages,
+            model.value(ids[:, :-1])[..., 0],
+            values,
+            returns,
+            weights,
+            options.clip,
+            options.value_clip,
+            options.vf_coef,
+        )
+        self.note(row, stats)
+        return loss
+
+    def loss_with_ptx(
+        self,
+        model: PolicyAndValue,
+        ids: np.ndarray,
+        logprobs: np.ndarray,
+        advantages: np.ndarray,
+        values: np.ndarray,
+        returns: np.ndarray,
+        weights: np.ndarray,
+        row: np.ndarray,
+        ptx_ids: np.ndarray,
+        ptx_targets: np.ndarray,
+        ptx_weights: np.ndarray,
+    ) -> Tensor:
+        """PPO-ptx (Ouyang et al. 2022, eq. 2): with ptx_coef times the loss of conversations that it is not to forget."""
+        loss = self.loss(model, ids, logprobs, advantages, values, returns, weights, row)
+        losses = cross_entropy(model.policy(ptx_ids), targets=ptx_targets, reduction="none")  # (b, T)
+        return loss + self.options.ptx_coef * (losses * ptx_weights).sum()
+
+    def learned(self) -> dict[str, float]:
+        ratios = [step["ratio"] for step in self.steps]
+        return {
+            "policy/approxkl_avg": self.mean_of_steps("approxkl"),
+            "policy/clipfrac_avg": self.mean_of_steps("clipfrac"),
+            "loss/policy_avg": self.mean_of_steps("policy_loss"),
+            "loss/value_avg": self.mean_of_steps("value_loss"),
+            "val/ratio": self.mean_of_steps("ratio"),
+            "val/ratio_var": float(np.var(ratios)),
+        }
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"beta": self.beta}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.beta = state.get("beta", self.beta)
+
+
+def train(
+    prompts: str | os.PathLike[str],
+    *,
+    init_from: str | os.PathLike[str],
+    reward: str,
+    out: str | os.PathLike[str] | None = None,
+    report: Callable[[str], None] = print,
+    loggers: Sequence[Logger] = (),
+    **options: Any,
+) -> OnlineResult:
+    """Let a model that answers already learn from what its own answers are worth, and leave a run folder with what it became.
+
+    `prompts` is a file (`read_prompts`), or kinds of lessons; `reward` a run of `reward.train`, "exact", "reviews" or
+    MODULE:FUNCTION. `options` are those of PPOOptions. The value begins as a copy of the reward model, or of what answers, with a
+    head of zeros. `report`, `loggers`, signals and resuming are as for `pretrain`.
+    """
+    base, chosen = begin_online(PPOOptions, init_from, options | {"reward": str(reward)})
+    setting, fingerprints = open_setting(prompts, base, chosen, needs_reference=True)
+    task = PPO(setting, chosen, _ptx(setting, chosen))
+
+    def make() -> PolicyAndValue:
+        return PolicyAndValue(base.model, _value(setting, init_from))
+
+    more = {"template": base.template.to_dict(), "fingerprints": fingerprints}
+    return begin(task, chosen, base.model.config, make, prompts, init_from, out, report, loggers, **more)
+
+
+def resume(
+    run: str | os.PathLike[str],
+    *,
+    report: Callable[[str], None] = print,
+    loggers: Sequence[Logger] = (),
+    **changes: Any,
+) -> OnlineResult:
+    """Go on with a run of `train` from its newest whole checkpoint; without changes, to the bit as if never stopped.
+
+    ConfigMismatch for changes of prompts, reward or reference, CheckpointError where their weights are no longer what they were.
+    """
+    return go_on(run, PPOOptions, _task_of, report, loggers, changes)
+
+
+def _task_of(config: dict[str, Any], options: PPOOptions, tokenizer: Tokenizer) -> PPO:
+    setting = reopen_setting(config, tokenizer, options, needs_reference=True)
+    return PPO(setting, options, _ptx(setting, options))
+
+
+def _ptx(setting: Setting, options: PPOOptions) -> Beside | None:
+    if not options.ptx:
+        return None
+    return Beside.read(options.ptx, setting.template, setting.tokenizer, options)
+
+
+def _value(setting: Setting, init_from: str | os.PathLike[str]) -> LanguageModel:
+    """A copy of the reward model if it reads the same tokens, else of what answers, that expects 0 everywhere."""
+    reward = setting.reward
+    if isinstance(reward, RewardModel) and reward.tokenizer.tokens == setting.tokenizer.tokens:
+        model = RewardModel.load(reward.path).model
+    else:
+        model, _ = load_base(init_from)
+    for parameter in model.parameters():
+        parameter.requires_grad = True
+    return add_score(model, zero=True)

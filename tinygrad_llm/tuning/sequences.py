@@ -66,6 +66,9 @@ def k3(logprobs: Any, ref_logprobs: Any) -> Any:
     return np.exp(difference) - 1 - difference
 
 
+ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+
+
 # ---- checks of arrays
 
 

@@ -1,0 +1,80 @@
+"""What the ways to learn from feedback have in common: the weights they begin from, and those that stay beside as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import ConfigError
+from ..models import LanguageModel
+from ..nn import Module
+from ..runs.fields import naming
+from ..runs.folder import CONFIG_FILE, find_run, load_config
+from ..text import Tokenizer
+from ..text.templates import Message, Template
+from .assistant import template_named
+from .run import load_base
+
+
+class Base(NamedTuple):
+    """What answers, before it learns more."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    template: Template
+
+
+def open_base(path: str | os.PathLike[str], template: str = "") -> Base:
+    """The weights, tokenizer and template of a run of instruct, or other weights with the template of this name, else plain.
+
+    ConfigError for a run that was taught in another template, TokenizerError for a tokenizer that lacks the template's marks.
+    """
+    model, tokenizer = load_base(path)
+    found = find_run(path)
+    kept = load_config(found[0]).get("template") if found else None
+    if kept is None:
+        chosen = template_named(template or "plain")
+    else:
+        with naming(found[0] / CONFIG_FILE if found else Path(path)):
+            chosen = Template.from_dict(kept)
+        if template and template != chosen.name:
+            raise ConfigError(f"template is {template!r}: {path} was taught in {chosen.name!r}: leave it out")
+    chosen.end_id(tokenizer)
+    return Base(model, tokenizer, chosen)
+
+
+def open_reference(path: str | os.PathLike[str], tokenizer: Tokenizer) -> LanguageModel:
+    """A model that stays as it is, in evaluation mode. ConfigError for one that reads other tokens."""
+    model, other = load_base(path)
+    if other.tokens != tokenizer.tokens:
+        raise ConfigError(
+            f"reference is {str(path)!r}: its tokenizer has {other.vocab_size:,} tokens that are not the {tokenizer.vocab_size:,} "
+            "of what learns: their probabilities cannot be compared"
+        )
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    return model.eval()
+
+
+def fingerprint(model: Module) -> str:
+    """SHA-256 of all weights and their names."""
+    found = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        found.update(f"{name} {parameter.shape} {parameter.dtype}\n".encode())
+        found.update(parameter.data.tobytes())
+    return found.hexdigest()
+
+
+def encode_answer(
+    template: Template, tokenizer: Tokenizer, prompt: Sequence[Message], answer: str
+) -> tuple[list[int], list[bool]]:
+    """The ids of a prompt with an answer up to its end, and which of them are the answer's. It may be empty, as a policy's can."""
+    if not answer.strip():
+        ids, _ = template.encode(tokenizer, prompt, generation_prompt=True)
+        return [*ids, template.end_id(tokenizer)], [*[False] * len(ids), True]
+    ids, is_answer = template.encode(tokenizer, [*prompt, {"role": "assistant", "content": answer}], last_only=True)
+    n = len(is_answer) - is_answer[::-1].index(True)  # what closes the conversation comes after
+    return ids[:n], is_answer[:n]

@@ -1,0 +1,382 @@
+"""Learning from one's own answers, as PPO and GRPO do: answer, be rewarded, learn from that, and again.
+
+An epoch is such a round. What was drawn in it is kept in every checkpoint until it is used up, so a run that was interrupted
+goes on with the same answers.
+
+Letters in shape comments: B answers of a round, T tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..errors import CheckpointError, CorruptCheckpoint, DataError
+from ..evaluation.answers import mean_interval
+from ..files import replace_file
+from ..generation.sampling import log_softmax
+from ..models import LanguageModel
+from ..models.heads import policy_of
+from ..nn import Module
+from ..nn.module import evaluating
+from ..rng import Generator, get_generator
+from ..text import Tokenizer
+from ..text.conversations import read_conversations
+from ..text.lessons import LESSONS, lessons
+from ..text.templates import Template
+from ..text.view import visible
+from ..training.task import Finished
+from .exercises import messages_of, prompts_of
+from .feedback import Base, fingerprint, open_base, open_reference
+from .instruct import collate
+from .options import OnlineOptions
+from .preferences import Prompts
+from .reward import open_reward
+from .rewards import Reward, score
+from .rollouts import Rollouts, roll_out, token_values
+from .run import TuningTask, data_of
+
+ANSWERS_FILE = "answers.jsonl"
+_APART = 1e-3  # of log-probabilities as drawn and as computed again, from which the two are not of one distribution
+_ROUND = "round."  # before the names of arrays in a checkpoint
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stays as it is while a policy learns."""
+
+    train: Prompts
+    held_out: Prompts
+    tokenizer: Tokenizer
+    template: Template
+    reward: Reward
+    judge: Reward | None
+    reference: LanguageModel | None
+    said: list[str]
+
+
+class OnlineTask(TuningTask):
+    """A round is `draw`n and made into the arrays of `learn_from`, a row an answer; the objective takes rows of these."""
+
+    options: OnlineOptions
+    passes: int  # over the answers of a round
+
+    def __init__(self, setting: Setting, options: OnlineOptions, passes: int) -> None:
+        self.setting, self.options, self.passes = setting, options, passes
+        self.tokenizer, self.chance = setting.tokenizer, math.inf
+        prompts = [*setting.train.prompts, *setting.held_out.prompts]
+        longest = max(len(setting.template.encode(self.tokenizer, prompt, True)[0]) for prompt in prompts)
+        self.max_length = min(longest + options.max_new_tokens, options.context_length)
+        self.round: dict[str, np.ndarray] = {}  # arrays (B, ...), whose names are those of the objective's arguments
+        self.measured: dict[str, float] = {}  # of the answers of the round
+        self.steps: list[dict[str, float]] = []  # of the round, the stats of each step
+        self.shards: list[tuple[int, dict[str, float]]] = []  # of the step under way: first row, and its part of the stats
+        self.shown: list[dict[str, Any]] = []  # held-out answers, of the last evaluation
+
+    # ---- what PPO and GRPO write
+
+    def choose(self, n_prompts: int) -> np.ndarray:
+        """The prompts of a round, (B,), drawn with the current generator."""
+        return _some(n_prompts, self.options.rollouts)
+
+    def learn_from(self, model: Any, drawn: Rollouts, scores: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """Arrays (B, ...) of a round, and what is to be known of it. `scores` (B,) are those of the reward, the missing end
+        taken off."""
+        raise TypeError(f"{type(self).__name__} must define learn_from(model, drawn, scores)")
+
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The arrays of these rows, and their numbers in the batch, by which shards are told apart."""
+        return (*(array[rows] for array in self.round.values()), np.arange(len(rows)))
+
+    # ---- the task
+
+    def __len__(self) -> int:
+        return self.passes * math.ceil(self.options.rollouts / self.options.batch_size)
+
+    def epoch(self, model: Any) -> Iterator[tuple[np.ndarray, ...]]:
+        # First, and as many as ever: a run that is resumed draws them again, whatever its model would answer now.
+        orders = [get_generator().shuffle_order(self.options.rollouts) for _ in range(self.passes)]
+        chosen, rng = self.choose(len(self.setting.train.prompts)), get_generator().spawn()
+        drawn, scores = self.draw(policy_of(model), self.setting.train, chosen, rng)
+        self.measured = self._describe(drawn, scores)
+        with evaluating(model):
+            ended = scores - self.options.missing_end * ~drawn.ended
+            self.round, more = self.learn_from(model, drawn, ended)
+        self.measured |= more
+        self.steps = []
+        for order in orders:
+            for start in range(0, len(order), self.options.batch_size):
+                yield self.batch(order[start : start + self.options.batch_size])
+                self._end_step()
+
+    def draw(
+        self, policy: LanguageModel, prompts: Prompts, chosen: Sequence[int] | np.ndarray, rng: np.random.Generator
+    ) -> tuple[Rollouts, np.ndarray]:
+        """Answers to the chosen prompts, and what the reward makes of them, (B,)."""
+        setting, options = self.setting, self.options
+        asked = [prompts.prompts[i] for i in chosen]
+        columns = {name: [column[i] for i in chosen] for name, column in prompts.columns.items()}
+        drawn = roll_out(
+            policy, self.tokenizer, setting.template, asked, options.max_new_tokens, options.temperature, rng=rng
+        )
+        return drawn, np.array(score(setting.reward, asked, drawn.answers, columns))
+
+    def logprobs(self, policy: LanguageModel, drawn: Rollouts) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probabilities of the tokens and entropies of the distributions they are from, (B, T) each."""
+
+        def of(ids: np.ndarray) -> np.ndarray:
+            all_of_them = log_softmax(policy(ids[:, :-1]).data / self.options.temperature)  # (b, T, V)
+            taken = np.take_along_axis(all_of_them, ids[:, 1:, None], -1)[..., 0]
+            return np.stack([taken, -(np.exp(all_of_them) * all_of_them).sum(-1)], axis=1)  # (b, 2, T)
+
+        found = token_values(of, drawn.ids)
+        return found[:, 0], found[:, 1]
+
+    def reference_logprobs(self, drawn: Rollouts) -> np.ndarray | None:
+        reference = self.setting.reference
+        return None if reference is None else self.logprobs(reference, drawn)[0]
+
+    def check_drawn(self, drawn: Rollouts, logprobs: np.ndarray) -> float:
+        """How far log-probabilities computed again are from those as drawn; a warning if too far."""
+        apart = float(np.abs(np.where(drawn.mask, logprobs - drawn.sampled, 0)).max())
+        if apart > _APART:
+            warnings.warn(
+                f"tokens were drawn with log-probabilities up to {apart:.2g} away from those of the pass that learns: ratios and "
+                "KL are not to be trusted",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return apart
+
+    def note(self, row: np.ndarray, stats: dict[str, float]) -> None:
+        """Keep the stats of a shard, which begins at this row of its batch."""
+        self.shards.append((int(row[0]), stats))
+
+    def _end_step(self) -> None:
+        shards = [stats for _, stats in sorted(self.shards, key=lambda shard: shard[0])]  # threads end in any order
+        self.shards.clear()
+        if shards:
+            self.steps.append({name: math.fsum(stats[name] for stats in shards) for name in shards[0]})
+
+    def _describe(self, drawn: Rollouts, scores: np.ndarray) -> dict[str, float]:
+        lengths = drawn.lengths
+        return {
+            "objective/scores": float(scores.mean()),
+            "val/num_eos_tokens": float(drawn.ended.sum()),
+            "completions/mean_length": float(lengths.mean()),
+            "completions/min_length": float(lengths.min()),
+            "completions/max_length": float(lengths.max()),
+            "completions/clipped_ratio": float(1 - drawn.ended.mean()),
+        }
+
+    def learned(self) -> dict[str, float]:
+        """The means over the steps of the round of what their stats say, under the names of TRL."""
+        raise TypeError(f"{type(self).__name__} must define learned()")
+
+    def mean_of_steps(self, name: str) -> float:
+        return math.fsum(step[name] for step in self.steps) / len(self.steps)
+
+    def evaluate(self, model: Any, final: bool) -> dict[str, float]:
+        """Held-out prompts are answered, always with the same random numbers. The losses are scores, with the sign changed."""
+        self._end_step()
+        n = self.options.eval_answers * (4 if final or not self.round else 1)
+        held_out, policy = self.setting.held_out, policy_of(model)
+        chosen = np.arange(n) % len(held_out.prompts)
+        with evaluating(model):
+            drawn, scores = self.draw(policy, held_out, chosen, Generator(self.options.seed).spawn())
+            reference = self.reference_logprobs(drawn)
+        found = {"eval/score": float(scores.mean()), "eval/score_interval": mean_interval(scores)}
+        judged = scores
+        if self.setting.judge is not None:
+            columns = {name: [column[i] for i in chosen] for name, column in held_out.columns.items()}
+            judged = np.array(score(self.setting.judge, drawn.prompts, drawn.answers, columns))
+            found |= {"eval/true": float(judged.mean()), "eval/true_interval": mean_interval(judged)}
+        if reference is not None:
+            kl = (np.where(drawn.mask, drawn.sampled - reference, 0)).sum(1)  # (B,)
+            found |= {"eval/kl": float(kl.mean()), "eval/kl_interval": mean_interval(kl)}
+        found["eval/distinct"] = len(set(drawn.answers)) / len(drawn.answers)
+        found["eval/ended"] = float(drawn.ended.mean())
+        self.shown = [
+            {"prompt": asked[-1]["content"], "answer": answer, "score": float(value), "judged": float(other)}
+            for asked, answer, value, other in zip(drawn.prompts, drawn.answers, scores, judged, strict=True)
+        ]
+        train = self.measured.get("objective/scores", found["eval/score"])
+        return {"train_loss": -train, "val_loss": -float(judged.mean()), **found, **self.measured, **(self.learned() if self.steps else {})}
+
+    def headline(self, row: Mapping[str, float]) -> dict[str, float]:
+        return {name.removeprefix("eval/"): value for name, value in row.items() if name.startswith("eval/") and "interval" not in name}
+
+    def sample(self, model: Any, step: int, final: bool) -> str:
+        """A held-out answer, another one each time."""
+        if not self.shown:
+            return ""
+        shown = self.shown[step % len(self.shown)]
+        return f"{visible(shown['prompt'])[:200]} | {shown['answer']} ({shown['score']:.2f})"
+
+    def guesses(self) -> dict[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        self._end_step()
+        arrays = {_ROUND + name: array for name, array in self.round.items()}
+        return {**arrays, "measured": self.measured, "steps": self.steps, "shown": self.shown}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.round = {name.removeprefix(_ROUND): array for name, array in state.items() if name.startswith(_ROUND)}
+        self.measured, self.steps, self.shown = (state.get(name, kind()) for name, kind in _KEPT.items())
+        self.shards.clear()
+        if any(len(array) != self.options.rollouts for array in self.round.values()):
+            raise CorruptCheckpoint(f"task_state: a round has {self.options.rollouts} answers, its arrays another number")
+
+    def n_bytes(self) -> int:
+        return 64 * self.options.rollouts * self.max_length
+
+    def introduce(self) -> list[str]:
+        return self.setting.said
+
+    def about(self) -> dict[str, Any]:
+        options = self.options
+        setting = self.setting
+        data = {"train": _sum_of(setting.train), "held_out": _sum_of(setting.held_out)}
+        how = [options.rollouts, options.batch_size, self.passes, options.max_new_tokens, options.temperature]
+        return {"data": data, "batches": [data["train"], *how]}
+
+    def conclude(self, finished: Finished) -> OnlineResult:
+        rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.shown]
+        replace_file(finished.folder / ANSWERS_FILE, [row.encode() for row in rows])
+        return OnlineResult(finished, finished.metrics[0], finished.metrics[-1], self.shown[:3])
+
+
+Online = TypeVar("Online", bound=OnlineOptions)
+_KEPT: dict[str, Any] = {"measured": dict, "steps": list, "shown": list}
+
+
+@dataclass(frozen=True)
+class OnlineResult:
+    """What a run leaves besides its folder: held-out prompts answered before and after."""
+
+    finished: Finished
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    examples: list[dict[str, Any]]
+
+    def summary(self) -> dict[str, Any]:
+        """As plain data; "reward" is the mean score of held-out answers, "interval" half the width of its 95 % interval."""
+        told = {}
+        for when, row in (("before", self.before), ("after", self.after)):
+            told[when] = {
+                "reward" if name == "score" else name: row[f"eval/{name}"]
+                for name in ("score", "score_interval", "true", "true_interval", "kl", "kl_interval", "distinct", "ended")
+                if f"eval/{name}" in row
+            }
+        return {
+            "folder": str(self.finished.folder),
+            "steps": self.after["step"],
+            **told,
+            "seconds": self.finished.seconds,
+            "tokens_per_second": self.finished.tokens_per_second,
+        }
+
+    def lines(self) -> list[str]:
+        """The summary as text for the terminal."""
+        said = self.summary()
+        lines = ["", f"Trained in {self.finished.seconds:.0f} s. Held-out answers, before and after:"]
+        for name in said["after"]:
+            if "interval" not in name:
+                pair = []
+                for when in ("before", "after"):
+                    half = said[when].get({"reward": "score"}.get(name, name) + "_interval")
+                    pair.append(f"{said[when][name]:8.3f}" + ("         " if half is None else f" ± {half:.3f}"))
+                lines.append(f"  {name:10}" + "  ->  ".join(pair))
+        for shown in self.examples:
+            lines.append(f"  {visible(shown['prompt'])[:60]} | {visible(shown['answer'])[:90]} ({shown['score']:.2f})")
+        return lines
+
+
+def _sum_of(prompts: Prompts) -> str:
+    return hashlib.sha256(json.dumps([prompts.prompts, prompts.columns], default=str).encode()).hexdigest()
+
+
+def _some(n: int, k: int) -> np.ndarray:
+    """k of n numbers, each of which comes once before one comes again."""
+    return np.concatenate([get_generator().shuffle_order(n) for _ in range(math.ceil(k / n))])[:k]
+
+
+class Beside:
+    """Conversations of which some are read beside something else, in every step."""
+
+    def __init__(self, rows: list[tuple[list[int], list[bool]]], pad: int) -> None:
+        self.rows, self.pad = rows, pad
+
+    @classmethod
+    def read(cls, data: str, template: Template, tokenizer: Tokenizer, options: OnlineOptions) -> Beside:
+        """Those of a file, or lessons of some kinds."""
+        kinds = data.split(",")
+        if not Path(data).exists() and all(kind in LESSONS for kind in kinds):
+            found = [messages_of(lesson) for lesson in lessons(options.seed, 2000 * len(kinds), "train", kinds)]
+        else:
+            found = [row for row in read_conversations(data, options.encoding or None).rows if row[-1]["role"] != "user"]
+        rows = [template.encode(tokenizer, messages) for messages in found]
+        fitting = [row for row in rows if len(row[0]) <= options.context_length]
+        if not fitting:
+            raise DataError(f"{data}: no conversation that fits into {options.context_length} tokens")
+        return cls(fitting, template.end_id(tokenizer))
+
+    def some(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids, targets and weights (n, T) of conversations drawn with the current generator: the weights make a mean over tokens
+        of answers."""
+        chosen = [self.rows[i] for i in get_generator().randint(0, len(self.rows), (n,)).tolist()]
+        ids, targets = collate([ids for ids, _ in chosen], self.pad, [is_answer for _, is_answer in chosen])
+        counted = targets != -100
+        return ids, targets, (counted / counted.sum()).astype(np.float32)
+
+
+def one(*batch: np.ndarray) -> int:
+    """What the weights of a batch add up to, whose losses are means already."""
+    return 1
+
+
+def begin_online(
+    kind: type[Online], init_from: str | os.PathLike[str], options: dict[str, Any]
+) -> tuple[Base, Online]:
+    """The weights to begin from, and all options."""
+    base = open_base(init_from, options.get("template", ""))
+    options = options | {"template": base.template.name, "reference": options.get("reference") or str(init_from)}
+    return base, kind.choose(base.model, **options)
+
+
+def open_setting(
+    data: str | os.PathLike[str], base: Base, options: OnlineOptions, needs_reference: bool
+) -> tuple[Setting, dict[str, str]]:
+    """Prompts, reward, judge and reference of a run, and the fingerprints of the weights among them."""
+    train, held_out, said = prompts_of(data, options)
+    reward = open_reward(options.reward)
+    judge = open_reward(options.judge) if options.judge else None
+    reference = open_reference(options.reference, base.tokenizer) if needs_reference else None
+    setting = Setting(train, held_out, base.tokenizer, base.template, reward, judge, reference, said)
+    models = {"reward": getattr(reward, "model", None), "judge": getattr(judge, "model", None), "reference": reference}
+    return setting, {name: fingerprint(model) for name, model in models.items() if isinstance(model, Module)}
+
+
+def reopen_setting(
+    config: dict[str, Any], tokenizer: Tokenizer, options: OnlineOptions, needs_reference: bool
+) -> Setting:
+    """That of a run that is resumed. CheckpointError where weights beside it are no longer what they were."""
+    template = Template.from_dict(config.get("template"))
+    setting, found = open_setting(data_of(config), Base(None, tokenizer, template), options, needs_reference)
+    kept = config.get("fingerprints")
+    for name, value in found.items():
+        if not isinstance(kept, Mapping) or kept.get(name) != value:
+            raise CheckpointError(
+                f"{getattr(options, name)}: not the weights any more that this run began with, as its {name}: put them back"
+            )
+    return setting
