@@ -16,6 +16,8 @@ lessons.txt holds the words and wordings. What is kept from training, for valida
     correct                       mistakes: a word is in every split, each way to misspell it is in one
     question, summary             tales: the splits have no plot in common, and training has no pair of hero and thing, or of
                                   hero and village, of a tale that is not for it (tales.py)
+    review                        reviews: the splits have none in common (reviews.py). What is asked is of the 8 things of that
+                                  world, in every split; any review of the thing is right
 
 Tales are long, 1,200 characters at most; all else has fewer than 200.
 """
@@ -34,6 +36,7 @@ from typing import Any, NamedTuple
 from ..checks import did_you_mean
 from ..errors import ConfigError, DataError
 from .grammar import Draws, check_split, part_of, read_sections
+from .reviews import REVIEW_SPLITS, ask, asked, parses, reviews
 from .tales import ANSWERS, Tale, _world, questions, tales
 
 LESSON_SPLITS = ("train", "validation", "test")
@@ -285,6 +288,18 @@ def _is_email(lesson: Lesson, answer: str) -> bool:
     )
 
 
+def _reviews(draws: Draws, seed: int, part: int) -> Iterator[str]:
+    return reviews(seed, sys.maxsize, REVIEW_SPLITS[part])
+
+
+def _review(draws: Draws, review: str) -> tuple[str, str, str]:
+    return ask(review.split()[1]), "", review
+
+
+def _is_review(lesson: Lesson, answer: str) -> bool:
+    return parses(answer, asked(lesson.instruction))
+
+
 LESSONS: dict[str, Kind] = {
     "upper": Kind("a word in capitals", _word_cards, _about_word("Capitals", str.upper)),
     "spell": Kind("a word, letter by letter", _word_cards, _about_word("Spell", "-".join)),
@@ -302,4 +317,5 @@ LESSONS: dict[str, Kind] = {
     "question": Kind("who, where, what and how, of a tale", _tales, _question),
     "summary": Kind("a tale in one sentence", _tales, _summary, _is_summary),
     "email": Kind("an e-mail from three keywords", partial(_deck, _appointments), _email, _is_email),
+    "review": Kind("praise and blame of a thing", _reviews, _review, _is_review),
 }
