@@ -325,7 +325,9 @@ class TrainingLoop:
             append(self.folder / SPEED_FILE, json.dumps(speed) + "\n")
         for logger in self.loggers:
             logger.log_evaluation(row)
-        more = "".join(f"  {name.replace('_', ' ')} {value:.3f}" for name, value in self.task.headline(measured).items())
+        more = "".join(
+            f"  {name.replace('_', ' ')} {value:.3f}" for name, value in self.task.headline(measured).items()
+        )
         self.progress.line(
             f"step {state.step:>{len(str(self.total_steps))}}/{self.total_steps}  epoch {state.epoch}  "
             f"training loss {row['train_loss']:.3f}  validation loss {row['val_loss']:.3f}{more}  {self.progress}"

@@ -97,9 +97,7 @@ def prompts_of(data: str | os.PathLike[str], options: OnlineOptions) -> tuple[Pr
     kinds = str(data).split(",")
     if not Path(data).exists() and all(kind in LESSONS for kind in kinds):
         n_of = {"train": options.examples or 2000 * len(kinds), "test": 4 * options.eval_answers}
-        train, held_out = (
-            _prompts_from(lessons(options.seed, n, split, kinds)) for split, n in n_of.items()
-        )
+        train, held_out = (_prompts_from(lessons(options.seed, n, split, kinds)) for split, n in n_of.items())
         return train, held_out, [f"Prompts of the package's lessons, {', '.join(kinds)}: {len(train):,} to learn on."]
     found = read_prompts(data, options.encoding or None)
     n_held_out = max(1, len(found) // 10)
@@ -109,7 +107,11 @@ def prompts_of(data: str | os.PathLike[str], options: OnlineOptions) -> tuple[Pr
     train, held_out = (_part(found, rows) for rows in (range(n_train), range(n_train, len(found))))
     if 0 < options.examples < n_train:
         train = _part(found, range(options.examples))
-    return train, held_out, [f"{data}: {'; '.join(found.said)}.", f"{len(train):,} prompts to learn on, {n_held_out:,} held out."]
+    return (
+        train,
+        held_out,
+        [f"{data}: {'; '.join(found.said)}.", f"{len(train):,} prompts to learn on, {n_held_out:,} held out."],
+    )
 
 
 def _prompts_from(made: list[Lesson]) -> Prompts:

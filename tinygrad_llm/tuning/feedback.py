@@ -51,8 +51,8 @@ def open_reference(path: str | os.PathLike[str], tokenizer: Tokenizer) -> Langua
     model, other = load_base(path)
     if other.tokens != tokenizer.tokens:
         raise ConfigError(
-            f"reference is {str(path)!r}: its tokenizer has {other.vocab_size:,} tokens that are not the {tokenizer.vocab_size:,} "
-            "of what learns: their probabilities cannot be compared"
+            f"reference is {str(path)!r}: its {other.vocab_size:,} tokens are not the {tokenizer.vocab_size:,} of what "
+            "learns: their probabilities cannot be compared"
         )
     for parameter in model.parameters():
         parameter.requires_grad = False
@@ -71,7 +71,7 @@ def fingerprint(model: Module) -> str:
 def encode_answer(
     template: Template, tokenizer: Tokenizer, prompt: Sequence[Message], answer: str
 ) -> tuple[list[int], list[bool]]:
-    """The ids of a prompt with an answer up to its end, and which of them are the answer's. It may be empty, as a policy's can."""
+    """The ids of a prompt with an answer up to its end, and which of them are the answer's, which may be empty."""
     if not answer.strip():
         ids, _ = template.encode(tokenizer, prompt, generation_prompt=True)
         return [*ids, template.end_id(tokenizer)], [*[False] * len(ids), True]

@@ -11,57 +11,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, CorruptCheckpoint, DataError
+from ..errors import CorruptCheckpoint
 from ..evaluation.answers import mean_interval
 from ..files import replace_file
 from ..generation.sampling import log_softmax
 from ..models import LanguageModel
 from ..models.heads import policy_of
-from ..nn import Module
 from ..nn.module import evaluating
 from ..rng import Generator, get_generator
-from ..text import Tokenizer
-from ..text.conversations import read_conversations
-from ..text.lessons import LESSONS, lessons
-from ..text.templates import Template
 from ..text.view import visible
 from ..training.task import Finished
-from .exercises import messages_of, prompts_of
-from .feedback import Base, fingerprint, open_base, open_reference
-from .instruct import collate
 from .options import OnlineOptions
 from .preferences import Prompts
-from .reward import open_reward
-from .rewards import Reward, score
+from .rewards import score
 from .rollouts import Rollouts, roll_out, token_values
-from .run import TuningTask, data_of
+from .run import TuningTask
+from .setting import Setting
 
 ANSWERS_FILE = "answers.jsonl"
 _APART = 1e-3  # of log-probabilities as drawn and as computed again, from which the two are not of one distribution
 _ROUND = "round."  # before the names of arrays in a checkpoint
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What stays as it is while a policy learns."""
-
-    train: Prompts
-    held_out: Prompts
-    tokenizer: Tokenizer
-    template: Template
-    reward: Reward
-    judge: Reward | None
-    reference: LanguageModel | None
-    said: list[str]
 
 
 class OnlineTask(TuningTask):
@@ -79,7 +55,9 @@ class OnlineTask(TuningTask):
         self.round: dict[str, np.ndarray] = {}  # arrays (B, ...), whose names are those of the objective's arguments
         self.measured: dict[str, float] = {}  # of the answers of the round
         self.steps: list[dict[str, float]] = []  # of the round, the stats of each step
-        self.shards: list[tuple[int, dict[str, float]]] = []  # of the step under way: first row, and its part of the stats
+        self.shards: list[
+            tuple[int, dict[str, float]]
+        ] = []  # of the step under way: first row, and its part of the stats
         self.shown: list[dict[str, Any]] = []  # held-out answers, of the last evaluation
 
     # ---- what PPO and GRPO write
@@ -88,7 +66,9 @@ class OnlineTask(TuningTask):
         """The prompts of a round, (B,), drawn with the current generator."""
         return _some(n_prompts, self.options.rollouts)
 
-    def learn_from(self, model: Any, drawn: Rollouts, scores: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    def learn_from(
+        self, model: Any, drawn: Rollouts, scores: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """Arrays (B, ...) of a round, and what is to be known of it. `scores` (B,) are those of the reward, the missing end
         taken off."""
         raise TypeError(f"{type(self).__name__} must define learn_from(model, drawn, scores)")
@@ -210,10 +190,20 @@ class OnlineTask(TuningTask):
             for asked, answer, value, other in zip(drawn.prompts, drawn.answers, scores, judged, strict=True)
         ]
         train = self.measured.get("objective/scores", found["eval/score"])
-        return {"train_loss": -train, "val_loss": -float(judged.mean()), **found, **self.measured, **(self.learned() if self.steps else {})}
+        return {
+            "train_loss": -train,
+            "val_loss": -float(judged.mean()),
+            **found,
+            **self.measured,
+            **(self.learned() if self.steps else {}),
+        }
 
     def headline(self, row: Mapping[str, float]) -> dict[str, float]:
-        return {name.removeprefix("eval/"): value for name, value in row.items() if name.startswith("eval/") and "interval" not in name}
+        return {
+            name.removeprefix("eval/"): value
+            for name, value in row.items()
+            if name.startswith("eval/") and "interval" not in name
+        }
 
     def sample(self, model: Any, step: int, final: bool) -> str:
         """A held-out answer, another one each time."""
@@ -235,7 +225,9 @@ class OnlineTask(TuningTask):
         self.measured, self.steps, self.shown = (state.get(name, kind()) for name, kind in _KEPT.items())
         self.shards.clear()
         if any(len(array) != self.options.rollouts for array in self.round.values()):
-            raise CorruptCheckpoint(f"task_state: a round has {self.options.rollouts} answers, its arrays another number")
+            raise CorruptCheckpoint(
+                f"task_state: a round has {self.options.rollouts} answers, its arrays another number"
+            )
 
     def n_bytes(self) -> int:
         return 64 * self.options.rollouts * self.max_length
@@ -256,7 +248,6 @@ class OnlineTask(TuningTask):
         return OnlineResult(finished, finished.metrics[0], finished.metrics[-1], self.shown[:3])
 
 
-Online = TypeVar("Online", bound=OnlineOptions)
 _KEPT: dict[str, Any] = {"measured": dict, "steps": list, "shown": list}
 
 
@@ -275,7 +266,16 @@ class OnlineResult:
         for when, row in (("before", self.before), ("after", self.after)):
             told[when] = {
                 "reward" if name == "score" else name: row[f"eval/{name}"]
-                for name in ("score", "score_interval", "true", "true_interval", "kl", "kl_interval", "distinct", "ended")
+                for name in (
+                    "score",
+                    "score_interval",
+                    "true",
+                    "true_interval",
+                    "kl",
+                    "kl_interval",
+                    "distinct",
+                    "ended",
+                )
                 if f"eval/{name}" in row
             }
         return {
@@ -311,72 +311,6 @@ def _some(n: int, k: int) -> np.ndarray:
     return np.concatenate([get_generator().shuffle_order(n) for _ in range(math.ceil(k / n))])[:k]
 
 
-class Beside:
-    """Conversations of which some are read beside something else, in every step."""
-
-    def __init__(self, rows: list[tuple[list[int], list[bool]]], pad: int) -> None:
-        self.rows, self.pad = rows, pad
-
-    @classmethod
-    def read(cls, data: str, template: Template, tokenizer: Tokenizer, options: OnlineOptions) -> Beside:
-        """Those of a file, or lessons of some kinds."""
-        kinds = data.split(",")
-        if not Path(data).exists() and all(kind in LESSONS for kind in kinds):
-            found = [messages_of(lesson) for lesson in lessons(options.seed, 2000 * len(kinds), "train", kinds)]
-        else:
-            found = [row for row in read_conversations(data, options.encoding or None).rows if row[-1]["role"] != "user"]
-        rows = [template.encode(tokenizer, messages) for messages in found]
-        fitting = [row for row in rows if len(row[0]) <= options.context_length]
-        if not fitting:
-            raise DataError(f"{data}: no conversation that fits into {options.context_length} tokens")
-        return cls(fitting, template.end_id(tokenizer))
-
-    def some(self, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ids, targets and weights (n, T) of conversations drawn with the current generator: the weights make a mean over tokens
-        of answers."""
-        chosen = [self.rows[i] for i in get_generator().randint(0, len(self.rows), (n,)).tolist()]
-        ids, targets = collate([ids for ids, _ in chosen], self.pad, [is_answer for _, is_answer in chosen])
-        counted = targets != -100
-        return ids, targets, (counted / counted.sum()).astype(np.float32)
-
-
 def one(*batch: np.ndarray) -> int:
     """What the weights of a batch add up to, whose losses are means already."""
     return 1
-
-
-def begin_online(
-    kind: type[Online], init_from: str | os.PathLike[str], options: dict[str, Any]
-) -> tuple[Base, Online]:
-    """The weights to begin from, and all options."""
-    base = open_base(init_from, options.get("template", ""))
-    options = options | {"template": base.template.name, "reference": options.get("reference") or str(init_from)}
-    return base, kind.choose(base.model, **options)
-
-
-def open_setting(
-    data: str | os.PathLike[str], base: Base, options: OnlineOptions, needs_reference: bool
-) -> tuple[Setting, dict[str, str]]:
-    """Prompts, reward, judge and reference of a run, and the fingerprints of the weights among them."""
-    train, held_out, said = prompts_of(data, options)
-    reward = open_reward(options.reward)
-    judge = open_reward(options.judge) if options.judge else None
-    reference = open_reference(options.reference, base.tokenizer) if needs_reference else None
-    setting = Setting(train, held_out, base.tokenizer, base.template, reward, judge, reference, said)
-    models = {"reward": getattr(reward, "model", None), "judge": getattr(judge, "model", None), "reference": reference}
-    return setting, {name: fingerprint(model) for name, model in models.items() if isinstance(model, Module)}
-
-
-def reopen_setting(
-    config: dict[str, Any], tokenizer: Tokenizer, options: OnlineOptions, needs_reference: bool
-) -> Setting:
-    """That of a run that is resumed. CheckpointError where weights beside it are no longer what they were."""
-    template = Template.from_dict(config.get("template"))
-    setting, found = open_setting(data_of(config), Base(None, tokenizer, template), options, needs_reference)
-    kept = config.get("fingerprints")
-    for name, value in found.items():
-        if not isinstance(kept, Mapping) or kept.get(name) != value:
-            raise CheckpointError(
-                f"{getattr(options, name)}: not the weights any more that this run began with, as its {name}: put them back"
-            )
-    return setting

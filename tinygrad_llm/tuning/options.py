@@ -192,7 +192,10 @@ class InstructOptions(TuningOptions):
 class FeedbackOptions(TuningOptions):
     """What all ways to learn from feedback have: they go on from weights that answer already, in the template of these."""
 
-    hidden: ClassVar[tuple[str, ...]] = (*SIZES, "drop_rate")  # sizes are those of the weights; and nothing is dropped, or
+    hidden: ClassVar[tuple[str, ...]] = (
+        *SIZES,
+        "drop_rate",
+    )  # sizes are those of the weights; and nothing is dropped, or
     # the model that draws, the reference and the model that learns would never be the same one
     fixed: ClassVar[tuple[str, ...]] = (*TuningOptions.fixed, "template", "encoding", "reference")
     fresh: ClassVar[dict[str, Any]] = {
@@ -221,7 +224,9 @@ class RewardOptions(FeedbackOptions):
     learned: ClassVar[dict[str, Any]] = {"epochs": 3}
 
     center: float = option("weight of (better + worse)², which keeps scores near 0 (TRL's examples: 0.01)", 0.0)
-    normalize: bool = option("in the end, scale scores to mean 0 and spread 1 on what the weights it began from answer", True)
+    normalize: bool = option(
+        "in the end, scale scores to mean 0 and spread 1 on what the weights it began from answer", True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

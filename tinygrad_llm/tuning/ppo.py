@@ -27,12 +27,24 @@ from ..ops import cross_entropy, exp, maximum, where
 from ..runs.loggers import Logger
 from ..text import Tokenizer
 from ..training.step import Objective
-from .online import Beside, OnlineResult, OnlineTask, Setting, begin_online, one, open_setting, reopen_setting
+from .online import OnlineResult, OnlineTask, one
 from .options import PPOOptions
 from .reward import RewardModel
 from .rollouts import Rollouts, token_values
 from .run import begin, go_on, load_base
-from .sequences import ESTIMATORS, Numbers, check_finite, check_mask, check_shapes, k1, k2, numbers, tensors, token_logprobs
+from .sequences import (
+    ESTIMATORS,
+    Numbers,
+    check_finite,
+    check_mask,
+    check_shapes,
+    k1,
+    k2,
+    numbers,
+    tensors,
+    token_logprobs,
+)
+from .setting import Beside, Setting, begin_online, open_setting, reopen_setting
 
 _LARGEST = 60.0  # of a log-ratio: e^60 is finite in float32, and 0 times it is 0
 
@@ -352,7 +364,7 @@ def train(
     head of zeros. `report`, `loggers`, signals and resuming are as for `pretrain`.
     """
     base, chosen = begin_online(PPOOptions, init_from, options | {"reward": str(reward)})
-    setting, fingerprints = open_setting(prompts, base, chosen, needs_reference=True)
+    setting, fingerprints = open_setting(prompts, base.tokenizer, base.template, chosen, needs_reference=True)
     task = PPO(setting, chosen, _ptx(setting, chosen))
 
     def make() -> PolicyAndValue:

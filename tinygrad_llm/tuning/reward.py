@@ -16,7 +16,6 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,7 +88,9 @@ class RewardModel:
             raise CheckpointError(f"{path}: not a run: tinygrad-llm prefer reward makes one")
         model, tokenizer = load_run(path, checkpoint)
         if model.classes != (SCORE,):
-            raise CheckpointError(f"{path}: not a reward model, it gives no score: tinygrad-llm prefer reward makes one")
+            raise CheckpointError(
+                f"{path}: not a reward model, it gives no score: tinygrad-llm prefer reward makes one"
+            )
         with naming(found[0] / CONFIG_FILE):
             template = Template.from_dict(load_config(found[0]).get("template"))
         return cls(model, tokenizer, template, str(path))
@@ -160,7 +161,7 @@ class RewardTask(TuningTask):
         self.said, self.options, self.tokenizer, self.template = said, options, tokenizer, template
         self.objective = Objective(lambda *batch: 1, self.loss)
         self.rows = {id(row): self._encode(row) for part in parts for row in part}
-        longest = max(len(ids) for ids in self.rows.values() for ids in ids)
+        longest = max(len(ids) for rows in self.rows.values() for ids in rows)
         self.max_length = min(longest, options.max_length or longest, options.context_length)
 
     def _encode(self, row: Preference) -> list[list[int]]:
@@ -233,7 +234,9 @@ class RewardTask(TuningTask):
         scores = score_rows(model, [ids[-self.max_length :] for ids in self.rows[id(row)]])
         better, worse = row.pairs[0]
         asked = row.prompt[-1]["content"]
-        return f"{asked} {row.answers[better]} ({scores[better]:.2f})\nworse: {row.answers[worse]} ({scores[worse]:.2f})"
+        return (
+            f"{asked} {row.answers[better]} ({scores[better]:.2f})\nworse: {row.answers[worse]} ({scores[worse]:.2f})"
+        )
 
     def n_bytes(self) -> int:
         return sum(64 * len(ids) for rows in self.rows.values() for ids in rows)
@@ -331,7 +334,9 @@ class RewardResult:
         lines += [f"  {row['n']:6,} pairs  {row['expected']:.3f}  {row['right']:.3f}" for row in self.calibration()]
         if self.scale:
             mean, std = self.scale
-            lines.append(f"Scores were {mean:.2f} ± {std:.2f} on {_DRAWN} answers of the weights it began from; now 0 ± 1.")
+            lines.append(
+                f"Scores were {mean:.2f} ± {std:.2f} on {_DRAWN} answers of the weights it began from; now 0 ± 1."
+            )
         return lines
 
 

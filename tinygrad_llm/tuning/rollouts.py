@@ -2,7 +2,7 @@
 
 drawn = roll_out(policy, tokenizer, template, prompts, max_new_tokens=36, rng=generator.spawn())
 drawn.answers                                          # texts
-token_values(lambda ids: token_logprobs(reference, ids), drawn.ids)    # (B, T), under another model
+token_values(lambda ids: token_logprobs(reference, ids).data, drawn.ids)    # (B, T), under another model
 
 Letters in shape comments: B answers, T tokens but the first, R rows still under way, V vocabulary.
 """
@@ -14,12 +14,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from .. import parallel
-from ..engine import Tensor, no_grad
+from ..engine import no_grad
 from ..errors import ContextLengthError
 from ..generation.generate import Predictor
 from ..generation.sampling import Strategy, log_softmax, sample_next
@@ -102,13 +101,13 @@ def roll_out(
     return Rollouts([list(prompt) for prompt in prompts], answers, ids, mask, sampled, ended)
 
 
-def token_values(of: Callable[[np.ndarray], Tensor], ids: np.ndarray) -> np.ndarray:
+def token_values(of: Callable[[np.ndarray], np.ndarray], ids: np.ndarray) -> np.ndarray:
     """What a function of ids (b, T + 1) gives for all rows (B, T + 1), a few at a time on all threads, off the tape."""
     parts = [ids[i : i + _AT_ONCE] for i in range(0, len(ids), _AT_ONCE)]
     with parallel.threads(sharing_rows=len(parts) == 1):
         return np.concatenate(parallel.spread(partial(_off_the_tape, of), parts))
 
 
-def _off_the_tape(of: Callable[[np.ndarray], Tensor], ids: np.ndarray) -> Any:
+def _off_the_tape(of: Callable[[np.ndarray], np.ndarray], ids: np.ndarray) -> np.ndarray:
     with no_grad():
-        return of(ids).data
+        return of(ids)
