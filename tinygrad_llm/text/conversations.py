@@ -20,7 +20,6 @@ message, and may have none; a text is one message of the role "text". In pairs o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,8 +27,7 @@ import numpy as np
 
 from ..checks import check_integer
 from ..errors import DataError, TokenizerError
-from .data_files import decode, file_name, is_json, json_records, read_bytes
-from .datasets import check_encoding
+from .record_forms import Form, LeftOut, few, objects, read_records
 from .templates import ROLES, Template, check_content, check_messages
 from .tokenizers import Tokenizer
 
@@ -67,10 +65,6 @@ class Conversations:
         return len(self.rows)
 
 
-class _CallsTools(Exception):
-    """Raised for a record in which programs are called, which no template here can show."""
-
-
 def read_conversations(path: str | os.PathLike[str], encoding: str | None = None) -> Conversations:
     """The conversations of a file: a JSON array, or JSON lines, of one of the forms above.
 
@@ -81,57 +75,13 @@ def read_conversations(path: str | os.PathLike[str], encoding: str | None = None
     empty answer, two messages of a role in a row, a content that is not text; for what is not JSON, an empty file, bytes that are
     not of the encoding, a line of more than 1 MiB (an array: 256 MiB).
     """
-    path = file_name(path)
-    if encoding is not None:
-        check_encoding(encoding)
-    content, said = decode(path, read_bytes(path), encoding)
-    if not is_json(content):
-        raise DataError(
-            f"{path}: begins with {content.lstrip()[:40]!r}: conversations are a JSON array of objects, or JSON lines"
-        )
-    records = json_records(path, content, "a conversation", said)
-    if not records:
-        raise DataError(f"{path}: there are no records in it")
-    form = _form_of(records[0][1])
-    if form is None:
-        forms = "; ".join(", ".join(known.keys) for known in _FORMS)
-        raise DataError(
-            f"{path}: {records[0][0]} has the keys {_listed(records[0][1])}: none of the forms that are known: {forms}"
-        )
-    rows, where, skipped, unused = [], [], [], dict[str, None]()
-    for place, record in records:
-        here = f"{path}: {place}"
-        missing = [key for key in form.keys if key not in record and key not in form.optional]
-        if missing:
-            other = _form_of(record)
-            if other is None:
-                raise DataError(
-                    f"{here}: {missing[0]!r} is missing: it has {_listed(record)}: complete or drop the record"
-                )
-            raise DataError(
-                f"{here}: it is of the form {other.name}, and {records[0][0]} is of {form.name}: put them in two files"
-            )
-        unused.update(dict.fromkeys(key for key in record if key not in form.keys))
-        try:
-            messages, left_out = form.read(record, here)
-        except _CallsTools:
-            skipped.append(place)
-            continue
-        unused.update(dict.fromkeys(left_out))
-        rows.append(messages)
-        where.append(place)
-    said.append(f"{form.name}: {', '.join(form.keys)}")
-    if unused:
-        said.append(f"keys that are not used: {_listed(unused)}")
-    if skipped:
-        said.append(f"{len(skipped):,} of {len(records):,} call tools and are left out: {_few(skipped)}")
-    if not rows:
-        raise DataError(f"{path}: all {len(records):,} conversations call tools, which no template here can show")
+    found = read_records(path, encoding, _FORMS, "a conversation", "conversations")
+    rows, said = found.rows, found.said
     n_inputs = sum("input" in message for row in rows for message in row)
-    more = f", {n_inputs:,} with an input, {len(rows) - n_inputs:,} without" if form.name == "Alpaca" else ""
+    more = f", {n_inputs:,} with an input, {len(rows) - n_inputs:,} without" if found.form.name == "Alpaca" else ""
     n_answers = sum(message["role"] in ("assistant", "text") for row in rows for message in row)
     said.append(f"{len(rows):,} conversations, {n_answers:,} answers{more}")
-    return Conversations(rows, where, said)
+    return Conversations(rows, found.where, said)
 
 
 # ---- the forms: a record, and where it stands, to messages and the keys within them that are not used
@@ -154,23 +104,23 @@ def _read_pair(record: dict[str, Any], here: str) -> _Read:
     if not isinstance(prompt, list):
         user = {"role": "user", "content": check_content(prompt, f"{here}: prompt")}
         return [user, _answer(completion, f"{here}: completion")], []
-    before, unused = _chat_messages(prompt, f"{here}: prompt")
-    after, more = _chat_messages(completion, f"{here}: completion")
+    before, unused = chat_messages(prompt, f"{here}: prompt")
+    after, more = chat_messages(completion, f"{here}: completion")
     return check_messages(before + after, f"{here}: prompt + completion"), unused + more
 
 
 def _read_chat(record: dict[str, Any], here: str) -> _Read:
-    messages, unused = _chat_messages(record["messages"], f"{here}: messages")
+    messages, unused = chat_messages(record["messages"], f"{here}: messages")
     return check_messages(messages, f"{here}: messages"), unused
 
 
 def _read_sharegpt(record: dict[str, Any], here: str) -> _Read:
     turns, here = record["conversations"], f"{here}: conversations"
     messages, unused = [], list[str]()
-    for turn, place in _objects(turns, here):
+    for turn, place in objects(turns, here):
         speaker = turn.get("from")
         if isinstance(speaker, str) and speaker in _TOOLS:
-            raise _CallsTools
+            raise LeftOut("call tools")
         if not isinstance(speaker, str) or _SPEAKERS.get(speaker, speaker) not in ROLES:
             known = ", ".join([*ROLES, *_SPEAKERS])
             raise DataError(f"{place}: from is {speaker!r:.80}: it must be one of {known}")
@@ -187,35 +137,23 @@ def _read_text(record: dict[str, Any], here: str) -> _Read:
     return [{"role": "text", "content": text}], []
 
 
-@dataclass(frozen=True)
-class _Form:
-    name: str
-    keys: tuple[str, ...]
-    read: Callable[[dict[str, Any], str], _Read]
-    optional: tuple[str, ...] = ()
-
-
 # in the order in which they are looked for: an Alpaca record may have a text too, a chat a prompt
 _FORMS = (
-    _Form("chat", ("messages",), _read_chat),
-    _Form("ShareGPT", ("conversations",), _read_sharegpt),
-    _Form("Alpaca", ("instruction", "input", "output"), _read_alpaca, optional=("input",)),
-    _Form("pairs", ("prompt", "completion"), _read_pair),
-    _Form("texts", ("text",), _read_text),
+    Form("chat", ("messages",), _read_chat),
+    Form("ShareGPT", ("conversations",), _read_sharegpt),
+    Form("Alpaca", ("instruction", "input", "output"), _read_alpaca, optional=("input",)),
+    Form("pairs", ("prompt", "completion"), _read_pair),
+    Form("texts", ("text",), _read_text),
 )
 
 
-def _form_of(record: dict[str, Any]) -> _Form | None:
-    return next((form for form in _FORMS if set(form.keys) - set(form.optional) <= record.keys()), None)
-
-
-def _chat_messages(messages: Any, here: str) -> _Read:
+def chat_messages(messages: Any, here: str) -> _Read:
     """Messages as OpenAI's interface has them, not yet checked as a conversation."""
     made, unused = list[dict[str, Any]](), list[str]()
-    for message, place in _objects(messages, here):
+    for message, place in objects(messages, here):
         role = message.get("role")
         if (isinstance(role, str) and role in _TOOLS) or any(message.get(key) for key in _CALLS):
-            raise _CallsTools
+            raise LeftOut("call tools")
         content = message.get("content")
         if isinstance(content, list):
             content = "".join(_text_of_part(part, f"{place}: content[{i}]") for i, part in enumerate(content))
@@ -231,27 +169,10 @@ def _text_of_part(part: Any, where: str) -> str:
     return check_content(part.get("text"), f"{where}: text")
 
 
-def _objects(values: Any, here: str) -> list[tuple[dict[str, Any], str]]:
-    if not isinstance(values, list):
-        raise DataError(f"{here} is {values!r:.80}: it must be a list of messages")
-    for i, value in enumerate(values):
-        if not isinstance(value, dict):
-            raise DataError(f"{here}[{i}] is {value!r:.80}: it must be an object")
-    return [(value, f"{here}[{i}]") for i, value in enumerate(values)]
-
-
 def _answer(value: Any, where: str) -> dict[str, str]:
     if not check_content(value, where).strip():
         raise DataError(f"{where}: an empty answer teaches nothing: drop the record, or write one")
     return {"role": "assistant", "content": value}
-
-
-def _listed(keys: Any) -> str:
-    return ", ".join(f"{key!r:.40}" for key in list(keys)[:12]) + (" and more" if len(keys) > 12 else "")
-
-
-def _few(places: Sequence[str]) -> str:
-    return ", ".join(places[:8]) + (f" and {len(places) - 8:,} more" if len(places) > 8 else "")
 
 
 # ---- what is in the loss
@@ -291,7 +212,7 @@ class AnswerCounts:
         ):
             if rows.any():
                 places = [self.where[i] for i in np.flatnonzero(rows)]
-                lines.append(f"{len(places):,} {what}: {_few(places)}")
+                lines.append(f"{len(places):,} {what}: {few(places)}")
         return lines
 
 
