@@ -119,6 +119,13 @@ def test_the_kl_at_the_start_is_0_and_has_no_gradient():
 
 
 @pytest.mark.parametrize("options", KINDS)
+def test_the_kl_is_added_to_the_loss(options):
+    plain, kl = (grpo.loss(LOGPROBS, OLD, REF, ADVANTAGES, MASK, beta=beta, **options)[0].item() for beta in (0, 0.5))
+    weights, x = grpo.token_weights(MASK, **options), REF - LOGPROBS
+    assert kl - plain == pytest.approx(0.5 * (weights * (np.exp(x) - 1 - x)).sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("options", KINDS)
 def test_parts_add_up(options):
     weights = grpo.token_weights(MASK, **options)
     whole, parts = tg.Tensor(LOGPROBS, requires_grad=True), tg.Tensor(LOGPROBS, requires_grad=True)

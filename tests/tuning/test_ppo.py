@@ -61,8 +61,8 @@ def test_rewards_of_the_reference_are_the_scores():
     found = ppo.rewards(REF, REF, SCORES, LAST, 0.1)
     np.testing.assert_array_equal(found[np.arange(4), LAST], SCORES)
     assert found.sum() == SCORES.sum()
-    at_rest = np.where(MASK, REF, -math.inf)  # what stands outside the mask changes nothing
-    np.testing.assert_array_equal(ppo.rewards(at_rest, REF, SCORES, LAST, 0.1, MASK).sum(1), SCORES)
+    filled = np.where(MASK, REF, -math.inf)  # what stands outside the mask changes nothing
+    np.testing.assert_array_equal(ppo.rewards(filled, filled, SCORES, LAST, 0.1, MASK).sum(1), SCORES)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,12 @@ def test_gae_by_hand():
 
 
 def test_gae_reads_nothing_outside_the_mask():
-    v, r = (np.where(MASK, x, math.nan) for x in (VALUES, ADVANTAGES))
-    for a, b in zip(ppo.gae(v, r, MASK, 1, 0.95), ppo.gae(VALUES, ADVANTAGES, MASK, 1, 0.95), strict=True):
-        np.testing.assert_array_equal(a, b)
+    for filling in (math.nan, math.inf):
+        v, r = (np.where(MASK, x, filling) for x in (VALUES, ADVANTAGES))
+        for a, b in zip(ppo.gae(v, r, MASK, 1, 0.95), ppo.gae(VALUES, ADVANTAGES, MASK, 1, 0.95), strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(NonFiniteError, match=r"ref_logprobs\[0, 0\] is inf"):
+        ppo.rewards(np.full(SHAPE, -1e4), REF, SCORES, LAST, 0.1, estimator=k3)
 
 
 @pytest.mark.parametrize(

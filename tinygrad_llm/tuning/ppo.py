@@ -83,7 +83,8 @@ def rewards(
                 f"ppo.rewards: last[{i}] is {place}: it must be a token of the answer's, from 0 to {t - 1} and in the mask"
             )
     inside = inside & (np.arange(t) <= last[:, None])  # (B, T)
-    kl = np.where(inside, estimator(logprobs, ref), 0)
+    with np.errstate(all="ignore"):  # what is not finite is refused below, by its place
+        kl = estimator(np.where(inside, logprobs, 0), np.where(inside, ref, 0))  # (B, T)
     check_finite("ppo.rewards: logprobs - ref_logprobs", kl)
     rewards = -beta * kl
     rewards[rows, last] += scores
@@ -104,8 +105,9 @@ def gae(values: Any, rewards: Any, mask: Any, gamma: float, lam: float) -> tuple
     mask = check_mask("ppo.gae", mask, values.shape)
     check_finite("ppo.gae: values", values, mask)
     check_finite("ppo.gae: rewards", rewards, mask)
-    advantages, zero = np.zeros_like(values), np.zeros(len(values), values.dtype)
-    next_value = next_advantage = zero  # (B,)
+    values, rewards = np.where(mask, values, 0), np.where(mask, rewards, 0)
+    advantages = np.zeros_like(values)
+    next_value = next_advantage = np.zeros(len(values), values.dtype)  # (B,)
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
         advantage = delta + gamma * lam * next_advantage
