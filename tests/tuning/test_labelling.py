@@ -214,8 +214,17 @@ def test_equal_answers_are_shown_once_and_not_asked_about(path):
     rows = read(path)
     assert [row["ranking"] for row in rows] == [[1, 1, 1], [1, 2, 1]]
     assert "p1" in person.shown[0]
+    whole = path.read_bytes()
     session(path, ["u", "q"], sample=sample)  # takes back what was asked about
     assert len(read(path)) == 1
+    session(path, ["u", "q"], sample=sample)  # nobody was asked about what is left
+    assert path.read_bytes() == whole.splitlines(keepends=True)[0]
+    path.write_bytes(b"".join(reversed(whole.splitlines(keepends=True))))
+    person = session(
+        path, ["u", "u", "+", "q"], sample=sample
+    )  # what came after without asking is judged again as well
+    assert person.shown[2] == "nothing was judged yet"
+    assert [row["prompt"] for row in read(path)] == ["p1", "p0"]
 
 
 def test_agreement_with_oneself(path):

@@ -57,10 +57,8 @@ class Rankings:
         append(self.path, "".join(map(_line, rows)))
         self.rows += rows
 
-    def undo(self) -> Row | None:
-        """Take back the last; None if there is none."""
-        if not self.rows:
-            return None
+    def undo(self) -> Row:
+        """Take back the last."""
         whole = self.path.read_bytes()
         truncate({self.path: whole.rstrip().rfind(b"\n") + 1})
         return self.rows.pop()
@@ -181,11 +179,11 @@ def by_person(
                 break
             if word == "u":
                 taken = _take_back(rankings)
-                if taken is None:
+                if not taken:
                     show("nothing was judged yet")
                     continue
-                again = [one for one in queue if not (one.repeat and one.responses == taken.responses)]
-                queue = deque([taken, item, *again])
+                again = [one for one in queue if not (one.repeat and one.responses == taken[0].responses)]
+                queue = deque([*taken, item, *again])
                 break
             try:
                 ranks = dict(zip(shown, read_order(word, len(shown)), strict=True))
@@ -210,12 +208,14 @@ class _Item:
     repeat: bool = False
 
 
-def _take_back(rankings: Rankings) -> _Item | None:
-    """The last that a person was asked about, and what was judged since without asking."""
-    while (row := rankings.undo()) is not None:
-        if len(set(row["responses"])) > 1:
-            return _Item(row["prompt"], 0, row["responses"], bool(row.get("repeat")))
-    return None
+def _take_back(rankings: Rankings) -> list[_Item]:
+    """The last that a person was asked about, and what was judged since without asking; none if there is none."""
+    asked = [i for i, row in enumerate(rankings.rows) if len(set(row["responses"])) > 1]
+    taken: list[_Item] = []
+    while asked and len(rankings.rows) > asked[-1]:
+        row = rankings.undo()
+        taken.insert(0, _Item(row["prompt"], 0, row["responses"], bool(row.get("repeat"))))
+    return taken
 
 
 def read_order(line: str, n: int) -> list[int]:
