@@ -242,6 +242,12 @@ def test_agreement_with_oneself(path):
     path.unlink()
     session(path, ["+"] * 6 + ["-", "u", "+", "+", "+", "+", "+", "+"], repeat=1.0)
     assert agreement(read(path)) == (6, 6)
+    path.unlink()
+    session(path, ["+", "u"] + ["+"] * 100, repeat=1.0)
+    assert len(read(path)) == 12  # what was taken back comes again once, not twice
+    path.unlink()
+    session(path, ["+"] * 3, [PROMPTS[0]], repeat=1.0)
+    assert Rankings(path).left([PROMPTS[0]] * 3) == [1, 2]  # judged again is not judged anew
     assert agreement([]) == (0, 0)
     three = {"prompt": "p", "responses": ["a", "b", "c"], "ranking": [1, 2, 2]}
     assert agreement([three, {**three, "ranking": [1, 2, 3], "repeat": True}]) == (2, 3)
