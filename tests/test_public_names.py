@@ -19,6 +19,7 @@ COMMANDS = [
     "predict",
     "instruct",
     "chat",
+    "prefer",
     "generate",
     "evaluate",
     "tokenize",
@@ -42,6 +43,9 @@ OPTIONS = {
     "instruct": "--init-from --out --resume --dry-run --train --lora --template --kinds --mask-instruction --bucket --examples "
     "--max-length --encoding --epochs --batch-size --lr --seed --tensorboard --json",
     "chat": "--prompt --system --template --temperature --top-k --max-new-tokens --seed --checkpoint --adapter --json",
+    "prefer": "label",
+    "prefer label": "--prompts --out --by --noise --n --examples --repeat --temperature --max-new-tokens --seed --template "
+    "--checkpoint --adapter --json",
     "predict": "--file --explain --checkpoint --json",
     "generate": "--prompt --max-new-tokens --temperature --top-k --top-p --min-p --typical-p --repetition-penalty "
     "--frequency-penalty --presence-penalty --no-repeat-ngram --logit-bias --stop --show-candidates --seed --json",
@@ -128,10 +132,10 @@ def test_the_test_kit():
         del tg.Op.registry["double"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "prefer label"])
 def test_commands(command, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli.main([command, "--help"])
+        cli.main([*command.split(), "--help"])
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     for option in OPTIONS.get(command, "--help").split():

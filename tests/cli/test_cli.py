@@ -149,7 +149,8 @@ def test_every_option_is_explained():
     parser = build_parser()
     subparsers = next(action for action in parser._actions if action.dest == "command").choices
     assert set(subparsers) == set(COMMANDS)
-    for name, subparser in subparsers.items():
+    nested = next(action for action in subparsers["prefer"]._actions if action.dest == "action").choices
+    for name, subparser in [*subparsers.items(), *nested.items()]:
         for action in subparser._actions:
             assert action.help, (name, action.dest)
             if action.option_strings and action.nargs != 0 and action.default not in (None, []):

@@ -25,8 +25,9 @@ SHELL = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """With a text and a run."""
+    """With a text, a prompt and a run."""
     path = tmp_path_factory.mktemp("streams")
+    (path / "the.jsonl").write_text('{"prompt": "the"}\n')
     (path / "text.txt").write_text("the cat sat on the mat; " * 20)
     pretraining(path, "run", stdout=subprocess.PIPE)
     return path
@@ -65,6 +66,7 @@ ARGUMENTS = {
     "classify": ["--help"],
     "predict": ["--help"],
     "instruct": ["--dry-run", "--examples", "20"],
+    "prefer": ["label", "run", "--prompts", "the.jsonl", "--out", "pairs.jsonl", "--template", "bare"],
     "chat": ["run", "-p", "the", "--template", "bare", "--max-new-tokens", "3"],
 }
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import weights
+from .terminal import printable, read_line
 
 if TYPE_CHECKING:
     from ..tuning.assistant import Chat
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if sys.stdin.isatty():
         print("Ask, or /help; Ctrl-D ends.")
-    while (line := _read()) is not None:
+    while (line := read_line()) is not None:
         if line.startswith("/"):
             if line.split()[0] in ("/quit", "/q"):
                 break
@@ -76,17 +77,6 @@ def run(args: argparse.Namespace) -> int:
         elif line.strip():
             _try(chat, lambda asked=line: chat.ask(asked), args.json)
     return 0
-
-
-def _read() -> str | None:
-    """The next line; None at the end."""
-    try:
-        if sys.stdin.isatty():
-            return input("> ")
-        line = sys.stdin.readline()
-        return line.rstrip("\n") if line else None
-    except EOFError:
-        return None
 
 
 def _try(chat: Chat, ask, as_json: bool) -> None:
@@ -108,15 +98,11 @@ def _say(chat: Chat, pieces: Iterator[str], as_json: bool) -> None:
                 print(f"({chat.dropped} messages no longer fit, and are dropped from the front)", file=sys.stderr)
             written += piece
             if not as_json:
-                print(_printable(piece), end="", flush=True)
+                print(printable(piece), end="", flush=True)
     except KeyboardInterrupt:
         pieces.close()  # type: ignore[attr-defined]
         print(" (stopped)", end="", file=sys.stderr)
     print(json.dumps({"answer": written}, ensure_ascii=False) if as_json else "", flush=True)
-
-
-def _printable(text: str) -> str:
-    return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
 
 
 def _command(chat: Chat, line: str, as_json: bool) -> None:

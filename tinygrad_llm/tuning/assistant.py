@@ -40,16 +40,21 @@ def write_answers(
     template: Template,
     conversations: Sequence[Sequence[Message]],
     max_new_tokens: int,
+    **options: Any,
 ) -> list[str]:
-    """The likeliest answer to each conversation, whose last message is a user's, up to the template's end or `max_new_tokens`."""
+    """The likeliest answer to each conversation, whose last message is a user's, up to the template's end or `max_new_tokens`.
+
+    `options` are those of `generate`: with temperature=1.0 and an rng, answers are drawn.
+    """
     rows = [template.encode(tokenizer, messages, generation_prompt=True)[0] for messages in conversations]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    bias, answers = _never_written(model, tokenizer), [""] * len(rows)
+    options["logit_bias"] = _never_written(model, tokenizer) | dict(options.get("logit_bias") or ())
+    answers = [""] * len(rows)
     for start in range(0, len(order), _BATCH):
         chosen = order[start : start + _BATCH]
         stop_ids = [template.end_id(tokenizer)]
         prompts = [rows[i] for i in chosen]
-        written = generate(model, prompts, max_new_tokens, stop_ids=stop_ids, logit_bias=bias)
+        written = generate(model, prompts, max_new_tokens, stop_ids=stop_ids, **options)
         for i, prompt, row in zip(chosen, prompts, written.tolist(), strict=True):
             answers[i] = tokenizer.decode([j for j in row[len(prompt) :] if j >= 0])
     return answers
