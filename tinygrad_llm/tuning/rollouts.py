@@ -23,6 +23,7 @@ from ..errors import ContextLengthError
 from ..generation.generate import Predictor
 from ..generation.sampling import Strategy, log_softmax, sample_next
 from ..models import LanguageModel
+from ..nn.module import evaluating
 from ..text import Tokenizer
 from ..text.templates import Message, Template
 
@@ -71,34 +72,58 @@ def roll_out(
     if max(starts) >= context:
         i = int(np.argmax(starts))
         raise ContextLengthError(f"prompt {i + 1} has {starts[i]} tokens, the model reads {context}: leave it out")
-    room = [min(start + max_new_tokens, context) for start in starts]
-    logprobs: list[list[float]] = [[] for _ in texts]
-    strategy, end_id = Strategy(temperature=temperature), template.end_id(tokenizer)
-    unused = [*tokenizer.unused_ids(policy.config.vocab_size)]
-    predict, running = Predictor(policy), [i for i, text in enumerate(texts) if len(text) < room[i]]
-    while running:
-        logits = predict([texts[i] for i in running]).copy()  # (R, V)
-        logits[:, unused] = -math.inf
-        distribution = log_softmax(logits / temperature)
-        for k, new in enumerate(sample_next(logits, strategy, rng).tolist()):
-            texts[running[k]].append(new)
-            logprobs[running[k]].append(distribution[k, new])
-        going_on = [k for k, i in enumerate(running) if texts[i][-1] != end_id and len(texts[i]) < room[i]]
-        if len(going_on) < len(running):
-            predict.select(going_on)
-            running = [running[k] for k in going_on]
+    end_id = template.end_id(tokenizer)
+    draw = partial(
+        _draw,
+        policy,
+        most=[min(start + max_new_tokens, context) for start in starts],
+        end_id=end_id,
+        never=[*tokenizer.unused_ids(policy.config.vocab_size)],
+        strategy=Strategy(temperature=temperature),
+    )
+    # Parts with random numbers of their own, which threads share: as many as ever, whatever the number of threads.
+    numbered = [*enumerate(texts)]
+    parts = [numbered[i : i + _AT_ONCE] for i in range(0, len(texts), _AT_ONCE)]
+    with parallel.threads(), evaluating(policy):
+        drawn = parallel.spread(lambda part: draw(*part), list(zip(parts, rng.spawn(len(parts)), strict=True)))
+    logprobs = [row for part in drawn for row in part]
     ids = np.full((len(texts), max(map(len, texts))), end_id, np.int64)  # (B, T + 1)
     mask, sampled = np.zeros((len(texts), ids.shape[1] - 1), bool), np.zeros((len(texts), ids.shape[1] - 1))
+    answers, ended = [], np.zeros(len(texts), bool)
     for i, (text, start) in enumerate(zip(texts, starts, strict=True)):
         ids[i, : len(text)] = text
         mask[i, start - 1 : len(text) - 1] = True
         sampled[i, start - 1 : len(text) - 1] = logprobs[i]
-    ended = np.array([len(text) > start and text[-1] == end_id for text, start in zip(texts, starts, strict=True)])
-    answers = [
-        tokenizer.decode(text[start : len(text) - bool(end)])
-        for text, start, end in zip(texts, starts, ended, strict=True)
-    ]
+        ended[i] = text[-1] == end_id
+        answers.append(tokenizer.decode(text[start : len(text) - int(ended[i])]))
     return Rollouts([list(prompt) for prompt in prompts], answers, ids, mask, sampled, ended)
+
+
+def _draw(
+    policy: LanguageModel,
+    part: list[tuple[int, list[int]]],
+    rng: np.random.Generator,
+    *,
+    most: Sequence[int],
+    end_id: int,
+    never: list[int],
+    strategy: Strategy,
+) -> list[list[float]]:
+    """Append to each text, which come with their numbers, what is drawn; the log-probabilities of that."""
+    texts, logprobs = dict(part), {i: list[float]() for i, _ in part}
+    predict, running = Predictor(policy), [*texts]
+    while running:
+        logits = predict([texts[i] for i in running]).copy()  # (R, V)
+        logits[:, never] = -math.inf
+        distribution = log_softmax(logits / strategy.temperature)
+        for k, new in enumerate(sample_next(logits, strategy, rng).tolist()):
+            texts[running[k]].append(new)
+            logprobs[running[k]].append(distribution[k, new])
+        going_on = [k for k, i in enumerate(running) if texts[i][-1] != end_id and len(texts[i]) < most[i]]
+        if going_on and len(going_on) < len(running):
+            predict.select(going_on)
+        running = [running[k] for k in going_on]
+    return [*logprobs.values()]
 
 
 def token_values(of: Callable[[np.ndarray], np.ndarray], ids: np.ndarray) -> np.ndarray:
