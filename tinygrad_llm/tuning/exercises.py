@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -141,3 +143,9 @@ def preferences_of(
         parts = (rows[: options.examples], *parts[1:])
     sizes = f"{len(parts[0]):,} prompts to learn from, {n_held_out:,} to test on, {n_held_out:,} to validate with."
     return parts, [f"{data}: {'; '.join(found.said)}.", sizes]
+
+
+def preferences_sum(parts: Sequence[Sequence[Preference]]) -> str:
+    """SHA-256 of all that is learned from and tried on."""
+    told = [[[row.prompt, row.answers, row.pairs, row.margins] for row in part] for part in parts]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()

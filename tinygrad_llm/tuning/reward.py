@@ -10,8 +10,6 @@ Letters in shape comments: P pairs, B prompts, K answers to each, T tokens, N an
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +33,7 @@ from ..text import Tokenizer
 from ..text.templates import Message, Template
 from ..training.step import Objective
 from ..training.task import Finished
-from .exercises import preferences_of
+from .exercises import preferences_of, preferences_sum
 from .feedback import encode_answer, open_base, open_reference
 from .options import RewardOptions
 from .preferences import Preference
@@ -245,10 +243,8 @@ class RewardTask(TuningTask):
         return self.said
 
     def about(self) -> dict[str, Any]:
-        parts = [[[row.prompt, row.answers, row.pairs, row.margins] for row in part] for part in
-                 (self.train, self.test, self.validation)]  # fmt: skip
-        data = {"texts": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
-        return {"data": data, "batches": [data["texts"], self.options.batch_size, self.max_length]}
+        texts = preferences_sum((self.train, self.test, self.validation))
+        return {"data": {"texts": texts}, "batches": [texts, self.options.batch_size, self.max_length]}
 
     def conclude(self, finished: Finished) -> RewardResult:
         """Bring the scores to mean 0 and spread 1, and try it on the pairs kept for testing."""
