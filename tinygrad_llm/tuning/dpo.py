@@ -19,7 +19,8 @@ import numpy as np
 from ..checks import check_number
 from ..engine import Tensor
 from ..errors import ConfigError, CorruptCheckpoint
-from ..evaluation.answers import mean_interval, wilson_interval
+from ..evaluation.answers import mean_interval
+from ..evaluation.pairs import PairScores
 from ..models import LanguageModel
 from ..nn.module import evaluating
 from ..ops import log_sigmoid, relu
@@ -293,40 +294,27 @@ class DPOTask(TuningTask):
     def conclude(self, finished: Finished) -> DPOResult:
         """Try it on the pairs kept for testing."""
         rewards = self.measure(finished.model, self.test)["rewards"]
-        return DPOResult(finished, rewards[:, 0] - rewards[:, 1], finished.metrics[0], finished.metrics[-1])
+        return DPOResult(rewards[:, 0] - rewards[:, 1], finished, finished.metrics[0], finished.metrics[-1])
 
 
 @dataclass(frozen=True, eq=False)
-class DPOResult:
-    """What a run leaves besides its folder. `differences` are rewards that it implies, of the better answer less that of the
-    worse, of the pairs kept for testing; `before` and `after` the first and the last row of metrics.jsonl."""
+class DPOResult(PairScores):
+    """What a run leaves besides its folder, and how well the rewards that it implies tell the pairs apart that were kept for
+    testing."""
 
     finished: Finished
-    differences: np.ndarray
-    before: Mapping[str, float]
-    after: Mapping[str, float]
-
-    @property
-    def accuracy(self) -> float:
-        return float((self.differences > 0).mean())
-
-    @property
-    def margin(self) -> float:
-        return float(self.differences.mean())
+    before: Mapping[str, float]  # the first row of metrics.jsonl
+    after: Mapping[str, float]  # and the last
 
     def summary(self) -> dict[str, Any]:
         """As plain data."""
-        k, n = int((self.differences > 0).sum()), len(self.differences)
         told = [
             {name: v for name, v in row.items() if "/" in name or "loss" in name} for row in (self.before, self.after)
         ]
         return {
             "folder": str(self.finished.folder),
             "steps": self.after["step"],
-            "accuracy": self.accuracy,
-            "accuracy_interval": list(wilson_interval(k, n)),
-            "margin": self.margin,
-            "pairs": n,
+            **self.to_dict(),
             "before": told[0],
             "after": told[1],
             "seconds": self.finished.seconds,
@@ -335,13 +323,8 @@ class DPOResult:
 
     def lines(self) -> list[str]:
         """The summary as text for the terminal."""
-        low, high = self.summary()["accuracy_interval"]
-        lines = [
-            "",
-            f"Trained in {self.finished.seconds:.0f} s. Of {len(self.differences):,} pairs kept for testing, {self.accuracy:.3f} "
-            f"({low:.3f}-{high:.3f}) are in order, by {self.margin:.2f} in the mean.",
-            "On validation, before and after:",
-        ]
+        lines = ["", f"Trained in {self.finished.seconds:.0f} s. On what was kept for testing:", *super().lines()]
+        lines.append("On validation, before and after:")
         for name in self.after:
             if "/" in name and "interval" not in name:
                 half = f" ± {self.after[f'{name}_interval']:.3f}" if f"{name}_interval" in self.after else ""
