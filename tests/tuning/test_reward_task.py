@@ -33,7 +33,7 @@ def here(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(here):
-    return reward.train(here / "pairs.jsonl", init_from=here / "assistant", out=here / "run", **OPTIONS)
+    return reward.train(here / "pairs.jsonl", init_from=here / "assistant", out=here / "run", center=0.01, **OPTIONS)
 
 
 def task_of(here, data, **options):

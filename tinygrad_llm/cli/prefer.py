@@ -83,14 +83,15 @@ def _add_label(parser: argparse.ArgumentParser) -> None:
 def _label(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..tuning.assistant import Assistant
+    from ..tuning.exercises import all_prompts
     from ..tuning.labelling import HELP as KEYS
-    from ..tuning.labelling import Rankings, agreement, by_person, by_reward, prompts_of, sampler
+    from ..tuning.labelling import Rankings, agreement, by_person, by_reward, rows_of, sampler
     from ..tuning.rewards import reward_named
 
     reward = None if args.by is None else reward_named(args.by)
     if reward is None and args.noise:
         raise ConfigError(f"--noise {args.noise} is for --by: a person errs without it")
-    prompts = prompts_of(args.prompts, args.examples, args.seed)
+    prompts = rows_of(all_prompts(args.prompts, args.examples, args.seed))
     rankings = Rankings(args.out)
     for line in rankings.said:
         print(line, file=sys.stderr)

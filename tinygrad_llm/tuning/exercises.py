@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checks import check_integer
 from ..errors import DataError
 from ..evaluation.answers import AnswerScores, answer_scores
 from ..text.conversations import read_conversations
@@ -91,6 +92,19 @@ def parts_of(
 def messages_of(lesson: Lesson) -> list[dict[str, str]]:
     asked = {"role": "user", "content": lesson.instruction} | ({"input": lesson.input} if lesson.input else {})
     return [asked, {"role": "assistant", "content": lesson.answer}]
+
+
+def all_prompts(data: str | os.PathLike[str], examples: int = 0, seed: int = 123, split: str = "train") -> Prompts:
+    """The first `examples` prompts of a file, or of lessons of some kinds, as "addition" or "upper,spell", with the column
+    "answer" (0: all of the file, or 1,000). DataError for a file that is none of prompts, or is not there."""
+    check_integer("examples", examples, least=0)
+    kinds = str(data).split(",")
+    if not Path(data).exists() and all(kind in LESSONS for kind in kinds):
+        return _prompts_from(lessons(seed, examples or 1000, split, kinds))
+    if not Path(data).exists():
+        raise DataError(f"{data}: no such file, nor a kind of lessons: these are {', '.join(LESSONS)}")
+    found = read_prompts(data)
+    return _part(found, range(min(examples or len(found), len(found))))
 
 
 def prompts_of(data: str | os.PathLike[str], options: OnlineOptions) -> tuple[Prompts, Prompts, list[str]]:
