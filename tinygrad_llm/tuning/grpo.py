@@ -208,12 +208,7 @@ class GRPO(OnlineTask):
 
     def learned(self) -> dict[str, float]:
         total = self.mean_of_steps("weights")
-        named = {
-            "kl": "kl",
-            "clipfrac": "clip_ratio/region_mean",
-            "ratio": "val/ratio",
-            "approxkl": "policy/approxkl_avg",
-        }
+        named = {"kl": "kl", "clip_ratio": "clip_ratio/region_mean"}
         return {new: self.mean_of_steps(name) / total for name, new in named.items() if name in self.steps[0]}
 
 

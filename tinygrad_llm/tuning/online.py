@@ -92,7 +92,7 @@ class OnlineTask(TuningTask):
             ended = scores - self.options.missing_end * ~drawn.ended
             self.round, more = self.learn_from(model, drawn, ended)
         self.measured |= more
-        self.steps = []
+        self.steps, self.shards = [], []  # the last step of the round before has not been asked for
         for order in orders:
             for start in range(0, len(order), self.options.batch_size):
                 yield self.batch(order[start : start + self.options.batch_size])
