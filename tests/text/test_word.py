@@ -154,7 +154,7 @@ def test_a_word_and_the_space_before_it_are_one_token():
         "\n\nthe\n the": ["\n", "\n", "the", "\n", " the"],
     }.items():
         assert [tokenizer.tokens[i].decode() for i in tokenizer.encode(text)] == tokens
-    assert tokenizer.unused_ids(12) == [tokenizer.encode("cat")[0]]
+    assert tokenizer.unused_ids(12) == []
 
 
 def test_marks_are_only_text_unless_allowed():
@@ -239,3 +239,12 @@ def test_damaged_last_lines(more, tmp_path):
     (tmp_path / "tokenizer.txt").write_text(f'tinygrad_llm tokenizer 2: word\n" a"\n{more}\n', encoding="utf-8")
     with pytest.raises(TokenizerError, match="line 3"):
         load_tokenizer(tmp_path)
+
+
+def test_the_mark_that_takes_a_space_away_can_be_written():
+    tokenizer = WordTokenizer.train("it was a cat, a cat it was")
+    ids = tokenizer.encode("cat")  # known with a space before it alone
+    assert len(ids) == 2
+    assert not {*ids} & {*tokenizer.unused_ids(tokenizer.vocab_size)}
+    assert tokenizer.unused_ids(tokenizer.vocab_size + 2) == [tokenizer.vocab_size, tokenizer.vocab_size + 1]
+    assert tokenizer.decode(ids) == "cat"

@@ -125,7 +125,7 @@ class WordTokenizer(Tokenizer):
             if _PIECE.fullmatch(word) is None:
                 raise TokenizerError(f"{word!r} is not one word or sign, with at most a space before it")
         self._ids = {word: i for i, word in enumerate(self.words)}
-        self._no_space = len(self.words)  # has no text of its own, so a model is never asked for it
+        self._no_space = len(self.words)
         super().__init__([*(word.encode() for word in self.words), b"", self.unknown.encode()])
         self.special = {self.unknown: self._no_space + 1, **self.special}
 
@@ -143,6 +143,10 @@ class WordTokenizer(Tokenizer):
         if not known:
             raise TokenizerError("the text to train the tokenizer on has no word or sign that occurs twice")
         return cls(known, lower_case)
+
+    def unused_ids(self, vocab_size: int) -> list[int]:
+        """Those past the table: the mark that takes a space away has no text of its own, and yet is written."""
+        return [*range(len(self.tokens), vocab_size)]
 
     def _encode(self, text: str, start: int = 0) -> list[int]:
         ids: list[int] = []

@@ -6,6 +6,8 @@ which count: those of the answer, up to its end.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,18 @@ import numpy as np
 from ..checks import check_flag, check_integer, check_number
 from ..engine import Tensor
 from ..errors import ConfigError, DataError, ShapeError
+from ..models import LanguageModel
 from ..ops import where
+from ..runs.loggers import Logger
+from ..text import Tokenizer
+from ..training.step import Objective
+from .online import OnlineResult, OnlineTask, one, some
+from .options import GRPOOptions
 from .ppo import surrogate
-from .sequences import Numbers, check_finite, check_mask, check_shapes, k3, numbers, tensors
+from .rollouts import Rollouts
+from .run import begin, go_on
+from .sequences import Numbers, check_finite, check_mask, check_shapes, k3, numbers, tensors, token_logprobs
+from .setting import Setting, begin_online, open_setting, reopen_setting
 
 KINDS = ("grpo", "bnpo", "dapo", "dr_grpo")
 
@@ -132,3 +143,110 @@ def weighted_loss(
         if beta:
             objective = objective + beta * kl
     return (w * objective).sum(), stats
+
+
+# ---- the task
+
+
+class GRPO(OnlineTask):
+    """Of the answers to one prompt, those that are better than their mean become likelier."""
+
+    name = "grpo"
+    options: GRPOOptions
+
+    def __init__(self, setting: Setting, options: GRPOOptions) -> None:
+        super().__init__(setting, options, options.iterations)
+        self.objective = Objective(one, self.loss)
+
+    def choose(self, n_prompts: int) -> np.ndarray:
+        group = self.options.group
+        return np.repeat(some(n_prompts, self.options.rollouts // group), group)
+
+    def learn_from(
+        self, model: LanguageModel, drawn: Rollouts, scores: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        groups, mask = scores.reshape(-1, self.options.group), drawn.mask
+        logprobs, entropies = self.logprobs(model, drawn)
+        ref = self.reference_logprobs(drawn)
+        told = {
+            "reward": float(scores.mean()),
+            "reward_std": float(groups.std(1, ddof=1).mean()),
+            "frac_reward_zero_std": float((groups.max(1) == groups.min(1)).mean()),
+            "entropy": float(entropies[mask].mean()),
+            "val/logprob_difference": self.check_drawn(drawn, logprobs),
+        }
+        arrays = {
+            "logprobs": logprobs,
+            "ref_logprobs": logprobs if ref is None else ref,
+            "advantages": advantages(groups, self.options.scale).reshape(-1),
+            "mask": mask,
+        }
+        return {"ids": drawn.ids, **{name: x.astype(np.float32) for name, x in arrays.items()}}, told
+
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        *arrays, mask, row = super().batch(rows)
+        n_tokens, options = max(1, int(mask.sum())), self.options
+        weights = token_weights(mask, options.loss, options.max_new_tokens, n_tokens)
+        return (*arrays, weights.astype(np.float32), row)
+
+    def loss(
+        self,
+        model: LanguageModel,
+        ids: np.ndarray,
+        logprobs: np.ndarray,
+        ref_logprobs: np.ndarray,
+        advantages: np.ndarray,
+        weights: np.ndarray,
+        row: np.ndarray,
+    ) -> Tensor:
+        options = self.options
+        new = token_logprobs(model, ids, options.temperature)
+        ref = ref_logprobs if options.beta else None
+        loss, stats = weighted_loss(new, logprobs, ref, advantages, weights, options.clip, options.beta)
+        self.note(row, stats | {"weights": float(weights.sum())})
+        return loss
+
+    def learned(self) -> dict[str, float]:
+        total = self.mean_of_steps("weights")
+        named = {"kl": "kl", "clip_ratio": "clip_ratio/region_mean"}
+        return {new: self.mean_of_steps(name) / total for name, new in named.items() if name in self.steps[0]}
+
+
+def train(
+    prompts: str | os.PathLike[str],
+    *,
+    init_from: str | os.PathLike[str],
+    reward: str,
+    out: str | os.PathLike[str] | None = None,
+    report: Callable[[str], None] = print,
+    loggers: Sequence[Logger] = (),
+    **options: Any,
+) -> OnlineResult:
+    """Let a model that answers already learn from which of several answers to a prompt are better, as `ppo.train` does, but
+    without a value, and by default without a reference. `options` are those of GRPOOptions.
+
+    The loss is 0 at the first step of each round, by construction: watch the reward. Where no answer to a prompt is ever right,
+    all rewards of its group are equal and nothing is learned of it (frac_reward_zero_std).
+    """
+    base, chosen = begin_online(GRPOOptions, init_from, options | {"reward": str(reward)})
+    setting, fingerprints = open_setting(
+        prompts, base.tokenizer, base.template, chosen, needs_reference=chosen.beta > 0
+    )
+    task = GRPO(setting, chosen)
+    more = {"template": base.template.to_dict(), "fingerprints": fingerprints}
+    return begin(task, chosen, base.model.config, lambda: base.model, prompts, init_from, out, report, loggers, **more)
+
+
+def resume(
+    run: str | os.PathLike[str],
+    *,
+    report: Callable[[str], None] = print,
+    loggers: Sequence[Logger] = (),
+    **changes: Any,
+) -> OnlineResult:
+    """Go on with a run of `train` from its newest whole checkpoint; without changes, to the bit as if never stopped."""
+    return go_on(run, GRPOOptions, _task_of, report, loggers, changes)
+
+
+def _task_of(config: dict[str, Any], options: GRPOOptions, tokenizer: Tokenizer) -> GRPO:
+    return GRPO(reopen_setting(config, tokenizer, options, needs_reference=options.beta > 0), options)

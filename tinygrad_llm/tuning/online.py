@@ -64,7 +64,7 @@ class OnlineTask(TuningTask):
 
     def choose(self, n_prompts: int) -> np.ndarray:
         """The prompts of a round, (B,), drawn with the current generator."""
-        return _some(n_prompts, self.options.rollouts)
+        return some(n_prompts, self.options.rollouts)
 
     def learn_from(
         self, model: Any, drawn: Rollouts, scores: np.ndarray
@@ -92,7 +92,7 @@ class OnlineTask(TuningTask):
             ended = scores - self.options.missing_end * ~drawn.ended
             self.round, more = self.learn_from(model, drawn, ended)
         self.measured |= more
-        self.steps = []
+        self.steps, self.shards = [], []  # the last step of the round before has not been asked for
         for order in orders:
             for start in range(0, len(order), self.options.batch_size):
                 yield self.batch(order[start : start + self.options.batch_size])
@@ -306,7 +306,7 @@ def _sum_of(prompts: Prompts) -> str:
     return hashlib.sha256(json.dumps([prompts.prompts, prompts.columns], default=str).encode()).hexdigest()
 
 
-def _some(n: int, k: int) -> np.ndarray:
+def some(n: int, k: int) -> np.ndarray:
     """k of n numbers, each of which comes once before one comes again."""
     return np.concatenate([get_generator().shuffle_order(n) for _ in range(math.ceil(k / n))])[:k]
 

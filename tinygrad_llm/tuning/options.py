@@ -281,13 +281,18 @@ class OnlineOptions(FeedbackOptions):
     reward: str = option("what answers are rewarded by: a run of `prefer reward`, exact, reviews, or MODULE:FUNCTION")
     judge: str = option("what held-out answers are judged by besides, such as a true score, in the same words", "")
     rollouts: int = option("answers that are drawn before each round of learning, an epoch")
-    max_new_tokens: int = option("tokens of an answer at most", 48)
+    max_new_tokens: int = option("tokens of an answer at most", 64)
     temperature: float = option("of the answers that are drawn; the logits are divided by it in the loss as well", 1.0)
     missing_end: float = option("taken off the score of an answer that does not come to its end", 1.0)
     clip: float = option("how far from 1 a ratio of probabilities may go before it no longer counts", 0.2)
     eval_answers: int = option(
         "held-out prompts that are answered in each evaluation, four times as many at both ends", 64
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature == 0:
+            raise ConfigError("temperature is 0: at it one answer alone would be drawn to a prompt: use 1")
 
 
 @dataclass(frozen=True, kw_only=True)

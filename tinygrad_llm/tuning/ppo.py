@@ -277,11 +277,15 @@ class PPO(OnlineTask):
             "values": values,
             "returns": returns,
         }
-        return {"ids": drawn.ids, **{name: x.astype(np.float32) for name, x in arrays.items()}, "mask": mask}, told
+        return {
+            "ids": drawn.ids,
+            **{name: x.astype(np.float32) for name, x in arrays.items()},
+            "mask": mask.astype(np.float32),
+        }, told
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         *arrays, mask, row = super().batch(rows)
-        batch = (*arrays, (mask / mask.sum()).astype(np.float32), row)
+        batch = (*arrays, mask / mask.sum(), row)
         return batch if self.ptx is None else (*batch, *self.ptx.some(len(rows)))
 
     def loss(
