@@ -221,7 +221,7 @@ def test_a_run_learns_what_is_preferred(here, train):
     lines = []
     run = train(lr=3e-3, epochs=3, report=lines.append, judge="preferring:by_length", max_new_tokens=12)
     assert run.before["train_loss"] == pytest.approx(math.log(2), abs=1e-5)
-    assert run.before["rewards/margins"] == pytest.approx(0, abs=1e-5)
+    assert run.before["rewards/margins"] == run.before["rewards/accuracies"] == 0  # not the noise of float32
     assert run.accuracy > 0.7
     assert run.after["eval/loss"] < run.before["eval/loss"]
     assert run.after["eval/true"] > run.before["eval/true"] + run.after["eval/true_interval"]

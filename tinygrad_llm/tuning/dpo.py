@@ -107,6 +107,7 @@ def loss(
 
 # ---- the task
 
+_NOISE = 1e-4  # nats by which float32 may be off: no answer is to win by that before anything is learned
 _SEEN = 256  # pairs to learn from that are looked at while training goes on
 
 
@@ -220,6 +221,7 @@ class DPOTask(TuningTask):
         places, back = np.unique(pairs, return_inverse=True)
         logps, lengths = (values[back.reshape(pairs.shape)] for values in self.logps(model, places))
         ref = self.reference[pairs]
+        logps = np.where(np.abs(logps - ref) < _NOISE, ref, logps)
         losses, better, worse = self._losses(logps, ref, lengths)
         return {"loss": losses.data, "rewards": np.stack([better, worse], 1), "logps": logps, "log_ratios": logps - ref}
 
@@ -329,7 +331,7 @@ class DPOResult(PairScores):
             if "/" in name and "interval" not in name:
                 half = f" ± {self.after[f'{name}_interval']:.3f}" if f"{name}_interval" in self.after else ""
                 lines.append(f"  {name:20}{self.before[name]:9.3f}  ->  {self.after[name]:9.3f}{half}")
-        if self.after["log_ratios/chosen"] < 0 < self.margin:
+        if self.after["log_ratios/chosen"] < -1 and self.margin > 0:
             lines.append(
                 "Better answers have become less likely, too, and texts in no pair may have gained: have some judged, or use "
                 "alpha, least_chosen or a lower learning rate."

@@ -159,11 +159,7 @@ class ClassifyOptions(TuningOptions):
     encoding: str = option("of the file; without it, found: utf-8, utf-16 or cp1252", "")
 
     def lora_config(self) -> LoRAConfig:
-        """What LoRA adds; the head, which is new, is trained whole unless targets name it."""
-        config = super().lora_config()
-        if "out_head" in config.targets:
-            return config
-        return replace(config, whole=tuple(dict.fromkeys((*config.whole, "out_head"))))
+        return _with_head(super().lora_config())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +223,9 @@ class RewardOptions(FeedbackOptions):
     normalize: bool = option(
         "in the end, scale scores to mean 0 and spread 1 on what the weights it began from answer", True
     )
+
+    def lora_config(self) -> LoRAConfig:
+        return _with_head(super().lora_config())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,3 +353,10 @@ class GRPOOptions(OnlineOptions):
         super().__post_init__()
         if self.rollouts % self.group:
             raise ConfigError(f"rollouts is {self.rollouts} and group is {self.group}: it must be a multiple of that")
+
+
+def _with_head(config: LoRAConfig) -> LoRAConfig:
+    """With a head that is new, which is trained whole unless targets name it."""
+    if "out_head" in config.targets:
+        return config
+    return replace(config, whole=tuple(dict.fromkeys((*config.whole, "out_head"))))
