@@ -102,6 +102,10 @@ def _examine(
     if config["task"] != PretrainOptions.task:
         classes = config.get("head", {}).get("classes")
         n_outcomes = len(classes) if isinstance(classes, list) else config["model"].get("vocab_size", 2)
+        if config["task"] in ("reward", "dpo"):  # which of two answers is better
+            n_outcomes = 2
+        elif config["task"] in ("ppo", "grpo"):  # losses are scores, with the sign changed
+            n_outcomes = None
         yield from _examine_record(folder, n_outcomes, None, found)
         return
     try:
@@ -152,9 +156,9 @@ def _examine_model(options: PretrainOptions, corpus: Corpus, found: Callable[...
 
 
 def _examine_record(
-    folder: Path, n_outcomes: int, corpus: Corpus | None, found: Callable[..., Finding]
+    folder: Path, n_outcomes: int | None, corpus: Corpus | None, found: Callable[..., Finding]
 ) -> Iterator[Finding]:
-    """The curve in metrics.jsonl, of losses among so many tokens or classes."""
+    """The curve in metrics.jsonl, of losses among so many tokens or classes; None: of scores, which begin and jump anywhere."""
     try:
         rows = read_metrics(folder)
     except CheckpointError as error:
@@ -168,9 +172,11 @@ def _examine_record(
     yield numbers
     if numbers.verdict != OK:
         return
-    yield found("curve: start", judge_start, rows, n_outcomes)
+    if n_outcomes is not None:
+        yield found("curve: start", judge_start, rows, n_outcomes)
     yield found("curve: fall", judge_fall, rows, unigram_train)
-    yield found("curve: jumps", judge_spikes, rows)
+    if n_outcomes is not None:
+        yield found("curve: jumps", judge_spikes, rows)
     yield found("curve: validation", judge_validation, rows, unigram_val)
 
 
