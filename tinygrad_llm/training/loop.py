@@ -22,7 +22,6 @@ from ..files import append, sync_file, truncate
 from ..formats.safetensors import read_arrays
 from ..models import describe_model
 from ..nn import Module
-from ..optim import AdamW, decay_groups
 from ..rng import get_generator
 from ..runs.checkpoint import (
     BEST_FILE,
@@ -77,13 +76,7 @@ class TrainingLoop:
     ) -> None:
         self.task, self.options, self.model, self.folder = task, options, model, folder
         self.report, self.loggers = lasting(report), loggers
-        self.optimizer = AdamW(
-            decay_groups(model.parameters(), options.decay),
-            lr=options.lr,
-            betas=(options.beta1, options.beta2),
-            eps=options.eps,
-            weight_decay=options.weight_decay,
-        )
+        self.optimizer = options.optimizer(model)
         self.state = TrainerState()
         self.metrics: list[dict[str, float]] = []
         self.saved: Path | None = None  # the newest checkpoint

@@ -73,6 +73,11 @@ class OnlineTask(TuningTask):
         taken off."""
         raise TypeError(f"{type(self).__name__} must define learn_from(model, drawn, scores)")
 
+    def measure(self, model: Any, drawn: Rollouts, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """What is known of each token, (B, T) each: "logprobs", "advantages" as they stand in the loss, and what else there is,
+        of which `learn_from` makes its arrays."""
+        raise TypeError(f"{type(self).__name__} must define measure(model, drawn, scores)")
+
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         """The arrays of these rows, and their numbers in the batch, by which shards are told apart."""
         return (*(array[rows] for array in self.round.values()), np.arange(len(rows)))
