@@ -173,6 +173,14 @@ def test_an_answer_of_grpo(grpo_run):
     assert found.loss().item() == pytest.approx(-rows["advantage"][0], abs=1e-5)
 
 
+def test_the_picture_of_a_run(ppo_run, grpo_run):
+    """Scores, KL and entropy side by side; without a reference there is no KL."""
+    for run, panels in ((ppo_run, 3), (grpo_run, 2)):
+        header = (run / "loss.png").read_bytes()[:20]
+        assert header[1:4] == b"PNG"
+        assert int.from_bytes(header[16:20], "big") == 540 * panels
+
+
 def test_only_what_learns_has_a_gradient(folder, tmp_path):
     begin = {"init_from": folder / "base", "reward": "exact", "report": quiet, "lora": "r=2"}
     ppo.train(folder / "p.jsonl", out=tmp_path / "run", **begin, **SMALL)

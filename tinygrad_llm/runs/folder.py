@@ -7,7 +7,7 @@ speed.jsonl          what the clock said there: tokens per second since the run 
 samples.txt          what the model wrote after each epoch
 step-000100/, latest the checkpoints: see checkpoint.py
 best.safetensors     the weights of the lowest validation loss, if no checkpoint has them
-loss.png             the losses as a picture
+loss.png             the losses as a picture, or what else shows how it went
 model.safetensors    the weights at the end, under the book's names: written last
 """
 

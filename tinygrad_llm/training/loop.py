@@ -47,7 +47,6 @@ from ..runs.folder import (
     tokenizer_sum,
 )
 from ..runs.loggers import Logger
-from ..runs.plots import plot_losses
 from ..runs.progress import Progress, lasting
 from ..runs.records import read_metrics
 from .interrupt import InterruptAfterStep
@@ -369,7 +368,7 @@ class TrainingLoop:
         self.progress.close()
         sample = self.sample(final=True)
         result = self.task.conclude(Finished(self.folder, self.model, self.metrics, sample, seconds, tokens_per_second))
-        plotted = plot_losses(self.folder / PLOT_FILE, self.metrics, self.task.guesses())
+        plotted = self.task.plot(self.folder / PLOT_FILE, self.metrics)
         save_model(self.folder, self.model)
         for line in result.lines():
             self.progress.line(line)
