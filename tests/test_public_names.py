@@ -43,7 +43,14 @@ OPTIONS = {
     "instruct": "--init-from --out --resume --dry-run --train --lora --template --kinds --mask-instruction --bucket --examples "
     "--max-length --encoding --epochs --batch-size --lr --seed --tensorboard --json",
     "chat": "--prompt --system --template --temperature --top-k --max-new-tokens --seed --checkpoint --adapter --json",
-    "prefer": "label",
+    "prefer": "label reward dpo ppo grpo best-of-n compare",
+    "prefer reward": "--init-from --out --resume --center --normalize --reference --template --lora --epochs --lr --seed --json",
+    "prefer dpo": "--init-from --out --resume --beta --kind --label-smoothing --alpha --average --judge --eval-answers "
+    "--max-new-tokens --temperature --least-chosen --stop-after --reference --epochs --lr --seed --json",
+    "prefer ppo": "--init-from --out --resume --reward --judge --beta --target-kl --rollouts --ppo-epochs --ptx --seed --json",
+    "prefer grpo": "--init-from --out --resume --reward --judge --beta --group --loss --scale --rollouts --seed --json",
+    "prefer best-of-n": "--prompts --reward --judge --n --examples --max-new-tokens --temperature --seed --template --json",
+    "prefer compare": "--prompts --by --judge --judge-model --examples --max-new-tokens --temperature --seed --template --json",
     "prefer label": "--prompts --out --by --noise --n --examples --repeat --temperature --max-new-tokens --seed --template "
     "--checkpoint --adapter --json",
     "predict": "--file --explain --checkpoint --json",
@@ -132,7 +139,7 @@ def test_the_test_kit():
         del tg.Op.registry["double"]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "prefer label"])
+@pytest.mark.parametrize("command", [*COMMANDS, *(command for command in OPTIONS if " " in command)])
 def test_commands(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([*command.split(), "--help"])

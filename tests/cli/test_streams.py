@@ -66,6 +66,9 @@ ARGUMENTS = {
     "classify": ["--help"],
     "predict": ["--help"],
     "instruct": ["--dry-run", "--examples", "20"],
+    "prefer best-of-n": ["run", "--prompts", "the.jsonl", "--reward", "reviews", "--n", "2", "--template", "bare"],
+    "prefer compare": ["run", "run", "--prompts", "the.jsonl", "--by", "reviews", "--template", "bare", "--json"],
+    "prefer dpo": ["--help"],
     "prefer": ["label", "run", "--prompts", "the.jsonl", "--out", "pairs.jsonl", "--template", "bare"],
     "chat": ["run", "-p", "the", "--template", "bare", "--max-new-tokens", "3"],
 }
@@ -79,24 +82,28 @@ def finish(argv):
         return left.code
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_here():
+    assert set(COMMANDS) <= set(ARGUMENTS)
+
+
+@pytest.mark.parametrize("command", ARGUMENTS)
 def test_a_full_output_is_said_in_one_line(folder, monkeypatch, capsys, command):
     monkeypatch.chdir(folder)
     with open("/dev/full", "w") as full, open(os.devnull) as nothing:
         monkeypatch.setattr(sys, "stdout", full)
         monkeypatch.setattr(sys, "stdin", nothing)
-        assert finish([command, *ARGUMENTS[command]]) == 2
+        assert finish([*command.split(), *ARGUMENTS[command]]) == 2
     assert capsys.readouterr().err == FULL
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("bench", "doctor")])
+@pytest.mark.parametrize("command", [command for command in ARGUMENTS if command not in ("bench", "doctor")])
 def test_closed_streams_are_not_missed(folder, monkeypatch, command):
     monkeypatch.chdir(folder)
     for name in ("stdin", "stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
     arguments = [word.replace("converted", "again") for word in ARGUMENTS[command]]
-    assert finish([command, *arguments]) == 0
-    assert finish([command, "--no-such-option"]) == 2
+    assert finish([*command.split(), *arguments]) == 0
+    assert finish([*command.split(), "--no-such-option"]) == 2
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["runs", "run"], ["generate", "run"], ["inspect", "run"]])

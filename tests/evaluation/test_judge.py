@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from tinygrad_llm.errors import ConfigError, DataError
-from tinygrad_llm.evaluation.judge import judge
+from tinygrad_llm.evaluation.judge import judge, prefer
 
 
 @pytest.fixture
@@ -94,3 +94,25 @@ def test_nobody_there():
         judge(["q"], ["e"], ["a"], url="http://127.0.0.1:9/v1", model="m", timeout=2)
     with pytest.raises(ConfigError, match="must begin with http"):
         judge(["q"], ["e"], ["a"], url="localhost:8080", model="m")
+
+
+def test_which_of_two_is_better_is_asked_in_both_orders(endpoint):
+    url, replies, asked = endpoint
+    replies += ["A", "B", " B\n", "A", "A", "A", "equal", "equal", "equal", "B"]
+    replies += ["A", "the first", "A.", "neither", "A and B"]
+    seen = []
+    n = 7
+    names = ([f"{name}{i}" for i in range(n)] for name in ("question", "one", "other"))
+    found = prefer(*names, url=url, model="m", report=seen.append)
+    assert found == [1.0, 0.0, 0.5, 0.5, 1.0, None, None]
+    assert seen == [*range(1, n + 1)]
+    assert not replies
+    texts = [body["messages"][0]["content"] for _, _, body in asked]
+    assert texts[0].index("question0") < texts[0].index("one0") < texts[0].index("other0")
+    assert texts[1].index("other0") < texts[1].index("one0")
+    assert [body["seed"] for _, _, body in asked[:2]] == [0, 0]
+
+
+def test_a_pair_needs_an_endpoint(endpoint):
+    with pytest.raises(ConfigError, match="must begin with http"):
+        prefer(["q"], ["a"], ["b"], url="localhost", model="m")

@@ -198,8 +198,8 @@ def test_a_run_stops_after_so_many_evaluations_without_progress(text, tmp_path):
     assert [row["val_loss"] for row in run.metrics[:-1]] == losses[:end]
     assert run.val_loss == pytest.approx(validation(run.model, run.tokenizer), rel=1e-6)  # on all of it
     step = 2 * end
-    assert any(f"for 3 evaluations: the run stops after step {step} of 24 (stop_after)" in line for line in lines)
-    with pytest.raises(ConfigError, match="has stopped after 3 evaluations without progress"):
+    assert any(f"for 3 evaluations (stop_after): the run stops after step {step} of 24" in line for line in lines)
+    with pytest.raises(ConfigError, match="has ended before its last step, by stop_after 3: to go on"):
         resume(run.folder, **SILENT)
     (run.folder / "model.safetensors").unlink()  # killed before it was written
     assert resume(run.folder, **SILENT).metrics == run.metrics

@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,9 @@ from tinygrad_llm.errors import ConfigError, ContextLengthError, DataError
 from tinygrad_llm.text.lessons import lessons
 from tinygrad_llm.tuning import labelling
 from tinygrad_llm.tuning.assistant import Assistant
+from tinygrad_llm.tuning.exercises import all_prompts
 from tinygrad_llm.tuning.instruct import instruct
-from tinygrad_llm.tuning.labelling import Rankings, agreement, by_person, by_reward, prompts_of, read_order, sampler
+from tinygrad_llm.tuning.labelling import Rankings, agreement, by_person, by_reward, read_order, rows_of, sampler
 from tinygrad_llm.tuning.rewards import reward_named
 
 PROMPTS = [{"prompt": f"p{i}", "answer": f"p{i}a"} for i in range(6)]
@@ -298,27 +300,38 @@ def test_a_reward_goes_on_as_if_never_stopped(path, monkeypatch):
 
 
 def test_prompts_are_lessons_or_a_file(tmp_path):
+    def prompts_of(*arguments):
+        return rows_of(all_prompts(*arguments))
+
     made = lessons(5, 3, "train", ["review"])
-    assert prompts_of("review", 3, 5) == [{"prompt": one.instruction, "answer": one.answer} for one in made]
+    expected = [{"prompt": one.instruction, "answer": one.answer, "kind": "review"} for one in made]
+    assert prompts_of("review", 3, 5) == expected
     (tale,) = prompts_of("summary", 1)
     assert set(tale["prompt"][0]) == {"role", "content", "input"}
     assert len(prompts_of("upper,last")) == 1000
     file = tmp_path / "p.jsonl"
-    rows = [{"prompt": "a", "level": 1}, {"prompt": [{"role": "user", "content": "b"}], "level": 2}]
+    dialogue = [{"role": role, "content": "b"} for role in ("user", "assistant", "user")]
+    rows = [{"prompt": "a", "level": 1}, {"prompt": dialogue, "level": 2}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert prompts_of(file) == rows
     assert prompts_of(file, 1) == rows[:1]
+    assert prompts_of(file, 9) == rows
     for content, said in {
-        '{"text": "a"}': "row 1: prompt is None: it must be a text",
-        '{"prompt": ""}': "row 1: prompt is ''",
-        '{"prompt": [{"role": "cook", "content": "a"}]}': "row 1: prompt.*role is 'cook'",
-        '{"prompt": "a", "x": 1}\n{"prompt": "b"}': "row 2 has prompt, the first has prompt, x",
+        '{"text": "a"}': "has the keys 'text': none of the forms that are known: prompt",
+        '{"prompt": 3}': "prompt is 3",
+        '{"prompt": [{"role": "cook", "content": "a"}]}': "prompt.*role is 'cook'",
     }.items():
         file.write_text(content)
         with pytest.raises(DataError, match=said):
             prompts_of(file)
     with pytest.raises(DataError, match="reviw: no such file, nor a kind of lessons: these are upper, spell"):
         prompts_of("reviw")
+
+
+def test_a_question_is_the_same_as_a_text_and_as_a_message(path):
+    by_reward(Rankings(path), PROMPTS[:2], answers, by_length)
+    as_messages = [{"prompt": [{"role": "user", "content": row["prompt"]}]} for row in PROMPTS[:3]]
+    assert Rankings(path).left(as_messages) == [2]
 
 
 SMALL = {"emb_dim": 16, "n_heads": 2, "n_layers": 1, "epochs": 1, "examples": 60, "kinds": "review", "seed": 1}
@@ -344,7 +357,7 @@ def test_answers_are_drawn_and_the_same_again(run):
     one = assistant.answer([{"role": "user", "content": prompts[0]}], 9)
     assert greedy == [one, one]
     assert all(len(text) < 128 for some in sampler(assistant)(0, prompts) for text in some)
-    with pytest.raises(ContextLengthError, match="a prompt takes all 128 tokens"):
+    with pytest.raises(ContextLengthError, match=r"prompt 1 has \d+ tokens, the model reads 128"):
         sample(0, ["the film " * 20])
     with pytest.raises(ConfigError, match="n is 1"):
         sampler(assistant, 1)
@@ -375,8 +388,10 @@ def test_the_command_with_a_person(run, path, capsys, monkeypatch):
     hostile = "bad\x1b[31m \x07red\u202e\n2  so it seems"
     monkeypatch.setattr(
         labelling,
-        "write_answers",
-        lambda model, tok, template, asked, n, **options: [hostile, "ok"] * (len(asked) // 2),
+        "roll_out",
+        lambda model, tok, template, asked, *how, **options: SimpleNamespace(
+            answers=[hostile, "ok"] * (len(asked) // 2)
+        ),
     )
     lines = iter(["1 2", "2", "u", "1=2"])
     monkeypatch.setattr("tinygrad_llm.cli.prefer.read_line", lambda: next(lines, None))

@@ -168,6 +168,13 @@ def test_rankings(read):
     assert found.said[-1] == "1 prompts, 3 pairs of a better and a worse answer, up to 3 answers to a prompt"
 
 
+def test_a_judgement_that_was_asked_for_again_counts_once(read):
+    row = {"prompt": "x", "responses": ["a", "b"], "ranking": [1, 2]}
+    found = read(row, row | {"prompt": "y", "repeat": False}, row | {"ranking": [2, 1], "repeat": True})
+    assert [one.pairs for one in found.rows] == [[(0, 1)], [(0, 1)]]
+    assert any("1 of 3 were judged before and are left out" in line for line in found.said)
+
+
 @given(st.integers(2, 6).flatmap(lambda k: st.lists(st.integers(1, k), min_size=k, max_size=k)))
 def test_a_pair_for_every_two_that_do_not_tie(tmp_path_factory, ranks):
     ranking = [sorted(set(ranks)).index(rank) + 1 for rank in ranks]

@@ -9,7 +9,8 @@ import textwrap
 from . import weights
 
 HELP = (
-    "judge a trained model: loss, perplexity, bits per byte, tasks, and how much it copies; or its classes, or answers"
+    "judge a trained model: loss, perplexity, bits per byte, tasks, and how much it copies; or its classes, answers, or how it "
+    "tells pairs apart"
 )
 
 
@@ -21,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="text to judge it on, for a classifier with labels (default: what the run kept for validation, or for testing; "
-        "other weights need one)",
+        help="text to judge it on, for a classifier with labels, for a reward pairs, for what answers conversations (default: "
+        "what the run kept for validation, or for testing; other weights need one)",
     )
     parser.add_argument("--encoding", metavar="STR", help="of the files of --text (default: that of the run's text)")
     parser.add_argument(
@@ -47,11 +48,19 @@ def run(args: argparse.Namespace) -> int:
     from ..weights.peft import classifies
 
     found = find_run(args.folder)
-    answers = found is not None and load_config(found[0])["task"] == "instruct"
+    task = load_config(found[0])["task"] if found is not None else ""
+    answers = task == "instruct" or (task in ("dpo", "ppo", "grpo") and bool(args.text))
     if not answers and (args.judge or args.judge_model):
         raise ConfigError(f"{args.folder}: not a run of instruct: --judge scores answers")
     if answers:
         return _judge_answers(args)
+    if task in ("reward", "dpo"):
+        return _judge_pairs(args)
+    if task in ("ppo", "grpo"):
+        raise ConfigError(
+            f"{args.folder}: a run of {task} kept no questions with answers: name a file of them with --text, or see what a "
+            "reward makes of its answers with prefer compare"
+        )
     classes = tells_classes(args.folder) or classifies(args.adapter)
     return _judge_classes(args) if classes else _judge_text(args)
 
@@ -81,6 +90,25 @@ def _judge_answers(args: argparse.Namespace) -> int:
     if judged is not None:
         mean = "none" if judged.mean is None else f"{judged.mean:.1f}"
         print(f"Judged by {args.judge_model}: {mean} of 100, {judged.unparsed} of {scores.n} without a number")
+    return 0
+
+
+def _judge_pairs(args: argparse.Namespace) -> int:
+    from ..errors import ConfigError
+    from ..tuning.compare import evaluate_pairs
+
+    if len(args.text) > 1:
+        raise ConfigError(f"--text has {len(args.text)} files: a reward is judged on one with pairs")
+    if args.adapter is not None:
+        raise ConfigError(f"--adapter {args.adapter}: pairs are told apart by a run as it is: leave it out")
+    data = args.text[0] if args.text else None
+    name, scores = evaluate_pairs(args.folder, data, checkpoint=weights.chosen(args), encoding=args.encoding or "")
+    if args.json:
+        print(json.dumps({"text": name, **scores.to_dict()}))
+        return 0
+    print(f"On {name}:")
+    for line in scores.lines():
+        print(f"  {line}")
     return 0
 
 

@@ -39,7 +39,7 @@ def add_flags(
 
 def _default(name: str, defaults: Mapping[str, Mapping[str, Any]]) -> str:
     """`6 for story, 10 for 124M`, or once what is the same in all cases."""
-    said = {case: in_words(options[name]) for case, options in defaults.items()}
+    said = {case: in_words(options.get(name, "none, it must be given")) for case, options in defaults.items()}
     (first, value), *others = said.items()
     if value == first:  # the option that chooses among the cases
         return value

@@ -12,14 +12,15 @@ from ..tuning.options import TuningOptions
 from .flags import add_flags, given
 
 
-def add_arguments(parser: argparse.ArgumentParser, options: type[TuningOptions], out: str, fresh: str) -> None:
-    """`out`: what the folder is called by default; `fresh`: what there is without --init-from."""
+def add_arguments(parser: argparse.ArgumentParser, options: type[TuningOptions], out: str, fresh: str = "") -> None:
+    """`out`: what the folder is called by default; `fresh`: what there is without --init-from, if that can be left out."""
     parser.add_argument("--out", metavar="RUN", help=f"folder of the run (default: {out})")
     parser.add_argument(
         "--init-from",
         metavar="PATH",
-        help=f"begin with the weights and the tokenizer in this run, folder or file (default: {fresh}); the learning rate is "
-        "then 5e-5 at a width of 768, more for smaller ones",
+        help="begin with the weights and the tokenizer in this run, folder or file"
+        + (f" (default: {fresh})" if fresh else "")
+        + f"; the learning rate is then {options.lr_of_width / 768:.2g} at a width of 768, more for smaller ones",
     )
     parser.add_argument(
         "--resume",
@@ -32,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser, options: type[TuningOptions],
         action="store_true",
         help="also write event files, for `tensorboard --logdir runs` (extra `tensorboard`)",
     )
-    add_flags(parser, options, {"fresh weights": options.defaults(), "--init-from": options.defaults(True)})
+    learned = {"--init-from": {"lr": f"{options.lr_of_width:.3g} / the width"} | options.defaults(True)}
+    add_flags(parser, options, {"fresh weights": options.defaults(), **learned} if fresh else learned)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, everything else on stderr")
 
 

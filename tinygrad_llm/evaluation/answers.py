@@ -128,7 +128,7 @@ def most_frequent(train: Sequence[Lesson], test: Sequence[Lesson]) -> list[str]:
     return [best[lesson.kind] for lesson in test]
 
 
-def wilson_interval(k: int, n: int) -> tuple[float, float]:
+def wilson_interval(k: float, n: int) -> tuple[float, float]:
     """The 95 % interval of a share, of which k of n were seen (Wilson 1927): all p with |k/n - p| <= z sqrt(p (1 - p) / n)."""
     p, z2 = k / n, _Z * _Z
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)

@@ -4,7 +4,7 @@
     judged.mean, judged.unparsed
 
 A judge is asked for a number from 0 to 100 and nothing else; what it says besides is no score. The prompt has no example of a
-score, which judges copy.
+score, which judges copy. `prefer` asks which of two answers is better, in both orders, since judges like the first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,20 @@ The answer to be judged:
 
 How good is the answer to be judged, on a scale from 0 for worthless to 100 for as good as can be?
 Reply with the whole number alone."""
-_NUMBER = re.compile(r"\s*(\d{1,3})\s*")
+_PREFER = """\
+Question:
+{question}
+
+Answer A:
+{one}
+
+Answer B:
+{other}
+
+Which answer is better? Reply with A or B alone, or with equal if neither is."""
+_NUMBER = re.compile(r"\s*(100|0?\d{1,2})\s*")
+_LETTER = re.compile(r"\s*(A|B|equal)\s*")
+_VERDICTS = {"A": 1, "equal": 0, "B": -1}
 _TRIES = 2
 _MOST_BYTES = 2**20  # of a reply
 
@@ -73,24 +86,56 @@ def judge(
     `key` is what it wants as a bearer token, by default OPENAI_API_KEY of the environment; `report` is told after each answer how
     many are done. ConfigError for an url that is none, DataError for an endpoint that cannot be reached or refuses.
     """
-    if not re.match(r"https?://", url):
-        raise ConfigError(f"judge: url is {url!r:.80}: it must begin with http:// or https://")
-    key = os.environ.get("OPENAI_API_KEY", "") if key is None else key
+    ask = _endpoint(url, model, key, timeout)
     scores: list[int | None] = []
     for question, right, answer in zip(questions, expected, answers, strict=True):
-        text = _ASK.format(question=question, expected=right, answer=answer)
-        scores.append(_score(url, model, key, text, timeout))
+        found = ask(_ASK.format(question=question, expected=right, answer=answer), _NUMBER)
+        scores.append(None if found is None else int(found))
         report(len(scores))
     return Judged(scores)
 
 
-def _score(url: str, model: str, key: str, text: str, timeout: float) -> int | None:
-    """The number in a reply that is nothing else; the judge is asked again once, with another seed."""
-    for seed in range(_TRIES):
-        found = _NUMBER.fullmatch(_reply(url, model, key, text, seed, timeout))
-        if found and int(found[1]) <= 100:
-            return int(found[1])
-    return None
+def prefer(
+    questions: Sequence[str],
+    one: Sequence[str],
+    other: Sequence[str],
+    *,
+    url: str,
+    model: str,
+    key: str | None = None,
+    timeout: float = 60.0,
+    report: Callable[[int], None] = lambda done: None,
+) -> list[float | None]:
+    """Which of two answers to each question is better: 1.0 for `one`, 0.0 for `other`, 0.5 for a tie, as where the verdict turns
+    with their order; None where either order brought no verdict. Arguments and errors as for `judge`.
+    """
+    ask = _endpoint(url, model, key, timeout)
+    outcomes: list[float | None] = []
+    for question, a, b in zip(questions, one, other, strict=True):
+        there = ask(_PREFER.format(question=question, one=a, other=b), _LETTER)
+        back = there and ask(_PREFER.format(question=question, one=b, other=a), _LETTER)
+        if there is None or back is None:
+            outcomes.append(None)
+        else:
+            sign = _VERDICTS[there] - _VERDICTS[back]
+            outcomes.append(0.5 if sign == 0 else float(sign > 0))
+        report(len(outcomes))
+    return outcomes
+
+
+def _endpoint(url: str, model: str, key: str | None, timeout: float) -> Callable[[str, re.Pattern[str]], str | None]:
+    """What asks, and gives what of a reply is the pattern, if it is nothing else; a judge is asked twice, with another seed."""
+    if not re.match(r"https?://", url):
+        raise ConfigError(f"judge: url is {url!r:.80}: it must begin with http:// or https://")
+    key = os.environ.get("OPENAI_API_KEY", "") if key is None else key
+
+    def ask(text: str, pattern: re.Pattern[str]) -> str | None:
+        for seed in range(_TRIES):
+            if found := pattern.fullmatch(_reply(url, model, key, text, seed, timeout)):
+                return found[1]
+        return None
+
+    return ask
 
 
 def _reply(url: str, model: str, key: str, text: str, seed: int, timeout: float) -> str:

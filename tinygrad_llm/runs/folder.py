@@ -54,6 +54,7 @@ from .curve import CLEARLY
 from .fields import a_count, a_number, a_text, an_object, an_object_of, list_of, naming
 
 FORMAT = 2  # of config.json: with the names of architecture and task
+_PREFERENCES = ("reward", "dpo", "ppo", "grpo")  # tasks that are words after `prefer`
 SPEED_FILE, PLOT_FILE = "speed.jsonl", "loss.png"
 _ROW = ("step", "tokens", "lr", "train_loss", "val_loss")
 _OPTIONS = {
@@ -294,8 +295,13 @@ def tokenizer_sum(folder: Path) -> str:
     return hashlib.sha256((folder / TOKENIZER_FILE).read_bytes()).hexdigest()
 
 
+def command_of(task: str) -> str:
+    """What is called to train a task: `tinygrad-llm classify`, `tinygrad-llm prefer dpo`."""
+    return f"tinygrad-llm prefer {task}" if task in _PREFERENCES else f"tinygrad-llm {task}"
+
+
 def resume_command(folder: Path, task: str) -> str:
-    return f"tinygrad-llm {task} --resume {shlex.quote(str(folder))}"
+    return f"{command_of(task)} --resume {shlex.quote(str(folder))}"
 
 
 def _free_name(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -289,7 +289,8 @@ class TrainingLoop:
         state = self.state
         final = state.step == self.total_steps
         measured = self.task.evaluate(self.model, final)
-        if not final and self.is_stalled(measured["val_loss"]):
+        if not final and (reason := self.reason_to_stop(measured)):
+            self.progress.line(f"{reason}: the run stops after step {state.step} of {self.total_steps}.")
             state.stopped = True
             measured = self.task.evaluate(self.model, True)
         learning = {"gradient_norm": state.gradient_norm, "update_ratio": state.update_ratio}
@@ -325,16 +326,12 @@ class TrainingLoop:
             f"training loss {row['train_loss']:.3f}  validation loss {row['val_loss']:.3f}{more}  {self.progress}"
         )
 
-    def is_stalled(self, val_loss: float) -> bool:
-        """Whether, with this one, so many evaluations as are allowed have brought no lower validation loss."""
-        losses, patience = [*(row["val_loss"] for row in self.metrics), val_loss], self.options.stop_after
-        stalled = 0 < patience < len(losses) - losses.index(min(losses))
-        if stalled:
-            self.progress.line(
-                f"Validation loss has not been lower than {min(losses):.3f} for {patience} evaluations: the run stops after "
-                f"step {self.state.step} of {self.total_steps} (stop_after)."
-            )
-        return stalled
+    def reason_to_stop(self, row: Mapping[str, float]) -> str:
+        """What the task says, or that for as many evaluations as are allowed no validation loss was lower."""
+        losses, patience = [*(row["val_loss"] for row in self.metrics), row["val_loss"]], self.options.stop_after
+        if 0 < patience < len(losses) - losses.index(min(losses)):
+            return f"Validation loss has not been lower than {min(losses):.3f} for {patience} evaluations (stop_after)"
+        return self.task.is_done(row)
 
     def sample(self, final: bool) -> str:
         """Let the task show something, and keep it."""

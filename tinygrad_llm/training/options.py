@@ -78,6 +78,7 @@ class LoopOptions:
 
     task: ClassVar[str] = "training"  # the name of the task that has these options
     hidden: ClassVar[tuple[str, ...]] = ()  # options that nobody chooses
+    enders: ClassVar[tuple[str, ...]] = ("stop_after",)  # those that may end a run before its last step; 0 does not
 
     epochs: int = option("passes over what is learned from", least=0)
     max_steps: int = option("steps of the run, in place of epochs; 0: as many as these take", 0, least=0)

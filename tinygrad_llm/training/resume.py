@@ -169,12 +169,13 @@ def take_up(
     folder, options = loop.folder, loop.options
     loop.restore(checkpoint)
     state = loop.state
-    if state.stopped and options.stop_after == before.stop_after and (folder / MODEL_FILE).exists():
+    enders = {name: getattr(options, name) for name in options.enders if getattr(options, name)}
+    state.stopped = state.stopped and all(getattr(options, n) == getattr(before, n) for n in options.enders)
+    if state.stopped and (folder / MODEL_FILE).exists():
+        what = " or ".join(f"{name} {value}" for name, value in enders.items())
         raise ConfigError(
-            f"{folder}: the run has stopped after {options.stop_after} evaluations without progress: to go on, give another "
-            "number of them, or 0 for the whole run (stop_after, --stop-after)"
+            f"{folder}: the run has ended before its last step, by {what}: to go on, give another number, or 0 for the whole run"
         )
-    state.stopped = state.stopped and options.stop_after == before.stop_after
     if options.max_steps and loop.total_steps < state.step:
         raise ConfigError(f"{folder}: max_steps is {options.max_steps}: the run has taken {state.step} steps")
     if not options.max_steps and (loop.total_steps < state.step or options.epochs < state.epoch):

@@ -42,6 +42,10 @@ class Task:
         """What of `evaluate`'s row stands in the line on the terminal, besides both losses."""
         return {name: value for name, value in row.items() if name not in ("train_loss", "val_loss")}
 
+    def is_done(self, row: Mapping[str, float]) -> str:
+        """Why the run is to end after an evaluation that gave this row, though steps are left; "" to go on."""
+        return ""
+
     def about(self) -> dict[str, Any]:
         """What the task learns from, as JSON: "data", a fingerprint, and "batches", which stays the same only if `epoch` gives
         the same batches from the same generator.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checks import check_integer
 from ..errors import DataError
 from ..evaluation.answers import AnswerScores, answer_scores
 from ..text.conversations import read_conversations
@@ -91,6 +94,19 @@ def messages_of(lesson: Lesson) -> list[dict[str, str]]:
     return [asked, {"role": "assistant", "content": lesson.answer}]
 
 
+def all_prompts(data: str | os.PathLike[str], examples: int = 0, seed: int = 123, split: str = "train") -> Prompts:
+    """The first `examples` prompts of a file, or of lessons of some kinds, as "addition" or "upper,spell", with the column
+    "answer" (0: all of the file, or 1,000). DataError for a file that is none of prompts, or is not there."""
+    check_integer("examples", examples, least=0)
+    kinds = str(data).split(",")
+    if not Path(data).exists() and all(kind in LESSONS for kind in kinds):
+        return _prompts_from(lessons(seed, examples or 1000, split, kinds))
+    if not Path(data).exists():
+        raise DataError(f"{data}: no such file, nor a kind of lessons: these are {', '.join(LESSONS)}")
+    found = read_prompts(data)
+    return _part(found, range(min(examples or len(found), len(found))))
+
+
 def prompts_of(data: str | os.PathLike[str], options: OnlineOptions) -> tuple[Prompts, Prompts, list[str]]:
     """Prompts to learn on and held-out ones, and lines about them: of a file, of which the last tenth is held out, or those of
     the lessons of some kinds, as "addition" or "upper,spell", with the column "answer"."""
@@ -141,3 +157,9 @@ def preferences_of(
         parts = (rows[: options.examples], *parts[1:])
     sizes = f"{len(parts[0]):,} prompts to learn from, {n_held_out:,} to test on, {n_held_out:,} to validate with."
     return parts, [f"{data}: {'; '.join(found.said)}.", sizes]
+
+
+def preferences_sum(parts: Sequence[Sequence[Preference]]) -> str:
+    """SHA-256 of all that is learned from and tried on."""
+    told = [[[row.prompt, row.answers, row.pairs, row.margins] for row in part] for part in parts]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..models import LanguageModel
 from ..nn import Module
 from ..runs.fields import naming
@@ -16,6 +16,7 @@ from ..runs.folder import CONFIG_FILE, find_run, load_config
 from ..text import Tokenizer
 from ..text.templates import Message, Template
 from .assistant import template_named
+from .options import FeedbackOptions
 from .run import load_base
 
 
@@ -66,6 +67,22 @@ def fingerprint(model: Module) -> str:
         found.update(f"{name} {parameter.shape} {parameter.dtype}\n".encode())
         found.update(parameter.data.tobytes())
     return found.hexdigest()
+
+
+def fingerprints(**beside: Any) -> dict[str, str]:
+    """Those of the weights among what stands beside a run: models, and rewards that are models."""
+    models = {name: getattr(one, "model", one) for name, one in beside.items()}
+    return {name: fingerprint(model) for name, model in models.items() if isinstance(model, Module)}
+
+
+def check_fingerprints(config: Mapping[str, Any], options: FeedbackOptions, **beside: Any) -> None:
+    """CheckpointError where weights beside a run, whose config.json this is, are no longer what they were."""
+    kept = config.get("fingerprints")
+    for name, value in fingerprints(**beside).items():
+        if not isinstance(kept, Mapping) or kept.get(name) != value:
+            raise CheckpointError(
+                f"{getattr(options, name)}: not the weights any more that this run began with, as its {name}: put them back"
+            )
 
 
 def encode_answer(

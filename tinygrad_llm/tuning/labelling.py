@@ -1,6 +1,7 @@
 """Answers of a model put in order, by a person or by a reward: what a reward model and DPO learn from.
 
 rankings = Rankings("pairs.jsonl")                             # with those that are there from before
+prompts = rows_of(all_prompts("review"))
 by_reward(rankings, prompts, sampler(assistant), reward_named("reviews"))
 by_person(rankings, prompts, sampler(assistant), input, print)
 agreement(rankings.rows)                                       # (9, 10): of 10 pairs judged twice, 9 alike
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,14 +23,14 @@ from itertools import combinations
 from typing import Any
 
 from ..checks import check_integer, check_number
-from ..errors import ConfigError, ContextLengthError, DataError
+from ..errors import ConfigError, DataError
 from ..files import append, truncate
 from ..rng import Generator
-from ..text.data_files import decode, file_name, json_records, read_bytes
-from ..text.lessons import LESSONS, lessons
-from ..text.templates import check_messages
-from .assistant import Assistant, write_answers
+from ..text.data_files import file_name, read_bytes
+from .assistant import Assistant
+from .preferences import Prompts
 from .rewards import Reward, Text, label
+from .rollouts import roll_out
 
 HELP = "1 2: best first; 1=2: equals; u: take back; s: skip; q: quit"
 _BATCH = 32  # prompts that are answered at once
@@ -99,22 +101,10 @@ def sampler(
     check_integer("n", n, least=2)
 
     def sample(place: int, prompts: Sequence[Text]) -> list[list[str]]:
-        asked = [conversation(prompt) for prompt in prompts]
-        room = min(map(assistant.room, asked))
-        if room < 1:
-            raise ContextLengthError(
-                f"a prompt takes all {assistant.model.config.context_length} tokens of the context"
-            )
-        most = int(min(room, max_new_tokens or 1 << 20))
-        found = write_answers(
-            assistant.model,
-            assistant.tokenizer,
-            assistant.template,
-            [messages for messages in asked for _ in range(n)],
-            most,
-            temperature=temperature,
-            rng=Generator(seed + place),
-        )
+        asked = [conversation(prompt) for prompt in prompts for _ in range(n)]
+        how = max_new_tokens or sys.maxsize, temperature
+        rng = Generator(seed + place).spawn()
+        found = roll_out(assistant.model, assistant.tokenizer, assistant.template, asked, *how, rng=rng).answers
         return [found[i : i + n] for i in range(0, len(found), n)]
 
     return sample
@@ -231,36 +221,14 @@ def read_order(line: str, n: int) -> list[int]:
     return [ranks.get(str(i), len(groups) + 1) for i in range(1, n + 1)]
 
 
-def prompts_of(source: str | os.PathLike[str], examples: int = 0, seed: int = 123) -> list[Row]:
-    """Prompts with their further columns: the first `examples` of a file, or of lessons of the kinds named (0: all, or 1,000).
-
-    Lessons have a column "answer". DataError, with the row, for a file that holds no prompts, or rows with other columns.
-    """
-    check_integer("examples", examples, least=0)
-    kinds = str(source).split(",")
-    if all(kind in LESSONS for kind in kinds):
-        made = lessons(seed, examples or 1000, "train", kinds)
-        return [{"prompt": _prompt_of(one.instruction, one.input), "answer": one.answer} for one in made]
-    path = file_name(source)
-    if not path.exists():
-        raise DataError(f"{path}: no such file, nor a kind of lessons: these are {', '.join(LESSONS)}")
-    content, said = decode(path, read_bytes(path), None)
-    rows = [row for _, row in json_records(path, content, "a prompt", said)]
-    for i, row in enumerate(rows, 1):
-        prompt = row.get("prompt")
-        if not prompt or not isinstance(prompt, (str, list)):
-            raise DataError(f"{path}: row {i}: prompt is {prompt!r:.40}: it must be a text, or a list of messages")
-        if isinstance(prompt, list):
-            check_messages(prompt, f"{path}: row {i}: prompt")
-        if row.keys() != rows[0].keys():
-            raise DataError(
-                f"{path}: row {i} has {', '.join(row)}, the first has {', '.join(rows[0])}: give all the same"
-            )
-    return rows[: examples or None]
-
-
-def _prompt_of(instruction: str, about: str) -> Text:
-    return [{"role": "user", "content": instruction, "input": about}] if about else instruction
+def rows_of(prompts: Prompts) -> list[Row]:
+    """Prompts with their further columns, a row each; a question alone is a text."""
+    rows = []
+    for i, messages in enumerate(prompts.prompts):
+        alone = len(messages) == 1 and messages[0].keys() == {"role", "content"}
+        row: Row = {"prompt": messages[0]["content"] if alone else messages}
+        rows.append(row | {name: column[i] for name, column in prompts.columns.items()})
+    return rows
 
 
 def _judged(prompt: Text, responses: Sequence[str], ranking: Sequence[int], repeat: bool = False) -> Row:
@@ -285,7 +253,7 @@ def _line(row: Row) -> str:
 
 
 def _key(row: Row, *more: Any) -> str:
-    return json.dumps([row["prompt"], *more], sort_keys=True)
+    return json.dumps([conversation(row["prompt"]), *more], sort_keys=True)
 
 
 def _sign(x: int) -> int:

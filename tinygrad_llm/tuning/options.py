@@ -159,11 +159,7 @@ class ClassifyOptions(TuningOptions):
     encoding: str = option("of the file; without it, found: utf-8, utf-16 or cp1252", "")
 
     def lora_config(self) -> LoRAConfig:
-        """What LoRA adds; the head, which is new, is trained whole unless targets name it."""
-        config = super().lora_config()
-        if "out_head" in config.targets:
-            return config
-        return replace(config, whole=tuple(dict.fromkeys((*config.whole, "out_head"))))
+        return _with_head(super().lora_config())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +223,45 @@ class RewardOptions(FeedbackOptions):
     normalize: bool = option(
         "in the end, scale scores to mean 0 and spread 1 on what the weights it began from answer", True
     )
+
+    def lora_config(self) -> LoRAConfig:
+        return _with_head(super().lora_config())
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOOptions(FeedbackOptions):
+    """The options of `prefer dpo`, complete and checked; ConfigError for bad values."""
+
+    task: ClassVar[str] = "dpo"
+    lr_of_width: ClassVar[float] = (
+        1e-6 * 768
+    )  # 8e-6 at a width of 96: more, and answers fall apart while the loss falls
+    fixed: ClassVar[tuple[str, ...]] = (*FeedbackOptions.fixed, "judge", "temperature", "max_new_tokens")
+    enders: ClassVar[tuple[str, ...]] = (*FeedbackOptions.enders, "least_chosen")
+    learned: ClassVar[dict[str, Any]] = {"epochs": 1}
+
+    beta: float = option("how much a nat of log-ratio is worth: the larger, the nearer to the reference", 0.1)
+    kind: str = option("of loss", "sigmoid", choices=("sigmoid", "ipo", "hinge", "robust"))
+    label_smoothing: float = option("share of pairs that are taken to be the wrong way round", 0.0, below=1)
+    alpha: float = option("weight of the loss of the better answer as text (RPO), which keeps it likely", 0.0)
+    average: bool = option("means over tokens in place of sums, as the book has it and ipo wants it", False)
+    judge: str = option(
+        "what drawn answers to held-out prompts are judged by in every evaluation, and then the validation loss is that with the "
+        "sign changed: a run of `prefer reward`, reviews, or MODULE:FUNCTION",
+        "",
+    )
+    eval_answers: int = option("answers that are judged in each evaluation", 64)
+    max_new_tokens: int = option("tokens of a drawn answer at most", 48)
+    temperature: float = option("of the answers that are drawn", 1.0)
+    least_chosen: float = option(
+        "end the run where the log-ratio of better answers has fallen below minus so many nats in the mean; 0: never",
+        0.0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta == 0:
+            raise ConfigError("beta is 0: nothing would be learned: use one above 0, such as 0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,3 +353,10 @@ class GRPOOptions(OnlineOptions):
         super().__post_init__()
         if self.rollouts % self.group:
             raise ConfigError(f"rollouts is {self.rollouts} and group is {self.group}: it must be a multiple of that")
+
+
+def _with_head(config: LoRAConfig) -> LoRAConfig:
+    """With a head that is new, which is trained whole unless targets name it."""
+    if "out_head" in config.targets:
+        return config
+    return replace(config, whole=tuple(dict.fromkeys((*config.whole, "out_head"))))

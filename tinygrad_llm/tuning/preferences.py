@@ -121,6 +121,8 @@ _Read = tuple[Preference, list[str]]
 
 def _read_ranking(record: dict[str, Any], here: str) -> _Read:
     responses, ranking = record["responses"], record["ranking"]
+    if record.get("repeat"):  # a person was asked again, to see whether they agree with themselves
+        raise LeftOut("were judged before")
     if not isinstance(responses, list) or len(responses) < 2:
         raise DataError(f"{here}: responses is {responses!r:.80}: it must be a list of two answers or more")
     if not isinstance(ranking, list) or len(ranking) != len(responses) or not all(map(is_integer, ranking)):
@@ -197,7 +199,12 @@ def _refuse_unpaired(record: dict[str, Any], here: str) -> _Read:
 
 
 _FORMS = (
-    Form("rankings", ("prompt", "responses", "ranking", "margin"), _read_ranking, optional=("margin",)),
+    Form(
+        "rankings",
+        ("prompt", "responses", "ranking", "margin", "repeat"),
+        _read_ranking,
+        optional=("margin", "repeat"),
+    ),
     Form(
         "instructions with pairs",
         ("instruction", "input", "chosen", "rejected", "margin"),

@@ -10,8 +10,6 @@ Letters in shape comments: P pairs, B prompts, K answers to each, T tokens, N an
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +20,8 @@ import numpy as np
 
 from ..engine import Tensor
 from ..errors import CheckpointError
-from ..evaluation.answers import mean_interval, wilson_interval
+from ..evaluation.answers import mean_interval
+from ..evaluation.pairs import PairScores
 from ..models import LanguageModel
 from ..models.heads import SCORE, add_score, class_logits
 from ..nn.module import evaluating
@@ -35,8 +34,8 @@ from ..text import Tokenizer
 from ..text.templates import Message, Template
 from ..training.step import Objective
 from ..training.task import Finished
-from .exercises import preferences_of
-from .feedback import encode_answer, open_base, open_reference
+from .exercises import preferences_of, preferences_sum
+from .feedback import check_fingerprints, encode_answer, fingerprints, open_base, open_reference
 from .options import RewardOptions
 from .preferences import Preference
 from .rewards import Reward, reward_named
@@ -246,10 +245,8 @@ class RewardTask(TuningTask):
         return self.said
 
     def about(self) -> dict[str, Any]:
-        parts = [[[row.prompt, row.answers, row.pairs, row.margins] for row in part] for part in
-                 (self.train, self.test, self.validation)]  # fmt: skip
-        data = {"texts": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
-        return {"data": data, "batches": [data["texts"], self.options.batch_size, self.max_length]}
+        texts = preferences_sum((self.train, self.test, self.validation))
+        return {"data": {"texts": texts}, "batches": [texts, self.options.batch_size, self.max_length]}
 
     def conclude(self, finished: Finished) -> RewardResult:
         """Bring the scores to mean 0 and spread 1, and try it on the pairs kept for testing."""
@@ -257,8 +254,7 @@ class RewardTask(TuningTask):
         before = None
         if self.options.normalize:
             before = self._normalize(model, rows)
-        differences = self.differences(model, self.test)
-        return RewardResult(finished, differences, before)
+        return RewardResult(self.differences(model, self.test), finished, before)
 
     def _normalize(self, model: LanguageModel, rows: Sequence[Preference]) -> tuple[float, float]:
         """Fold mean and spread of the scores of what the reference answers into the head (Ziegler et al. 2019, §2.1): mean and
@@ -278,45 +274,21 @@ class RewardTask(TuningTask):
 
 _SEEN = 256  # prompts to learn on that are judged while training goes on
 _DRAWN = 256  # answers of the reference by which scores are scaled
-_BINS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class RewardResult:
-    """What a run leaves besides its folder. `differences` are better less worse, of the pairs that were kept for testing."""
+class RewardResult(PairScores):
+    """What a run leaves besides its folder, and how well it tells the pairs apart that were kept for testing."""
 
     finished: Finished
-    differences: np.ndarray
     scale: tuple[float, float] | None  # mean and spread of scores before they were brought to 0 and 1
-
-    @property
-    def accuracy(self) -> float:
-        return float((self.differences > 0).mean())
-
-    @property
-    def margin(self) -> float:
-        return float(self.differences.mean())
-
-    def calibration(self) -> list[dict[str, float]]:
-        """Of pairs that the model is more and less sure about, σ(|difference|): how sure it is, and how often it is right."""
-        sure = 1 / (1 + np.exp(-np.abs(self.differences)))
-        found = []
-        for part in np.array_split(np.argsort(sure, kind="stable"), min(_BINS, len(sure))):
-            right = float((self.differences[part] > 0).mean())
-            found.append({"n": len(part), "expected": float(sure[part].mean()), "right": right})
-        return found
 
     def summary(self) -> dict[str, Any]:
         """As plain data."""
-        k, n = int((self.differences > 0).sum()), len(self.differences)
         return {
             "folder": str(self.finished.folder),
             "steps": self.finished.metrics[-1]["step"],
-            "accuracy": self.accuracy,
-            "accuracy_interval": list(wilson_interval(k, n)),
-            "margin": self.margin,
-            "pairs": n,
-            "calibration": self.calibration(),
+            **self.to_dict(),
             "scale": self.scale and list(self.scale),
             "train_loss": self.finished.metrics[-1]["train_loss"],
             "val_loss": self.finished.metrics[-1]["val_loss"],
@@ -325,14 +297,7 @@ class RewardResult:
 
     def lines(self) -> list[str]:
         """The summary as text for the terminal."""
-        low, high = self.summary()["accuracy_interval"]
-        lines = [
-            "",
-            f"Trained in {self.finished.seconds:.0f} s. Of {len(self.differences):,} pairs kept for testing, {self.accuracy:.3f} "
-            f"({low:.3f}-{high:.3f}) are in order, by {self.margin:.2f} in the mean.",
-            "How sure it is of a pair, and how often it is right:",
-        ]
-        lines += [f"  {row['n']:6,} pairs  {row['expected']:.3f}  {row['right']:.3f}" for row in self.calibration()]
+        lines = ["", f"Trained in {self.finished.seconds:.0f} s. On what was kept for testing:", *super().lines()]
         if self.scale:
             mean, std = self.scale
             lines.append(
@@ -363,7 +328,8 @@ def train(
     def make() -> LanguageModel:
         return add_score(base.model)
 
-    more = {"template": base.template.to_dict()}
+    beside = open_reference(reference, base.tokenizer)  # an error now, not when scores are brought to 0 ± 1
+    more = {"template": base.template.to_dict(), "fingerprints": fingerprints(reference=beside)}
     return begin(task, chosen, base.model.config, make, pairs, init_from, out, report, loggers, **more)
 
 
@@ -374,10 +340,14 @@ def resume(
     loggers: Sequence[Logger] = (),
     **changes: Any,
 ) -> RewardResult:
-    """Go on with a run of `train` from its newest whole checkpoint; without changes, to the bit as if never stopped."""
+    """Go on with a run of `train` from its newest whole checkpoint; without changes, to the bit as if never stopped.
+
+    CheckpointError where the weights of the reference are no longer what they were.
+    """
     return go_on(run, RewardOptions, _task_of, report, loggers, changes)
 
 
 def _task_of(config: dict[str, Any], options: RewardOptions, tokenizer: Tokenizer) -> RewardTask:
+    check_fingerprints(config, options, reference=open_reference(options.reference, tokenizer))
     template = Template.from_dict(config.get("template"))
     return RewardTask(*preferences_of(data_of(config), options), options, tokenizer, template)

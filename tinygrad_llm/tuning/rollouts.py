@@ -115,7 +115,7 @@ def _draw(
     while running:
         logits = predict([texts[i] for i in running]).copy()  # (R, V)
         logits[:, never] = -math.inf
-        distribution = log_softmax(logits / strategy.temperature)
+        distribution = log_softmax(logits / strategy.temperature) if strategy.temperature else np.zeros_like(logits)
         for k, new in enumerate(sample_next(logits, strategy, rng).tolist()):
             texts[running[k]].append(new)
             logprobs[running[k]].append(distribution[k, new])

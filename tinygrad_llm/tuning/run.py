@@ -17,7 +17,7 @@ from ..nn.lora import inject, lora_of, merge
 from ..rng import Generator, Zeros, use_generator
 from ..runs.checkpoint import check_room, load_checkpoint, newest_checkpoint, verify_checkpoint
 from ..runs.fields import naming
-from ..runs.folder import CONFIG_FILE, FORMAT, find_run, load_config, new_run
+from ..runs.folder import CONFIG_FILE, FORMAT, command_of, find_run, load_config, new_run
 from ..runs.loggers import Logger
 from ..text import Tokenizer, load_tokenizer
 from ..training.loop import TrainingLoop
@@ -154,8 +154,9 @@ def go_on(
         remove_stale(folder)
         found = newest_checkpoint(folder, verify_checkpoint, report)
         if found is None:
+            begun_from = f" --init-from {config['init_from']}" if "init_from" in config else ""
             raise CheckpointError(
-                f"{folder}: no checkpoint there: begin it again (tinygrad-llm {kind.task} {data} --out {folder})"
+                f"{folder}: no checkpoint there: begin it again ({command_of(kind.task)} {data}{begun_from} --out {folder})"
             )
         task = make_task(config, options, load_tokenizer(folder))
         check_same(data, task, config)
