@@ -162,7 +162,10 @@ KL = {"objective__kl": None, "objective__kl_interval": None}
         ("dpo", "margins", {"rewards__accuracies": 1.0, "rewards__margins": [0, 2, 4, 6, 9.0]}, "look", "in order, by 9.00"),
         ("dpo", "margins", {"rewards__accuracies": [0, 0.5, 0.5, 0.4, 0.5]}, "look", "no better than chance"),
         ("dpo", "true score", {"eval__true": [0.1, 0.4, 0.5, 0.2, 0.0]}, "look", "fallen from 0.500 at step 20 to 0.000"),
-        ("dpo", "fall", {"train_loss": [0.69, 0.69, 0.69, 0.69, 0.69]}, "wrong", "nothing is learned"),
+        ("dpo", "fall", {"train_loss": [0.69, 0.69, 0.69, 0.69, 0.69]}, "look", "nothing is learned yet"),
+        ("dpo", "fall", {"train_loss": [0.69, 0.7, 0.8, 0.9, 0.9]}, "wrong", "diverges"),
+        ("dpo", "fall", {"train_loss": [25, 24, 22, 20, 18.0]}, "ok", "25.000 -> 18.000"),  # IPO
+        ("dpo", "fall", {"train_loss": [0.693, 0.69, 0.68, 0.67, 0.66]}, "ok", ""),
         ("reward", "accuracy", {"val_accuracy": [0.5, 0.5, 0.55, 0.58]}, "look", "0.58 ± 0.10 of the validation pairs"),
         ("reward", "accuracy", {"val_accuracy_interval": None, "val_accuracy": [0.5, 0.5, 0.5, 0.5]}, "look", "may be chance"),
         ("reward", "accuracy", {"train_accuracy": [0.5, 0.8, 0.9, 1.0]}, "look", "by heart"),

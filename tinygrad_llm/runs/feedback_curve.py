@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..checks import is_number
-from .curve import LOOK, OK, WRONG, Finding, Rows, judge_fall, judge_spikes, judge_start, judge_validation
+from .curve import CLEARLY, LOOK, OK, WRONG, Finding, Rows, judge_spikes, judge_start, judge_validation
 
 _Z = 1.96  # standard errors in half of a 95 % interval
 _FAR = 10.0  # nats of KL after which an answer is another one altogether
@@ -174,7 +174,7 @@ def judge_ends(rows: Rows) -> Finding:
     text = f"{share:.2f} of the answers are cut off before their end"
     if share <= 0.3:
         return Finding(OK, text)
-    return Finding(LOOK, text, "raise max_new_tokens, or missing_end, which such an answer costs")
+    return Finding(LOOK, text, "raise max_new_tokens; in PPO and GRPO missing_end, too")
 
 
 def judge_clipping(rows: Rows) -> Finding:
@@ -190,6 +190,20 @@ def judge_clipping(rows: Rows) -> Finding:
 
 
 # ---- pairs: DPO and reward models
+
+
+def judge_pair_loss(rows: Rows) -> Finding:
+    """Does the loss on pairs fall? Where people or noise contradict themselves, it cannot fall far."""
+    found = points(rows, "train_loss")
+    if len(found) < 2:
+        return _NOT_RECORDED
+    first, last = found[0][1], found[-1][1]
+    text = f"training loss {first:.3f} -> {last:.3f}"
+    if last > first + CLEARLY:
+        return Finding(WRONG, text, "it diverges: lower lr")
+    if last > first - CLEARLY / 10:
+        return Finding(LOOK, text, "nothing is learned yet: raise lr, or train longer")
+    return Finding(OK, text)
 
 
 def judge_likelihoods(rows: Rows) -> Finding:
@@ -266,7 +280,7 @@ JUDGES: dict[str, Sequence[tuple[str, Judge]]] = {
     "ppo": _ONLINE,
     "grpo": (*_ONLINE, ("groups", judge_groups)),
     "dpo": (
-        ("fall", judge_fall),
+        ("fall", judge_pair_loss),
         ("likelihoods", judge_likelihoods),
         ("margins", judge_margins),
         ("true score", judge_true),
@@ -274,7 +288,7 @@ JUDGES: dict[str, Sequence[tuple[str, Judge]]] = {
     ),
     "reward": (
         ("start", partial(judge_start, vocab_size=2)),
-        ("fall", judge_fall),
+        ("fall", judge_pair_loss),
         ("jumps", judge_spikes),
         ("validation", judge_validation),
         ("accuracy", judge_accuracy),
