@@ -122,6 +122,7 @@ KL = {"objective__kl": None, "objective__kl_interval": None}
         ("ppo", "KL", {"objective__kl": [0, 0, -0.2, 0.1, 0, 0]}, "ok", "0.00 -> 0.00"),  # four of them
         ("ppo", "KL", KL | {"eval__kl": [-1e-4] * 6, "eval__kl_interval": 1e-9}, "ok", "-0.00"),  # rounding
         ("ppo", "KL", {"objective__kl": [0, 0.1, 0.5, 2, 9, 41.0]}, "wrong", "0.00 -> 41.00 nats, faster and faster"),
+        ("ppo", "KL", {"objective__kl": [0, 1, 2, 3, 8, 14.0]}, "wrong", "faster and faster"),
         ("ppo", "KL", {"objective__kl": [0, 3, 6, 9, 12, 14.0]}, "look", "read some, or raise beta"),
         ("ppo", "KL", {"objective__kl": [0, 0.1, 0.2, 0.5, 2, 8.0]}, "ok", ""),
         ("ppo", "entropy", {"policy__entropy_avg": [0.5, 0.4, 0.3, 0.2, 0.1, 0.1]}, "look", "0.500 -> 0.100"),
@@ -166,6 +167,7 @@ KL = {"objective__kl": None, "objective__kl_interval": None}
         ("dpo", "fall", {"train_loss": [0.69, 0.7, 0.8, 0.9, 0.9]}, "wrong", "diverges"),
         ("dpo", "fall", {"train_loss": [25, 24, 22, 20, 18.0]}, "ok", "25.000 -> 18.000"),  # IPO
         ("dpo", "fall", {"train_loss": [0.693, 0.69, 0.68, 0.67, 0.66]}, "ok", ""),
+        ("reward", "accuracy", {"val_accuracy": [0.5, 0.5, 0.55, 0.58]}, "look", "may be chance"),
         ("reward", "accuracy", {"val_accuracy": [0.5, 0.5, 0.55, 0.58]}, "look", "0.58 ± 0.10 of the validation pairs"),
         ("reward", "accuracy", {"val_accuracy_interval": None, "val_accuracy": [0.5, 0.5, 0.5, 0.5]}, "look", "may be chance"),
         ("reward", "accuracy", {"train_accuracy": [0.5, 0.8, 0.9, 1.0]}, "look", "by heart"),

@@ -161,8 +161,19 @@ def test_the_coefficient_that_adapts(folder, tmp_path):
     assert open_answer(tmp_path / "run").table.facts["β"] == last["objective/beta"]
 
 
-def test_an_answer_of_grpo(grpo_run):
+def test_an_answer_of_grpo(grpo_run, monkeypatch):
+    asked, draw = [], grpo.GRPO.draw
+
+    def spy(self, *args):
+        drawn, scores = draw(self, *args)
+        asked.extend(prompt[-1]["content"] for prompt in drawn.prompts)
+        return drawn, scores
+
+    monkeypatch.setattr(grpo.GRPO, "draw", spy)
     found = open_answer(grpo_run)
+    assert asked[:4] == ["Say hop"] * 4  # its group
+    assert len(set(asked[4:])) == 1
+    assert "Say hop" not in asked[4:]  # which is held out
     rows = rows_of(found.table)
     assert list(rows) == ["log π", "entropy", "advantage", "ratio before", "ratio after", "clipped"]
     scores = [float(word) for word in found.table.facts["scores of its group"].split(", ")]
