@@ -115,10 +115,10 @@ def judge_score(rows: Rows) -> Finding:
     halves = {row["step"]: _half(row.get("eval/score_interval")) for row in rows}
     noise = math.hypot(halves[score[0][0]], halves[score[-1][0]])
     if score[-1][1] < score[0][1] - noise:
-        return Finding(WRONG, f"{text}: it falls", "lower lr, and look at KL and entropy")
+        return Finding(WRONG, f"{text}, it falls", "lower lr, and look at KL and entropy")
     if score[-1][1] <= score[0][1] + noise:
         return Finding(
-            LOOK, f"{text}: no more than chance makes of it", "train longer, or look whether scores differ at all"
+            LOOK, f"{text}, no more than chance makes of it", "train longer, or look whether scores differ at all"
         )
     return Finding(OK, text)
 
