@@ -1,4 +1,4 @@
-"""python examples/07_instruct_and_chat.py [--quick]    four minutes
+"""python examples/07_instruct_and_chat.py [--quick]    five minutes
 
 A model learns to answer (the book's chapter 7): five kinds of questions about words that it has not seen, from a hundred thousand
 parameters and fresh weights.

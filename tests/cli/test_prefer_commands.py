@@ -61,7 +61,7 @@ def test_the_summary_is_one_line(called):
         assert longer["steps"] == 5
 
 
-def test_a_policy_learns_from_a_reward_model(runs, called):
+def test_a_policy_learns_from_a_reward_model(runs, called, capsys):
     words = ["prompts.jsonl", "--init-from", "assistant", "--reward", "reward", "--out", "ppo", "--max-steps", "1"]
     words += [
         "--rollouts",
@@ -82,6 +82,10 @@ def test_a_policy_learns_from_a_reward_model(runs, called):
     at = words.index("--ppo-epochs")
     words[words.index("ppo")], words[at : at + 2] = "grpo", ["--group", "4"]
     assert called("prefer", "grpo", *words)["steps"] == 1
+    assert main(["doctor", "ppo", "--json"]) in (0, 1)
+    checks = {found["check"] for found in json.loads(capsys.readouterr().out)["findings"]}
+    assert "curve: fall" in checks
+    assert not {"curve: start", "curve: jumps"} & checks
     found = called("runs", "reward", "dpo", "ppo", "grpo")
     assert [run["state"] for run in found["runs"]] == ["finished"] * 4
     assert found["problems"] == []
@@ -93,6 +97,8 @@ def test_doctor_looks_at_such_runs(runs, capsys, task):
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert {"weights", "checkpoints", "curve"} <= {found["check"] for found in findings}
     assert not [found for found in findings if "Error" in found["text"]]
+    (start,) = (found for found in findings if found["check"] == "curve: start")
+    assert (start["verdict"], "chance among 2 is 0.693" in start["text"]) == ("ok", True)
 
 
 def test_the_best_of_many(runs, called, capsys):

@@ -12,11 +12,11 @@ from preferring import assistant, pairs, quiet
 from stopping import StopAfter
 
 import tinygrad_llm as tg
-from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch, DataError, ShapeError
+from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch, CorruptCheckpoint, DataError, ShapeError
 from tinygrad_llm.rng import Generator, use_generator
 from tinygrad_llm.runs.folder import load_config, load_run, resume_command
 from tinygrad_llm.testing import gradcheck
-from tinygrad_llm.tuning import dpo
+from tinygrad_llm.tuning import dpo, reward
 from tinygrad_llm.tuning.assistant import Assistant
 from tinygrad_llm.tuning.exercises import preferences_of
 from tinygrad_llm.tuning.feedback import open_base
@@ -238,11 +238,14 @@ def test_a_run_learns_what_is_preferred(here, train):
     assert int.from_bytes(header[16:20], "big") == 3 * 540  # log-ratios, accuracy, true score
 
 
-def test_every_pair_of_a_ranking_is_a_row(here):
+def task_of(here, base):
     options = DPOOptions(**DPOOptions.defaults(True) | SIZES)
+    return dpo.DPOTask(*preferences_of(here / "rankings.jsonl", options), options, base.tokenizer, base.template)
+
+
+def test_every_pair_of_a_ranking_is_a_row(here):
     base = open_base(here / "assistant")
-    parts, said = preferences_of(here / "rankings.jsonl", options)
-    task = dpo.DPOTask(parts, said, options, base.tokenizer, base.template)
+    task = task_of(here, base)
     assert (len(task.train), len(task.validation), len(task.answers)) == (32 * 3, 4 * 3, 40 * 3)
     task.read_reference(base.model)
     with use_generator(Generator(1)):
@@ -322,6 +325,24 @@ def test_runs_that_cannot_be(train, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         train(**options)
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"reference": [0.0]}, {"reference": np.zeros(3)}, {"reference": np.zeros(120, int)}]
+)
+def test_a_checkpoint_without_the_reference(here, state):
+    with pytest.raises(CorruptCheckpoint, match="reference must be 120 numbers"):
+        task_of(here, open_base(here / "assistant")).restore(state)
+
+
+def test_a_judge_that_has_changed(here, train, tmp_path):
+    quick = {"init_from": here / "assistant", "max_steps": 1, "report": quiet}
+    reward.train(here / "pairs.jsonl", out=tmp_path / "judge", **quick)
+    with pytest.raises(KeyboardInterrupt):
+        train(judge=str(tmp_path / "judge"), eval_answers=4, max_new_tokens=4, loggers=[StopAfter(5)])
+    reward.train(here / "pairs.jsonl", out=tmp_path / "judge", seed=4, **quick)
+    with pytest.raises(CheckpointError, match=r"judge: not the weights any more .* as its judge: put them back"):
+        dpo.resume(tmp_path / "run", report=quiet)
 
 
 def test_a_reference_that_reads_other_tokens(train, tmp_path):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ def sampler(
 
     def sample(place: int, prompts: Sequence[Text]) -> list[list[str]]:
         asked = [conversation(prompt) for prompt in prompts for _ in range(n)]
-        how = max_new_tokens or sys.maxsize, temperature
+        how = max_new_tokens or 1 << 20, temperature
         rng = Generator(seed + place).spawn()
         found = roll_out(assistant.model, assistant.tokenizer, assistant.template, asked, *how, rng=rng).answers
         return [found[i : i + n] for i in range(0, len(found), n)]

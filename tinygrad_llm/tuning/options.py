@@ -171,7 +171,7 @@ class InstructOptions(TuningOptions):
     # Fresh weights: of a size that learns to copy letters in minutes. Weights that were learned: as the book.
     fresh: ClassVar[dict[str, Any]] = {
         **{"context_length": 128, "emb_dim": 64, "n_heads": 4, "n_layers": 2, "drop_rate": 0.0},
-        **{"train": "all", "epochs": 6, "batch_size": 32, "lr": 3e-3, "spike": 0.0},
+        **{"train": "all", "epochs": 12, "batch_size": 32, "lr": 3e-3, "spike": 0.0},
     }
     learned: ClassVar[dict[str, Any]] = {"train": "all", "epochs": 2, "batch_size": 8, "lr": 5e-5, "drop_rate": 0.1}
 
