@@ -14,7 +14,7 @@ from tinygrad_llm import debug
 from tinygrad_llm.cli import main
 from tinygrad_llm.debug import report_steps, report_text
 from tinygrad_llm.engine import Op
-from tinygrad_llm.errors import ConfigError, DataError, GraphError, StorageError
+from tinygrad_llm.errors import ConfigError, DataError, GraphError, ShapeError, StorageError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.text import BPETokenizer
 
@@ -523,3 +523,28 @@ def test_only_what_counts_has_a_loss(tmp_path):
     assert text["mean"] == pytest.approx(loss.item(), rel=1e-4)
     assert np.mean(text["losses"][2:]) == pytest.approx(loss.item(), rel=1e-4)
     assert "2 of 4 tokens are in the loss" in text["notes"][0]
+
+
+def test_figures_of_tokens(tmp_path):
+    rows = [
+        debug.Row("KL", np.array([0.5, -np.inf, np.nan]), NASTY, summed=True),
+        debug.Row("ratio", np.array([1.0, 1.25, 0.5]), "odds", neutral=1.0),
+        debug.Row("clipped", np.array([False, True, True]), "too far", summed=True),
+        debug.Row("value", np.array([3.0, -4.0, 0.0]), "expected", scale=2.0),
+    ]
+    table = debug.TokenTable(NASTY, [NASTY, "b", "c"], rows, {"score": np.float32(0.5), "answer": NASTY})
+    debug.report(loss_of(make_model()), tmp_path / "a.html", tables=[table, table])
+    (shown, other) = Page(tmp_path / "a.html").data["tables"]
+    assert shown == other == table.to_dict()
+    assert (shown["title"], shown["tokens"], shown["facts"]) == (
+        NASTY,
+        [NASTY, "b", "c"],
+        {"score": 0.5, "answer": NASTY},
+    )
+    kl, ratio, clipped, value = shown["rows"]
+    assert (kl["values"], kl["scale"], kl["sum"], kl["about"]) == ([0.5, "-Inf", "NaN"], 0.5, "NaN", NASTY)
+    assert (ratio["values"], ratio["neutral"], ratio["scale"]) == ([1.0, 1.25, 0.5], 1.0, 0.5)
+    assert (clipped["values"], clipped["sum"], "sum" in ratio) == ([False, True, True], 2, False)
+    assert value["scale"] == 2.0
+    with pytest.raises(ShapeError, match=r"value is \(3,\): it must be \(2,\)"):
+        debug.TokenTable("", ["a", "b"], rows[3:], {})

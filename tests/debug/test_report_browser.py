@@ -248,3 +248,62 @@ def test_long_tokens_leave_room_for_the_attention_on_a_narrow_screen(browser, mo
     page = show(browser, tmp_path / "report.html", width=390)
     left = page.execute_script("return document.querySelector('#attention canvas').getBoundingClientRect().left")
     assert left < 390 / 2
+
+
+def test_figures_of_tokens(browser, model, tmp_path):
+    from selenium.webdriver import ActionChains
+
+    tokens = ["a", "<img src=x>", "·", "\\n"]
+    rows = [
+        debug.Row("KL", np.array([0.5, -1.0, 1e-9, np.nan]), "how far", summed=True),
+        debug.Row("advantage", np.array([1.0, -2.0, 0.0, 0.5]), "how much <b>better</b>"),
+        debug.Row("ratio", np.array([1.0, 1.1, 0.9, 5.0]), "odds", neutral=1.0, scale=0.2),
+        debug.Row("clipped", np.array([False, True, False, True]), "too far", summed=True),
+    ]
+    table = debug.TokenTable("Of <one> answer", tokens, rows, {"score <i>": 0.123456, "answer": "<b>"})
+    debug.report(loss_of(model), tmp_path / "report.html", tables=[table])
+    for width in (1280, 390):
+        page = show(browser, tmp_path / "report.html", width=width)
+        assert text(page, "#tables h2") == "Of <one> answer"
+        assert text(page, "#tables dl").split("\n") == ["score <i>", "0.1235", "answer", "<b>"]
+        lines = [[e.get_property("textContent") for e in row.find_elements("css selector", "th, td")]
+                 for row in page.find_elements("css selector", "#tables tr")]  # fmt: skip
+        assert lines == [
+            ["token", "KL", "advantage", "ratio", "clipped"],
+            ["a", "0.500", "1.000", "1.000", ""],
+            ["<img src=x>", "−1.000", "−2.000", "1.100", "yes"],
+            ["·", "0", "0", "0.900", ""],
+            ["\\n", "NaN", "0.500", "5.000", "yes"],
+            ["sum", "NaN", "", "", "2"],
+        ]
+        strip = page.find_elements("css selector", "#tables .strip span")
+        assert [e.get_property("textContent") for e in strip] == tokens
+        assert page.find_elements("tag name", "img") == []
+        assert (
+            page.execute_script("return document.documentElement.scrollWidth") <= width
+        )  # the table alone is scrolled
+        hint = page.find_element("css selector", "#tables .hint")
+        assert hint.text == "advantage: how much <b>better</b>"
+        ActionChains(page).move_to_element(strip[1]).perform()
+        assert "KL −1 · advantage −2 · ratio 1.1 · clipped yes" in hint.text
+        assert [e.text for e in page.find_elements("css selector", "#tables tr.lit th")] == ["<img src=x>"]
+        reds = [_tint(e) for e in strip]
+        assert reds[0] > 0 > reds[1]
+        assert abs(reds[0]) < abs(reds[1])
+        assert reds[2] == 0
+        page.find_elements("css selector", "#tables .chooser button")[2].click()  # ratio
+        reds = [_tint(e) for e in strip]
+        assert reds[0] == 0
+        assert reds[1] == pytest.approx(-reds[2], abs=0.01)
+        assert browser.get_log("browser") == []
+
+
+def _tint(element):
+    """How strong its colour is, from -1, blue, to 1, orange."""
+    colour = element.value_of_css_property("background-color")
+    parts = [
+        float(word)
+        for word in colour[colour.index("(") + 1 : -1].replace("srgb", "").replace("/", " ").replace(",", " ").split()
+    ]
+    red, _, blue, alpha = [*parts, 1.0][:4]
+    return alpha if red > blue else -alpha if alpha else 0.0

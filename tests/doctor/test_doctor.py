@@ -268,3 +268,47 @@ def test_a_sweep():
 def test_speed():
     assert "about 20 s" in check_speed(100.0, 2000).text
     assert check_speed(100.0, 10**9).verdict == "look"
+
+
+# ---- runs that learn from feedback
+
+
+def as_run_of(run, task, rows):
+    """The same folder, as if it were a run of this task with these rows."""
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"task": task}))
+    common = {"tokens": 0, "lr": 1e-3, "train_loss": 0.0, "val_loss": 0.0}
+    (run / "metrics.jsonl").write_text(
+        "".join(json.dumps({**common, "step": i, **row}) + "\n" for i, row in enumerate(rows))
+    )
+
+
+def test_a_run_of_ppo_is_judged_by_its_answers(run):
+    scores = [{"eval/score": i / 5, "val_loss": -i / 5, "train_loss": i / 5} for i in range(5)]
+    as_run_of(run, "ppo", scores)
+    found = diagnose(run)
+    assert [check for check in found if check.startswith("curve")] == [
+        "curve",
+        *(f"curve: {name}" for name in ("score", "KL", "entropy", "logprobs", "ends", "clipping")),
+    ]
+    assert not wrong(found)
+    as_run_of(run, "ppo", [row | {"objective/kl": -2.0, "objective/kl_interval": 0.1} for row in scores])
+    assert wrong(diagnose(run)) == {"curve: KL"}
+
+
+@pytest.mark.parametrize("task", ["grpo", "dpo", "reward"])
+def test_strange_rows_do_not_stop_the_doctor(run, task):
+    names = [
+        "objective/kl",
+        "entropy",
+        "eval/true",
+        "reward",
+        "rewards/margins",
+        "val_accuracy",
+        "frac_reward_zero_std",
+    ]
+    strange = [math.nan, None, "x", 10**400, [], {"a": 1}, True]
+    losses = [0.7, 0.6, 0.5, 0.45, 0.4, 0.38, 0.37]
+    rows = [dict(zip(names, strange[i:] + strange[:i], strict=True)) | {"train_loss": losses[i]} for i in range(7)]
+    as_run_of(run, task, rows)
+    assert not wrong(diagnose(run))

@@ -234,6 +234,8 @@ def test_a_run_learns_what_is_preferred(here, train):
     assert {"accuracy", "accuracy_interval", "margin", "before", "after", "pairs", "steps"} <= summary.keys()
     assert sum("log-ratio of better" in line and "of worse" in line and "true" in line for line in lines) > 2
     assert Assistant.load(run.finished.folder).answer([{"role": "user", "content": "Say a"}], 5)
+    header = (run.finished.folder / "loss.png").read_bytes()[:20]
+    assert int.from_bytes(header[16:20], "big") == 3 * 540  # log-ratios, accuracy, true score
 
 
 def task_of(here, base):

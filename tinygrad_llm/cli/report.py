@@ -29,7 +29,14 @@ def run(args: argparse.Namespace) -> int:
     check_path(args.output)
     text = text_loss.open_text(args)
     written = report(
-        text.loss, args.output, model=text.model, ids=text.ids, tokenizer=text.tokenizer, counted=text.counted
+        text.loss,
+        args.output,
+        model=text.model,
+        ids=text.ids,
+        tokenizer=text.tokenizer,
+        counted=text.counted,
+        tables=text.tables,
     )
-    print(json.dumps(asdict(written) | {"path": str(written.path)}) if args.json else written)
+    tables = {"tables": [table.to_dict() for table in text.tables]} if text.tables else {}
+    print(json.dumps(asdict(written) | {"path": str(written.path)} | tables) if args.json else written)
     return 0

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import weights
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
+    from ..debug import TokenTable
     from ..engine import Tensor
     from ..models import LanguageModel
     from ..text import Tokenizer
@@ -29,6 +32,7 @@ class TextLoss(NamedTuple):
     ids: np.ndarray  # (T + 1,)
     tokenizer: Tokenizer
     counted: np.ndarray  # (T + 1,) bool: all, or those of an answer; the first token is not foretold
+    tables: Sequence[TokenTable] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     weights.add_argument(parser)
     parser.add_argument(
-        "--prompt", metavar="TEXT", help=f"the text whose loss is differentiated (default: {_PROMPT!r})"
+        "--prompt",
+        metavar="TEXT",
+        help=f"the text whose loss is differentiated (default: {_PROMPT!r}); of a run of ppo or grpo, what is answered (default: "
+        "its first held-out prompt), and the loss is that of the answer drawn, as in training",
     )
     parser.add_argument(
         "--answer",
@@ -51,14 +58,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_text(args: argparse.Namespace) -> TextLoss:
-    """The loss of `--prompt`, or of an answer to it, under the model of RUN. A text longer than the context is cut, which stderr
-    is told."""
+    """The loss of `--prompt`, or of an answer to it, under the model of RUN; of a run of ppo or grpo, what it learns by from an
+    answer of its own. A text longer than the context is cut, which stderr is told."""
     import numpy as np
 
     from ..engine import composed
     from ..errors import DataError
     from ..ops import cross_entropy
 
+    if args.folder is not None and _learns_from_answers(args.folder):
+        return _draw_answer(args)
     asked, answer = {"content": args.prompt}, args.answer
     if args.prompt is None and answer is None:
         asked, answer = _first_exchange(args.folder)
@@ -81,6 +90,29 @@ def open_text(args: argparse.Namespace) -> TextLoss:
     with composed() if args.composed else nullcontext():
         loss = cross_entropy(model(ids[None, :-1]), targets=np.where(counted, ids, -100)[None, 1:])
     return TextLoss(loss, model, ids, tokenizer, counted)
+
+
+def _learns_from_answers(folder: str) -> bool:
+    from ..runs.folder import find_run, load_config
+    from ..tuning.one_answer import TASKS
+
+    found = find_run(folder)
+    return found is not None and load_config(found[0])["task"] in TASKS
+
+
+def _draw_answer(args: argparse.Namespace) -> TextLoss:
+    """Of a run of ppo or grpo."""
+    from ..engine import composed
+    from ..errors import ConfigError
+    from ..tuning.one_answer import open_answer
+
+    for option, value in {"--answer": args.answer, "--adapter": args.adapter}.items():
+        if value is not None:
+            raise ConfigError(f"{option} is not for a run that learns from its own answers: leave it out")
+    found = open_answer(args.folder, args.prompt, weights.chosen(args))
+    print(found.said, file=sys.stderr)
+    with composed() if args.composed else nullcontext():
+        return TextLoss(found.loss(), found.policy, found.ids, found.tokenizer, found.counted, [found.table])
 
 
 def _first_exchange(folder: str | None) -> tuple[dict[str, Any], str | None]:

@@ -15,11 +15,14 @@ from .explain import Explanation, explain
 from .graph import to_dot, to_mermaid
 from .profile import profile
 from .report import Report, report
+from .token_table import Row, TokenTable
 
 __all__ = [
     "Comparison",
     "Explanation",
     "Report",
+    "Row",
+    "TokenTable",
     "anomaly",
     "break_on",
     "compare",

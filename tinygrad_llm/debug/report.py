@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,6 +25,7 @@ from ..nn import Module
 from .picture import number
 from .report_steps import Steps
 from .report_text import read_text
+from .token_table import TokenTable
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def report(
     ids: Any = None,
     tokenizer: Any = None,
     counted: Any = None,
+    tables: Sequence[TokenTable] = (),
 ) -> Report:
     """Write a page that steps through the backward of a scalar loss: at most 5 MB, a file there before is replaced.
 
@@ -64,6 +67,7 @@ def report(
             first row of (B, T), in evaluation mode. The model is to foretell each token from those before it.
         tokenizer: shows the ids as text.
         counted: which of the ids are in the loss, as `Template.encode` gives them; without it all are.
+        tables: figures of tokens, which stand before the steps.
 
     StorageError when `path` cannot be written, found out first; GraphError for a loss that is off the tape, no scalar, or whose
     graph was freed.
@@ -75,7 +79,7 @@ def report(
         raise GraphError(f"report: this tensor {loss.shape} has no steps back: {_why(loss)}")
     text = None if model is None else read_text(model, ids, tokenizer, counted)
     steps = Steps(loss)
-    page = _page(loss, steps, text).encode()
+    page = _page(loss, steps, text, tables).encode()
     replace_file(path, [page])
     return Report(path, loss.item(), len(steps.nodes), len(steps.steps), dict(steps.verdicts), len(page))
 
@@ -97,7 +101,7 @@ def _why(loss: Tensor) -> str:
     return "it is a leaf" if loss.requires_grad else loss.why_no_grad()
 
 
-def _page(loss: Tensor, steps: Steps, text: dict[str, Any] | None) -> str:
+def _page(loss: Tensor, steps: Steps, text: dict[str, Any] | None, tables: Sequence[TokenTable]) -> str:
     data = {
         "loss": number(loss.item()),
         "n": len(steps.nodes),
@@ -108,6 +112,7 @@ def _page(loss: Tensor, steps: Steps, text: dict[str, Any] | None) -> str:
         "modules": steps.module_rows,
         "leaves": steps.leaf_rows,
         "text": text,
+        "tables": [table.to_dict() for table in tables],
     }
     island = json.dumps(data, separators=(",", ":"), allow_nan=False)  # ASCII alone
     for letter in "<>&":  # nothing in it ends the script element, whatever a name or a token holds
@@ -115,7 +120,7 @@ def _page(loss: Tensor, steps: Steps, text: dict[str, Any] | None) -> str:
     folder = files(__package__) / "page"
     page, css, *js = (
         (folder / name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", "arrays.js", "graph.js", "text.js", "page.js")
+        for name in ("page.html", "page.css", "arrays.js", "graph.js", "tables.js", "text.js", "page.js")
     )
     for place, content in (("/*css*/", css), ("/*js*/", "\n".join(js)), ("/*data*/", island)):
         page = page.replace(place, content, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from ..runs.curve import (
     judge_start,
     judge_validation,
 )
+from ..runs.feedback_curve import JUDGES, Judge
 from ..runs.folder import CONFIG_FILE, load_config, load_run
 from ..runs.records import read_metrics
 from ..text import load_tokenizer
@@ -102,11 +103,7 @@ def _examine(
     if config["task"] != PretrainOptions.task:
         classes = config.get("head", {}).get("classes")
         n_outcomes = len(classes) if isinstance(classes, list) else config["model"].get("vocab_size", 2)
-        if config["task"] in ("reward", "dpo"):  # which of two answers is better
-            n_outcomes = 2
-        elif config["task"] in ("ppo", "grpo"):  # losses are scores, with the sign changed
-            n_outcomes = None
-        yield from _examine_record(folder, n_outcomes, None, found)
+        yield from _examine_record(folder, n_outcomes, None, found, JUDGES.get(config["task"]))
         return
     try:
         options = PretrainOptions.of_run(config["training"])
@@ -156,9 +153,13 @@ def _examine_model(options: PretrainOptions, corpus: Corpus, found: Callable[...
 
 
 def _examine_record(
-    folder: Path, n_outcomes: int | None, corpus: Corpus | None, found: Callable[..., Finding]
+    folder: Path,
+    n_outcomes: int,
+    corpus: Corpus | None,
+    found: Callable[..., Finding],
+    judges: Sequence[tuple[str, Judge]] | None = None,
 ) -> Iterator[Finding]:
-    """The curve in metrics.jsonl, of losses among so many tokens or classes; None: of scores, which begin and jump anywhere."""
+    """The curve in metrics.jsonl, of losses among so many tokens or classes, or with judges of its own."""
     try:
         rows = read_metrics(folder)
     except CheckpointError as error:
@@ -172,11 +173,13 @@ def _examine_record(
     yield numbers
     if numbers.verdict != OK:
         return
-    if n_outcomes is not None:
-        yield found("curve: start", judge_start, rows, n_outcomes)
+    if judges is not None:
+        for name, judge in judges:
+            yield found(f"curve: {name}", judge, rows)
+        return
+    yield found("curve: start", judge_start, rows, n_outcomes)
     yield found("curve: fall", judge_fall, rows, unigram_train)
-    if n_outcomes is not None:
-        yield found("curve: jumps", judge_spikes, rows)
+    yield found("curve: jumps", judge_spikes, rows)
     yield found("curve: validation", judge_validation, rows, unigram_val)
 
 

@@ -7,7 +7,7 @@ speed.jsonl          what the clock said there: tokens per second since the run 
 samples.txt          what the model wrote after each epoch
 step-000100/, latest the checkpoints: see checkpoint.py
 best.safetensors     the weights of the lowest validation loss, if no checkpoint has them
-loss.png             the losses as a picture
+loss.png             the losses as a picture, or what else shows how it went
 model.safetensors    the weights at the end, under the book's names: written last
 """
 
@@ -33,7 +33,7 @@ from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays, read_arrays
 from ..formats.strict_json import check_is_file, read_json
 from ..models import LanguageModel, build_model
-from ..models.heads import policy_of
+from ..models.heads import PolicyAndValue, policy_of
 from ..nn import Module
 from ..rng import Zeros
 from ..text import Tokenizer, load_tokenizer
@@ -213,15 +213,22 @@ def load_run(folder: str | os.PathLike[str], checkpoint: str | int | None = None
     `folder` and `checkpoint` as in `find_run`. The last weights of a run that is not finished are those of its newest
     checkpoint.
     """
+    model, tokenizer = load_whole(folder, checkpoint)
+    return policy_of(model), tokenizer
+
+
+def load_whole(
+    folder: str | os.PathLike[str], checkpoint: str | int | None = None
+) -> tuple[LanguageModel | PolicyAndValue, Tokenizer]:
+    """As `load_run`, but a policy comes with its value function."""
     folder, checkpoint = find_run(folder, checkpoint) or (folder, "last")
     config = load_config(folder)
     path, weights = Path(folder, MODEL_FILE), _read_weights(Path(folder), checkpoint)
     try:
-        built = build_model(config, Zeros())
-        built.load_state_dict(weights)
+        model = build_model(config, Zeros())
+        model.load_state_dict(weights)
     except (StateDictError, ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: does not fit {CONFIG_FILE}: {error}") from error
-    model = policy_of(built)
     tokenizer = load_tokenizer(folder)
     padded = "init_from" in config and tokenizer.vocab_size < model.config.vocab_size  # as it was published
     if tokenizer.vocab_size != model.config.vocab_size and not padded:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 from ..files import replace_file, storing
+from .curve import Rows
+from .feedback_curve import points
 
 
 def plot_losses(
@@ -42,6 +45,39 @@ def plot_losses(
         beside.plot(steps, [row["val_accuracy"] for row in rows], color="C1", label="validation")
         beside.set(xlabel="step", ylabel="accuracy", ylim=(0, 1.02))
         beside.spines[["top", "right"]].set_visible(False)
+    _write(figure, path)
+    return True
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves with one axis: the name of a column -> label. Where rows have NAME_interval beside NAME, it becomes a band."""
+
+    ylabel: str
+    curves: Mapping[str, str]
+    limits: tuple[float | None, float | None] = (None, None)
+
+
+def plot_panels(path: str | os.PathLike[str], rows: Rows, panels: Sequence[Panel]) -> bool:
+    """Draw panels side by side over "step", but those of which the rows hold nothing: a PNG. False without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    shown = [panel for panel in panels if any(points(rows, name) for name in panel.curves)]
+    figure = Figure(figsize=(max(7, 4.5 * len(shown)), 4), dpi=120, layout="constrained")
+    for axes, panel in zip(figure.subplots(1, max(1, len(shown)), squeeze=False)[0], shown, strict=False):
+        for i, (name, label) in enumerate(panel.curves.items()):
+            if not (found := points(rows, name)):
+                continue
+            halves = dict(points(rows, f"{name}_interval"))
+            steps, values = zip(*found, strict=True)
+            low, high = ([y + sign * halves.get(x, 0.0) for x, y in found] for sign in (-1, 1))
+            axes.fill_between(steps, low, high, color=f"C{i}", alpha=0.15, linewidth=0)
+            axes.plot(steps, values, color=f"C{i}", label=label, marker="o" if len(found) == 1 else "")
+        axes.set(xlabel="step", ylabel=panel.ylabel, ylim=panel.limits)
+        axes.legend(fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
     _write(figure, path)
     return True
 

@@ -22,7 +22,6 @@ from ..files import append, sync_file, truncate
 from ..formats.safetensors import read_arrays
 from ..models import describe_model
 from ..nn import Module
-from ..optim import AdamW, decay_groups
 from ..rng import get_generator
 from ..runs.checkpoint import (
     BEST_FILE,
@@ -48,7 +47,6 @@ from ..runs.folder import (
     tokenizer_sum,
 )
 from ..runs.loggers import Logger
-from ..runs.plots import plot_losses
 from ..runs.progress import Progress, lasting
 from ..runs.records import read_metrics
 from .interrupt import InterruptAfterStep
@@ -77,13 +75,7 @@ class TrainingLoop:
     ) -> None:
         self.task, self.options, self.model, self.folder = task, options, model, folder
         self.report, self.loggers = lasting(report), loggers
-        self.optimizer = AdamW(
-            decay_groups(model.parameters(), options.decay),
-            lr=options.lr,
-            betas=(options.beta1, options.beta2),
-            eps=options.eps,
-            weight_decay=options.weight_decay,
-        )
+        self.optimizer = options.optimizer(model)
         self.state = TrainerState()
         self.metrics: list[dict[str, float]] = []
         self.saved: Path | None = None  # the newest checkpoint
@@ -373,7 +365,7 @@ class TrainingLoop:
         self.progress.close()
         sample = self.sample(final=True)
         result = self.task.conclude(Finished(self.folder, self.model, self.metrics, sample, seconds, tokens_per_second))
-        plotted = plot_losses(self.folder / PLOT_FILE, self.metrics, self.task.guesses())
+        plotted = self.task.plot(self.folder / PLOT_FILE, self.metrics)
         save_model(self.folder, self.model)
         for line in result.lines():
             self.progress.line(line)

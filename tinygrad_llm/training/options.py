@@ -18,7 +18,8 @@ from ..evaluation.losses import Batch, evaluation_batches
 from ..formats.strict_json import read_json
 from ..models import PRESETS, preset
 from ..models.estimate import TrainingMemory
-from ..optim import CosineSchedule, LinearSchedule, NoamSchedule
+from ..nn import Module
+from ..optim import AdamW, CosineSchedule, LinearSchedule, NoamSchedule, decay_groups
 from ..parallel import default_threads
 from ..rng import Generator
 from ..text import Tokenizer
@@ -183,6 +184,16 @@ class LoopOptions:
         if self.max_steps:
             return f"{self.max_steps:,} steps, {self.max_steps / n_batches:.3g} epochs"
         return f"{self.epochs} epochs of {n_batches} steps"
+
+    def optimizer(self, model: Module) -> AdamW:
+        """Fresh, with what of the model learns."""
+        return AdamW(
+            decay_groups(model.parameters(), self.decay),
+            lr=self.lr,
+            betas=(self.beta1, self.beta2),
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )
 
     def lr_schedule(self, n_steps: int) -> Schedule:
         """The learning rate at each step, from 0, of a run of so many. ConfigError for a rise without an end."""

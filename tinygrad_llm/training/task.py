@@ -5,13 +5,14 @@ A task writes `name`, `objective`, `chance`, `__len__`, `epoch`, `evaluate` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..runs.plots import plot_losses
 from .step import Objective
 
 
@@ -62,6 +63,10 @@ class Task:
     def guesses(self) -> dict[str, float]:
         """Losses to put beside the curve."""
         return {"chance": self.chance}
+
+    def plot(self, path: Path, rows: Sequence[dict[str, float]]) -> bool:
+        """Draw the rows of metrics.jsonl, in the end: a PNG. False without matplotlib."""
+        return plot_losses(path, rows, self.guesses())
 
     def state(self) -> dict[str, Any]:
         """What of the task changes while it runs, arrays and JSON values: stored in every checkpoint."""

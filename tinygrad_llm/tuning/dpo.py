@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..nn.module import evaluating
 from ..ops import log_sigmoid, relu
 from ..rng import Generator, get_generator
 from ..runs.loggers import Logger
+from ..runs.plots import Panel, plot_panels
 from ..text import Tokenizer
 from ..text.templates import Template
 from ..text.view import visible
@@ -108,6 +110,14 @@ def loss(
 # ---- the task
 
 _NOISE = 1e-4  # nats by which float32 may be off: no answer is to win by that before anything is learned
+_PANELS = (
+    Panel(
+        "log-ratio to the reference (nats)",
+        {"log_ratios/chosen": "better answers", "log_ratios/rejected": "worse ones"},
+    ),
+    Panel("share of validation pairs", {"rewards/accuracies": "in order"}, (0, 1.02)),
+    Panel("mean of held-out answers", {"eval/true": "true score"}),
+)
 _SEEN = 256  # pairs to learn from that are looked at while training goes on
 
 
@@ -267,6 +277,9 @@ class DPOTask(TuningTask):
 
     def guesses(self) -> dict[str, float]:
         return {} if self.judge is not None else {"reference": self.chance}
+
+    def plot(self, path: Path, rows: Sequence[dict[str, float]]) -> bool:
+        return plot_panels(path, rows, _PANELS)
 
     def sample(self, model: LanguageModel, step: int, final: bool) -> str:
         """A drawn answer to a held-out prompt, another one each time."""

@@ -162,12 +162,22 @@ class GRPO(OnlineTask):
         group = self.options.group
         return np.repeat(some(n_prompts, self.options.rollouts // group), group)
 
+    def measure(self, model: LanguageModel, drawn: Rollouts, scores: np.ndarray) -> dict[str, np.ndarray]:
+        logprobs, entropies = self.logprobs(model, drawn)
+        ref = self.reference_logprobs(drawn)
+        a = advantages(scores.reshape(-1, self.options.group), self.options.scale).reshape(-1)  # (B,)
+        return {
+            "logprobs": logprobs,
+            **({} if ref is None else {"ref_logprobs": ref}),
+            "entropies": entropies,
+            "advantages": np.where(drawn.mask, a[:, None], 0),
+        }
+
     def learn_from(
         self, model: LanguageModel, drawn: Rollouts, scores: np.ndarray
     ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        groups, mask = scores.reshape(-1, self.options.group), drawn.mask
-        logprobs, entropies = self.logprobs(model, drawn)
-        ref = self.reference_logprobs(drawn)
+        groups, mask, found = scores.reshape(-1, self.options.group), drawn.mask, self.measure(model, drawn, scores)
+        logprobs, entropies = found["logprobs"], found["entropies"]
         told = {
             "reward": float(scores.mean()),
             "reward_std": float(groups.std(1, ddof=1).mean()),
@@ -177,8 +187,8 @@ class GRPO(OnlineTask):
         }
         arrays = {
             "logprobs": logprobs,
-            "ref_logprobs": logprobs if ref is None else ref,
-            "advantages": advantages(groups, self.options.scale).reshape(-1),
+            "ref_logprobs": found.get("ref_logprobs", logprobs),
+            "advantages": found["advantages"][np.arange(len(mask)), drawn.last],
             "mask": mask,
         }
         return {"ids": drawn.ids, **{name: x.astype(np.float32) for name, x in arrays.items()}}, told

@@ -14,6 +14,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..models import LanguageModel
 from ..models.heads import policy_of
 from ..nn.module import evaluating
 from ..rng import Generator, get_generator
+from ..runs.plots import Panel, plot_panels
 from ..text.view import visible
 from ..training.task import Finished
 from .options import OnlineOptions
@@ -37,6 +39,17 @@ from .setting import Setting
 
 ANSWERS_FILE = "answers.jsonl"
 _APART = 1e-3  # of log-probabilities as drawn and as computed again, from which the two are not of one distribution
+_PANELS = (
+    Panel("mean of held-out answers", {"eval/score": "score", "eval/true": "true score"}),
+    Panel(
+        "KL of an answer to the reference (nats)", {"eval/kl": "held-out answers", "objective/kl": "those of the round"}
+    ),
+    Panel(
+        "entropy of a token (nats)",
+        {"policy/entropy_avg": "answers of the round", "entropy": "answers of the round"},
+        (0, None),
+    ),
+)
 _ROUND = "round."  # before the names of arrays in a checkpoint
 
 
@@ -72,6 +85,11 @@ class OnlineTask(TuningTask):
         """Arrays (B, ...) of a round, and what is to be known of it. `scores` (B,) are those of the reward, the missing end
         taken off."""
         raise TypeError(f"{type(self).__name__} must define learn_from(model, drawn, scores)")
+
+    def measure(self, model: Any, drawn: Rollouts, scores: np.ndarray) -> dict[str, np.ndarray]:
+        """What is known of each token, (B, T) each: "logprobs", "advantages" as they stand in the loss, and what else there is,
+        of which `learn_from` makes its arrays."""
+        raise TypeError(f"{type(self).__name__} must define measure(model, drawn, scores)")
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
         """The arrays of these rows, and their numbers in the batch, by which shards are told apart."""
@@ -212,8 +230,9 @@ class OnlineTask(TuningTask):
         shown = self.shown[step % len(self.shown)]
         return f"{visible(shown['prompt'])[:200]} | {shown['answer']} ({shown['score']:.2f})"
 
-    def guesses(self) -> dict[str, float]:
-        return {}
+    def plot(self, path: Path, rows: Sequence[dict[str, float]]) -> bool:
+        """The losses are no curve of their own."""
+        return plot_panels(path, rows, _PANELS)
 
     def state(self) -> dict[str, Any]:
         self._end_step()

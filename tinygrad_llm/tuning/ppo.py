@@ -247,18 +247,31 @@ class PPO(OnlineTask):
         self.beta, self.ptx = options.beta, ptx
         self.objective = Objective(one, self.loss if ptx is None else self.loss_with_ptx)
 
-    def learn_from(
-        self, model: PolicyAndValue, drawn: Rollouts, scores: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    def measure(self, model: PolicyAndValue, drawn: Rollouts, scores: np.ndarray) -> dict[str, np.ndarray]:
         options, mask = self.options, drawn.mask
         logprobs, entropies = self.logprobs(model.policy, drawn)
-        ref = self.reference_logprobs(drawn)
+        ref: Any = self.reference_logprobs(drawn)
         values = token_values(lambda ids: model.value(ids[:, :-1]).data[..., 0], drawn.ids)  # (B, T)
         r = rewards(logprobs, ref, scores, drawn.last, self.beta, mask, ESTIMATORS[options.kl_estimator])
         if options.whiten_rewards:
             r = whiten(r, mask, options.unbiased, shift_mean=False)
         advantages, returns = gae(values, r, mask, options.gamma, options.lam)
-        kl = np.where(mask, k1(logprobs, ref), 0).sum(1)  # (B,)
+        return {
+            "logprobs": logprobs,
+            "ref_logprobs": ref,
+            "entropies": entropies,
+            "rewards": r,
+            "advantages": whiten(advantages, mask, options.unbiased),
+            "values": values,
+            "returns": returns,
+        }
+
+    def learn_from(
+        self, model: PolicyAndValue, drawn: Rollouts, scores: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        options, mask, found = self.options, drawn.mask, self.measure(model, drawn, scores)
+        logprobs, entropies = found["logprobs"], found["entropies"]
+        kl = np.where(mask, k1(logprobs, found["ref_logprobs"]), 0).sum(1)  # (B,)
         told = {
             "objective/kl": float(kl.mean()),
             "objective/kl_interval": mean_interval(kl),
@@ -271,15 +284,10 @@ class PPO(OnlineTask):
         }
         if options.target_kl:
             self.beta = kl_coefficient(self.beta, told["objective/kl"], len(kl), options.target_kl, options.horizon)
-        arrays = {
-            "logprobs": logprobs,
-            "advantages": whiten(advantages, mask, options.unbiased),
-            "values": values,
-            "returns": returns,
-        }
+        learned = ("logprobs", "advantages", "values", "returns")
         return {
             "ids": drawn.ids,
-            **{name: x.astype(np.float32) for name, x in arrays.items()},
+            **{name: found[name].astype(np.float32) for name in learned},
             "mask": mask.astype(np.float32),
         }, told
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..engine import Tensor
 from ..errors import CheckpointError
+from ..evaluation.answers import mean_interval
 from ..evaluation.pairs import PairScores
 from ..models import LanguageModel
 from ..models.heads import SCORE, add_score, class_logits
@@ -221,6 +222,7 @@ class RewardTask(TuningTask):
         held_out = self.differences(model, self.validation)
         losses = [float(np.logaddexp(0, -d).mean()) for d in (train, held_out)]
         accuracy = {"train_accuracy": float((train > 0).mean()), "val_accuracy": float((held_out > 0).mean())}
+        accuracy["val_accuracy_interval"] = mean_interval(held_out > 0)
         return {"train_loss": losses[0], "val_loss": losses[1], **accuracy, "margin": float(held_out.mean())}
 
     def headline(self, row: Any) -> dict[str, float]:

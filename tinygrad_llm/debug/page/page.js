@@ -88,5 +88,6 @@ addEventListener("keydown", event => {
 });
 addEventListener("resize", drawNorms);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawNorms);
+data.tables.forEach(showTable);
 if (data.text) showText();
 go(0);
