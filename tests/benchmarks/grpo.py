@@ -28,7 +28,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=Path("runs"))
-    parser.add_argument("--steps", type=int, default=750, help="of teaching before (default: 750)")
+    parser.add_argument("--steps", type=int, default=2500, help="of teaching before (default: 2500)")
     parser.add_argument("--rounds", type=int, default=160, help="of GRPO (default: 160)")
     args = parser.parse_args()
     print(
@@ -39,7 +39,7 @@ def main():
         taught, more = (args.out / f"addition-{name}-{seed}" for name in ("taught", "more"))
         held_out = all_prompts("addition", 400, seed, "test")
         begun = time.monotonic()
-        instruct(out=taught, max_steps=args.steps, seed=seed, schedule="constant", **TAUGHT)
+        instruct(out=taught, max_steps=args.steps, seed=seed, **TAUGHT)
         a_step = (time.monotonic() - begun) / args.steps
         options = {"epochs": args.rounds, "max_new_tokens": 8, "missing_end": 0.0, "eval_answers": 32, "seed": seed}
         begun = time.monotonic()

@@ -171,15 +171,17 @@ class InstructOptions(TuningOptions):
     # Fresh weights: of a size that learns to copy letters in minutes. Weights that were learned: as the book.
     fresh: ClassVar[dict[str, Any]] = {
         **{"context_length": 128, "emb_dim": 64, "n_heads": 4, "n_layers": 2, "drop_rate": 0.0},
-        **{"train": "all", "epochs": 12, "batch_size": 32, "lr": 3e-3, "spike": 0.0},
+        **{"train": "all", "epochs": 12, "batch_size": 32, "lr": 3e-3, "spike": 0.0, "mask_instruction": True},
     }
-    learned: ClassVar[dict[str, Any]] = {"train": "all", "epochs": 2, "batch_size": 8, "lr": 5e-5, "drop_rate": 0.1}
+    learned: ClassVar[dict[str, Any]] = {
+        **{"train": "all", "epochs": 2, "batch_size": 8, "lr": 5e-5, "drop_rate": 0.1, "mask_instruction": False}
+    }
 
     template: str = option("how questions and answers are written down", "plain", choices=tuple(TEMPLATES))
     kinds: str = option(
         "of the lessons that come with the package: " + ", ".join(LESSONS), "upper,spell,last,reverse,passive"
     )
-    mask_instruction: bool = option("only the answers are in the loss, not what is asked", False)
+    mask_instruction: bool = option("only the answers are in the loss, not what is asked")
     bucket: int = option("of so many batches in a row, texts of like length go together; 1: as they come", 8)
     encoding: str = option("of the file; without it, found: utf-8, utf-16 or cp1252", "")
 
