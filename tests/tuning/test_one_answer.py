@@ -175,7 +175,7 @@ def test_an_answer_of_grpo(grpo_run, monkeypatch):
     assert len(set(asked[4:])) == 1
     assert "Say hop" not in asked[4:]  # which is held out
     rows = rows_of(found.table)
-    assert list(rows) == ["log π", "entropy", "advantage", "ratio before", "ratio after", "clipped"]
+    assert list(rows) == ["log π", "log ref", "KL", "entropy", "advantage", "ratio before", "ratio after", "clipped"]
     scores = [float(word) for word in found.table.facts["scores of its group"].split(", ")]
     assert len(scores) == 4
     assert scores[0] == found.table.facts["score (exact)"]
@@ -185,11 +185,11 @@ def test_an_answer_of_grpo(grpo_run, monkeypatch):
 
 
 def test_the_picture_of_a_run(ppo_run, grpo_run):
-    """Scores, KL and entropy side by side; without a reference there is no KL."""
-    for run, panels in ((ppo_run, 3), (grpo_run, 2)):
+    """Scores, KL and entropy side by side."""
+    for run in (ppo_run, grpo_run):
         header = (run / "loss.png").read_bytes()[:20]
         assert header[1:4] == b"PNG"
-        assert int.from_bytes(header[16:20], "big") == 540 * panels
+        assert int.from_bytes(header[16:20], "big") == 540 * 3
 
 
 def test_only_what_learns_has_a_gradient(folder, tmp_path):

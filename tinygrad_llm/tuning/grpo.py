@@ -25,7 +25,7 @@ from .options import GRPOOptions
 from .ppo import surrogate
 from .rollouts import Rollouts
 from .run import begin, go_on
-from .sequences import Numbers, check_finite, check_mask, check_shapes, k3, numbers, tensors, token_logprobs
+from .sequences import Numbers, check_finite, check_mask, check_shapes, k1, k3, numbers, tensors, token_logprobs
 from .setting import Setting, begin_online, open_setting, reopen_setting
 
 KINDS = ("grpo", "bnpo", "dapo", "dr_grpo")
@@ -164,11 +164,10 @@ class GRPO(OnlineTask):
 
     def measure(self, model: LanguageModel, drawn: Rollouts, scores: np.ndarray) -> dict[str, np.ndarray]:
         logprobs, entropies = self.logprobs(model, drawn)
-        ref = self.reference_logprobs(drawn)
         a = advantages(scores.reshape(-1, self.options.group), self.options.scale).reshape(-1)  # (B,)
         return {
             "logprobs": logprobs,
-            **({} if ref is None else {"ref_logprobs": ref}),
+            "ref_logprobs": self.reference_logprobs(drawn),
             "entropies": entropies,
             "advantages": np.where(drawn.mask, a[:, None], 0),
         }
@@ -183,11 +182,12 @@ class GRPO(OnlineTask):
             "reward_std": float(groups.std(1, ddof=1).mean()),
             "frac_reward_zero_std": float((groups.max(1) == groups.min(1)).mean()),
             "entropy": float(entropies[mask].mean()),
+            "objective/kl": float(np.where(mask, k1(logprobs, found["ref_logprobs"]), 0).sum(1).mean()),
             "val/logprob_difference": self.check_drawn(drawn, logprobs),
         }
         arrays = {
             "logprobs": logprobs,
-            "ref_logprobs": found.get("ref_logprobs", logprobs),
+            "ref_logprobs": found["ref_logprobs"],
             "advantages": found["advantages"][np.arange(len(mask)), drawn.last],
             "mask": mask,
         }
@@ -233,15 +233,13 @@ def train(
     **options: Any,
 ) -> OnlineResult:
     """Let a model that answers already learn from which of several answers to a prompt are better, as `ppo.train` does, but
-    without a value, and by default without a reference. `options` are those of GRPOOptions.
+    without a value; by default the distance to the reference costs nothing (beta). `options` are those of GRPOOptions.
 
     The loss is 0 at the first step of each round, by construction: watch the reward. Where no answer to a prompt is ever right,
     all rewards of its group are equal and nothing is learned of it (frac_reward_zero_std).
     """
     base, chosen = begin_online(GRPOOptions, init_from, options | {"reward": str(reward)})
-    setting, fingerprints = open_setting(
-        prompts, base.tokenizer, base.template, chosen, needs_reference=chosen.beta > 0
-    )
+    setting, fingerprints = open_setting(prompts, base.tokenizer, base.template, chosen)
     task = GRPO(setting, chosen)
     more = {"template": base.template.to_dict(), "fingerprints": fingerprints}
     return begin(task, chosen, base.model.config, lambda: base.model, prompts, init_from, out, report, loggers, **more)
@@ -259,4 +257,4 @@ def resume(
 
 
 def _task_of(config: dict[str, Any], options: GRPOOptions, tokenizer: Tokenizer) -> GRPO:
-    return GRPO(reopen_setting(config, tokenizer, options, needs_reference=options.beta > 0), options)
+    return GRPO(reopen_setting(config, tokenizer, options), options)

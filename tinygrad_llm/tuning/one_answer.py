@@ -147,10 +147,10 @@ def _task_of(folder: Path) -> PPO | GRPO:
     if config["task"] == "grpo":
         with naming(folder / CONFIG_FILE):
             grouped = GRPOOptions.of_run(config["training"])
-        return GRPO(reopen_setting(config, tokenizer, grouped, needs_reference=grouped.beta > 0), grouped)
+        return GRPO(reopen_setting(config, tokenizer, grouped), grouped)
     with naming(folder / CONFIG_FILE):
         options = PPOOptions.of_run(config["training"])
-    task = PPO(reopen_setting(config, tokenizer, options, needs_reference=True), options)
+    task = PPO(reopen_setting(config, tokenizer, options), options)
     if options.target_kl:
         known = [row["objective/beta"] for row in read_metrics(folder) if "objective/beta" in row]
         task.beta = known[-1] if known else options.beta

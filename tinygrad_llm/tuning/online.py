@@ -139,9 +139,8 @@ class OnlineTask(TuningTask):
         found = token_values(of, drawn.ids)
         return found[:, 0], found[:, 1]
 
-    def reference_logprobs(self, drawn: Rollouts) -> np.ndarray | None:
-        reference = self.setting.reference
-        return None if reference is None else self.logprobs(reference, drawn)[0]
+    def reference_logprobs(self, drawn: Rollouts) -> np.ndarray:
+        return self.logprobs(self.setting.reference, drawn)[0]
 
     def check_drawn(self, drawn: Rollouts, logprobs: np.ndarray) -> float:
         """How far log-probabilities computed again are from those as drawn; a warning if too far."""
@@ -198,9 +197,8 @@ class OnlineTask(TuningTask):
             columns = {name: [column[i] for i in chosen] for name, column in held_out.columns.items()}
             judged = np.array(score(self.setting.judge, drawn.prompts, drawn.answers, columns))
             found |= {"eval/true": float(judged.mean()), "eval/true_interval": mean_interval(judged)}
-        if reference is not None:
-            kl = (np.where(drawn.mask, drawn.sampled - reference, 0)).sum(1)  # (B,)
-            found |= {"eval/kl": float(kl.mean()), "eval/kl_interval": mean_interval(kl)}
+        kl = (np.where(drawn.mask, drawn.sampled - reference, 0)).sum(1)  # (B,)
+        found |= {"eval/kl": float(kl.mean()), "eval/kl_interval": mean_interval(kl)}
         found["eval/distinct"] = len(set(drawn.answers)) / len(drawn.answers)
         found["eval/ended"] = float(drawn.ended.mean())
         self.shown = [

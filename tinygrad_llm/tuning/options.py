@@ -348,7 +348,7 @@ class GRPOOptions(OnlineOptions):
         "what a token weighs: grpo, bnpo, dapo or dr_grpo", "dapo", choices=("grpo", "bnpo", "dapo", "dr_grpo")
     )
     scale: bool = option("divide advantages by the spread of their group; without, Dr. GRPO and nanochat", True)
-    beta: float = option("weight of the KL to the reference (k3) in the loss; 0: no reference", 0.0)
+    beta: float = option("weight of the KL to the reference (k3) in the loss; 0: it is shown, and costs nothing", 0.0)
     iterations: int = option("passes over the answers of a round", 1)
 
     def __post_init__(self) -> None:

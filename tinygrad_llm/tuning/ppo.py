@@ -378,7 +378,7 @@ def train(
     head of zeros. `report`, `loggers`, signals and resuming are as for `pretrain`.
     """
     base, chosen = begin_online(PPOOptions, init_from, options | {"reward": str(reward)})
-    setting, fingerprints = open_setting(prompts, base.tokenizer, base.template, chosen, needs_reference=True)
+    setting, fingerprints = open_setting(prompts, base.tokenizer, base.template, chosen)
     task = PPO(setting, chosen, _ptx(setting, chosen))
 
     def make() -> PolicyAndValue:
@@ -403,7 +403,7 @@ def resume(
 
 
 def _task_of(config: dict[str, Any], options: PPOOptions, tokenizer: Tokenizer) -> PPO:
-    setting = reopen_setting(config, tokenizer, options, needs_reference=True)
+    setting = reopen_setting(config, tokenizer, options)
     return PPO(setting, options, _ptx(setting, options))
 
 

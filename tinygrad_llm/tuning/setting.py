@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import CheckpointError, DataError
+from ..errors import DataError
 from ..models import LanguageModel
-from ..nn import Module
 from ..rng import get_generator
 from ..text import Tokenizer
 from ..text.conversations import read_conversations
 from ..text.lessons import LESSONS, lessons
 from ..text.templates import Template
 from .exercises import messages_of, prompts_of
-from .feedback import Base, fingerprint, open_base, open_reference
+from .feedback import Base, check_fingerprints, fingerprints, open_base, open_reference
 from .instruct import collate
 from .options import OnlineOptions
 from .preferences import Prompts
@@ -40,7 +38,7 @@ class Setting:
     template: Template
     reward: Reward
     judge: Reward | None
-    reference: LanguageModel | None
+    reference: LanguageModel
     said: list[str]
 
 
@@ -56,31 +54,26 @@ def open_setting(
     tokenizer: Tokenizer,
     template: Template,
     options: OnlineOptions,
-    needs_reference: bool,
 ) -> tuple[Setting, dict[str, str]]:
     """Prompts, reward, judge and reference of a run, and the fingerprints of the weights among them."""
     train, held_out, said = prompts_of(data, options)
     reward = open_reward(options.reward)
     judge = open_reward(options.judge) if options.judge else None
-    reference = open_reference(options.reference, tokenizer) if needs_reference else None
+    reference = open_reference(options.reference, tokenizer)
     setting = Setting(train, held_out, tokenizer, template, reward, judge, reference, said)
-    models = {"reward": getattr(reward, "model", None), "judge": getattr(judge, "model", None), "reference": reference}
-    return setting, {name: fingerprint(model) for name, model in models.items() if isinstance(model, Module)}
+    return setting, fingerprints(**_weights_beside(setting))
 
 
-def reopen_setting(
-    config: dict[str, Any], tokenizer: Tokenizer, options: OnlineOptions, needs_reference: bool
-) -> Setting:
+def reopen_setting(config: dict[str, Any], tokenizer: Tokenizer, options: OnlineOptions) -> Setting:
     """That of a run that is resumed. CheckpointError where weights beside it are no longer what they were."""
     template = Template.from_dict(config.get("template"))
-    setting, found = open_setting(data_of(config), tokenizer, template, options, needs_reference)
-    kept = config.get("fingerprints")
-    for name, value in found.items():
-        if not isinstance(kept, Mapping) or kept.get(name) != value:
-            raise CheckpointError(
-                f"{getattr(options, name)}: not the weights any more that this run began with, as its {name}: put them back"
-            )
+    setting, _ = open_setting(data_of(config), tokenizer, template, options)
+    check_fingerprints(config, options, **_weights_beside(setting))
     return setting
+
+
+def _weights_beside(setting: Setting) -> dict[str, Any]:
+    return {name: getattr(setting, name) for name in ("reward", "judge", "reference")}
 
 
 class Beside:
