@@ -345,3 +345,19 @@ def test_what_is_inherited_is_said_line_by_line(run, tmp_path):
     other = [line for line in lines if line.startswith("Not inherited: ")]
     assert "Not inherited: epochs = 1, there 2" in other
     assert "Not inherited: drop_rate = 0.3, there 0.0" in other
+
+
+def test_look_ups_are_said_to_be_memorised(tmp_path):
+    small = {"emb_dim": 32, "n_heads": 2, "n_layers": 1, "epochs": 60, "examples": 20, "batch_size": 5, "lr": 1e-2}
+    result = instruct(out=tmp_path / "run", kinds="opposite", report=quiet, **small)
+    told = load_config(tmp_path / "run")
+    assert told["training"]["kinds"] == "opposite"
+    assert result.memorised > 0.8  # what it read again and again
+    assert result.after.exact_match < 0.2  # what nobody told it
+    assert result.summary()["memorised"] == result.memorised
+    assert any("come back: memorised" in line for line in result.lines())
+
+
+def test_nothing_else_is_called_memorised(run):
+    _, asked, _ = evaluate_assistant(run)
+    assert len(asked.look_ups()) == 0

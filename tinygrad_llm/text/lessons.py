@@ -64,6 +64,7 @@ class Kind(NamedTuple):
     items: Callable[[Draws, int, int], Iterator[Any]]
     tell: Callable[[Draws, Any], tuple[str, str, str]]
     right: Callable[[Lesson, str], bool] | None = None
+    look_up: bool = False  # what was not learned cannot be known
 
 
 def lessons(
@@ -313,7 +314,7 @@ LESSONS: dict[str, Kind] = {
         lambda draws, item: (f"Correct: {item[0]}", "", item[1]),
     ),
     "german": Kind("a sentence in German", partial(_deck, _phrases), _german),
-    "opposite": Kind("the opposite of a word", partial(_deck, _pairs), _opposite),
+    "opposite": Kind("the opposite of a word", partial(_deck, _pairs), _opposite, look_up=True),
     "question": Kind("who, where, what and how, of a tale", _tales, _question),
     "summary": Kind("a tale in one sentence", _tales, _summary, _is_summary),
     "email": Kind("an e-mail from three keywords", partial(_deck, _appointments), _email, _is_email),

@@ -33,6 +33,13 @@ class Part:
     def first(self, n: int) -> Part:
         return Part(self.conversations[:n], self.lessons and self.lessons[:n])
 
+    def look_ups(self) -> Part:
+        """Those whose answers cannot be found out, only known."""
+        chosen = [i for i, lesson in enumerate(self.lessons or []) if LESSONS[lesson.kind].look_up]
+        return Part(
+            [self.conversations[i] for i in chosen], [self.lessons[i] for i in chosen] if self.lessons else None
+        )
+
     @property
     def asks(self) -> bool:
         """Whether there are questions, which texts have not."""

@@ -189,6 +189,7 @@ class Instruction(TuningTask):
         ]
         replace_file(folder / ANSWERS_FILE, [(json.dumps(each, ensure_ascii=False) + "\n").encode() for each in told])
         commonest = most_frequent(self.train.lessons or [], asked.lessons or [])
+        learned = self.train.look_ups().first(_ASKED)
         return InstructResult(
             folder=folder,
             model=finished.model,
@@ -198,6 +199,7 @@ class Instruction(TuningTask):
             before=asked.score(self.before or [""] * len(asked)) if told else None,
             after=asked.score(found) if told else None,
             most_frequent=asked.score(commonest) if commonest else None,
+            memorised=learned.score(self._answer(finished.model, learned)).exact_match if len(learned) else None,
             examples=told[:3],
             seconds=finished.seconds,
             tokens_per_second=finished.tokens_per_second,
@@ -218,6 +220,7 @@ class InstructResult:
     most_frequent: (
         AnswerScores | None
     )  # of always giving the commonest answer of the kind; None where there are no kinds
+    memorised: float | None  # of look-ups, the share of those learned from that come back; None where there are none
     examples: list[dict[str, str]]
     seconds: float
     tokens_per_second: float
@@ -231,6 +234,7 @@ class InstructResult:
             "before": self.before and self.before.to_dict(),
             "after": self.after and self.after.to_dict(),
             "most_frequent": self.most_frequent and self.most_frequent.to_dict(),
+            "memorised": self.memorised,
             "template": self.template.name,
             "train_loss": last["train_loss"],
             "val_loss": last["val_loss"],
@@ -250,6 +254,10 @@ class InstructResult:
         for when, scores in {"Before": self.before, by_rote: self.most_frequent, "After": self.after}.items():
             if scores is not None:
                 lines += [f"{when}:", *(f"  {line}" for line in scores.lines())]
+        if self.memorised is not None:
+            lines.append(
+                f"Of look-ups that it learned, {self.memorised:.3f} come back: memorised. Those of the test it has never seen."
+            )
         for example in self.examples:
             asked, answer, expected = (textwrap.shorten(example[key], 90) for key in ("question", "answer", "expected"))
             lines += [f"  {asked}", f"    {answer}" + ("" if answer == expected else f"   (right: {expected})")]
