@@ -348,7 +348,7 @@ def test_what_is_inherited_is_said_line_by_line(run, tmp_path):
 
 
 def test_look_ups_are_said_to_be_memorised(tmp_path):
-    small = {"emb_dim": 32, "n_heads": 2, "n_layers": 1, "epochs": 60, "examples": 20, "batch_size": 5, "lr": 1e-2}
+    small = {"emb_dim": 32, "n_heads": 2, "n_layers": 1, "epochs": 50, "examples": 10, "batch_size": 5, "lr": 1e-2}
     result = instruct(out=tmp_path / "run", kinds="opposite", report=quiet, **small)
     told = load_config(tmp_path / "run")
     assert told["training"]["kinds"] == "opposite"

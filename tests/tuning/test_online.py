@@ -213,7 +213,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(learn, options, stop
 def test_conversations_that_are_not_to_be_forgotten(base, prompts, tmp_path):
     rows = [{"prompt": f"Say {word}", "completion": word} for word in WORDS]
     (tmp_path / "beside.json").write_text(json.dumps(rows))
-    options = PPO | {"ptx": str(tmp_path / "beside.json"), "ptx_coef": 10.0, "epochs": 10, "lr": 1e-2, "vf_coef": 0.0}
+    options = PPO | {"ptx": str(tmp_path / "beside.json"), "ptx_coef": 10.0, "epochs": 6, "lr": 1e-2, "vf_coef": 0.0}
 
     def nothing_else(more):
         run = ppo.train(
