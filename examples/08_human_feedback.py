@@ -1,4 +1,4 @@
-"""python examples/08_human_feedback.py [--quick] [--seed 1]    ten minutes
+"""python examples/08_human_feedback.py [--quick] [--seed 1]    eight minutes
 
 A model learns from feedback, the way the book's first chapter promises (InstructGPT, Ouyang et al. 2022): it learns to write
 reviews, its answers are put in order, a reward model learns that order, and PPO follows the reward model. DPO takes the orders
@@ -95,12 +95,12 @@ try:
 except ImportError:
     print("No picture: matplotlib is not there.")
     sys.exit()
-figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
+figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
 for axes, name in zip(figure.subplots(1, 2, sharey=True), ("PPO, beta 0.05", "PPO, beta 0"), strict=True):
     rows = runs[name].finished.metrics
     for key, words in {"eval/score": "reward model", "eval/true": "true score"}.items():
-        axes.plot([each["eval/kl"] for each in rows], [each[key] for each in rows], "o-", markersize=3, label=words)
-    axes.set(title=name, xlabel="KL to the supervised model, nats an answer")
+        axes.plot([each["step"] for each in rows], [each[key] for each in rows], "o-", markersize=3, label=words)
+    axes.set(title=f"{name}: KL {rows[-1]['eval/kl']:.1f} nats in the end", xlabel="step")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend()
 figure.savefig(folder / "over_optimisation.png")
