@@ -1,4 +1,4 @@
-"""Two-digit addition: a model half taught, then GRPO on whether its sums are right, beside as long a time of being taught on.
+"""Two-digit addition: a model half taught, then GRPO on whether its sums are right, beside being taught on for as long.
 
 python tests/benchmarks/grpo.py [--seeds 1 2 3] [--out runs]     # prints a row for each seed
 """
@@ -14,6 +14,7 @@ from tinygrad_llm.tuning.assistant import Assistant, write_answers
 from tinygrad_llm.tuning.exercises import all_prompts
 from tinygrad_llm.tuning.instruct import instruct
 
+STEPS = 3000  # in which addition is learned: it comes suddenly
 TAUGHT = {"kinds": "addition", "mask_instruction": True, "examples": 8000, "report": lambda line: None}
 
 
@@ -28,7 +29,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=Path("runs"))
-    parser.add_argument("--steps", type=int, default=2500, help="of teaching before (default: 2500)")
+    parser.add_argument(
+        "--enough", type=float, default=0.35, help="share of sums right at which teaching ends (default: 0.35)"
+    )
     parser.add_argument("--rounds", type=int, default=160, help="of GRPO (default: 160)")
     args = parser.parse_args()
     print(
@@ -36,11 +39,14 @@ def main():
     )
     print("|---|---|---|---|---|---|---|---|")
     for seed in args.seeds:
-        taught, more = (args.out / f"addition-{name}-{seed}" for name in ("taught", "more"))
+        run_taught, more = (args.out / f"addition-{name}-{seed}" for name in ("taught", "more"))
+        tried = all_prompts("addition", 200, seed, "validation")
         held_out = all_prompts("addition", 400, seed, "test")
         begun = time.monotonic()
-        instruct(out=taught, max_steps=args.steps, seed=seed, **TAUGHT)
-        a_step = (time.monotonic() - begun) / args.steps
+        instruct(out=run_taught, max_steps=STEPS, save_every=100, keep=STEPS, seed=seed, **TAUGHT)
+        a_step = (time.monotonic() - begun) / STEPS
+        steps = range(100, STEPS + 1, 100)
+        taught = next(path for n in steps if accuracy(path := run_taught / f"step-{n:06}", tried) >= 200 * args.enough)
         options = {"epochs": args.rounds, "max_new_tokens": 8, "missing_end": 0.0, "eval_answers": 32, "seed": seed}
         begun = time.monotonic()
         run = grpo.train(

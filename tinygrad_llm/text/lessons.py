@@ -42,6 +42,7 @@ from .tales import ANSWERS, Tale, _world, questions, tales
 LESSON_SPLITS = ("train", "validation", "test")
 
 _SHARES = (7, 1, 2)  # of all words or combinations, for each split
+_NEXT = (4, 7)  # from a question on a tale to those asked after it, so that all are asked as often
 _TALE_SHARES = (1, 2)  # of the plots that tales.py keeps from training
 
 
@@ -53,16 +54,17 @@ class Lesson:
     instruction: str
     input: str = ""
     answer: str = ""
+    more: tuple[tuple[str, str], ...] = ()  # further questions about the input, with their answers
 
 
 class Kind(NamedTuple):
     """`about`: what it asks for. `items(draws, seed, part)`: endlessly what lessons are made of; `tell(draws, item)`: one of
-    them as instruction, input and answer. `right(lesson, answer)` is there where other answers than the lesson's are right too.
+    them as instruction, input, answer and more. `right(lesson, answer)`: where other answers than the lesson's are right too.
     """
 
     about: str
     items: Callable[[Draws, int, int], Iterator[Any]]
-    tell: Callable[[Draws, Any], tuple[str, str, str]]
+    tell: Callable[[Draws, Any], tuple[Any, ...]]
     right: Callable[[Lesson, str], bool] | None = None
     look_up: bool = False  # what was not learned cannot be known
 
@@ -239,9 +241,11 @@ def _german(draws: Draws, item: tuple[str, ...]) -> tuple[str, str, str]:
     return f"German: {english}", "", f"{article.capitalize()} {adjektiv} {tier} {tut} {' '.join(where[3:])}."
 
 
-def _question(draws: Draws, tale: Tale) -> tuple[str, str, str]:
-    question, answer = draws.pick(questions(tale))
-    return question, tale.text, answer
+def _question(draws: Draws, tale: Tale) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
+    every = questions(tale)
+    question, answer = draws.pick(every)
+    i = every.index((question, answer))
+    return question, tale.text, answer, tuple(every[(i + step) % len(every)] for step in _NEXT)
 
 
 def _summary(draws: Draws, tale: Tale) -> tuple[str, str, str]:

@@ -69,7 +69,9 @@ def parts_of(
         kinds = options.kinds.split(",")
         n_of = {"train": options.examples or 4000 * len(kinds), "test": 40 * len(kinds), "validation": 20 * len(kinds)}
         made = [lessons(options.seed, n, split, kinds) for split, n in n_of.items()]
-        train, test, validation = (Part([messages_of(lesson) for lesson in part], part) for part in made)
+        train, test, validation = (
+            Part([messages_of(lesson, part is made[0]) for lesson in part], part) for part in made
+        )
         told = ", ".join(f"{n:,} {split}" for split, n in n_of.items())
         return (train, test, validation), [
             f"Lessons that come with the package, of the kinds {', '.join(kinds)}: {told}."
@@ -96,9 +98,13 @@ def parts_of(
     return (train, test, validation), [*said, sizes]
 
 
-def messages_of(lesson: Lesson) -> list[dict[str, str]]:
+def messages_of(lesson: Lesson, further: bool = False) -> list[dict[str, str]]:
+    """A lesson as a conversation; `further`: with what is asked about the same input after it, for more to learn of each text."""
     asked = {"role": "user", "content": lesson.instruction} | ({"input": lesson.input} if lesson.input else {})
-    return [asked, {"role": "assistant", "content": lesson.answer}]
+    messages = [asked, {"role": "assistant", "content": lesson.answer}]
+    for question, answer in lesson.more if further else ():
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return messages
 
 
 def all_prompts(data: str | os.PathLike[str], examples: int = 0, seed: int = 123, split: str = "train") -> Prompts:
