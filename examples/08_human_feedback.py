@@ -1,4 +1,4 @@
-"""python examples/08_human_feedback.py [--quick] [--seed 1]    eight minutes
+"""python examples/08_human_feedback.py [--quick] [--seed 1]    ten minutes
 
 A model learns from feedback, the way the book's first chapter promises (InstructGPT, Ouyang et al. 2022): it learns to write
 reviews, its answers are put in order, a reward model learns that order, and PPO follows the reward model. DPO takes the orders
