@@ -6,11 +6,10 @@ alone. All in a world in which the truth can be counted (text/reviews.py): a jud
 
 What to watch:
 - the supervised model writes good and bad reviews alike: a true score near 0;
-- the reward model tells held-out pairs apart nearly always, and yet has never seen text that is no review: there lies its flaw;
+- the reward model tells most held-out pairs apart, and yet has seen little text that is no review: there lies its flaw;
 - PPO with a price on KL raises reward and true score together; without it the reward rises further and the true score falls:
   the policy has left the language that the reward model knows (the picture);
-- the price of PPO is variety: few different reviews are left;
-- the best of 16 answers by the same reward model costs no training, and beats both;
+- the best of 16 answers by the same reward model costs no training, and comes near to PPO, which pays in variety in some runs;
 - DPO's own figures, accuracy and margin, look perfect where its answers have fallen apart. With a small learning rate, or the
   better answers' likelihood in the loss (RPO), they do not: the same rate that ruined it then does best.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from typing import Any
 
 from . import weights
 
@@ -93,6 +94,17 @@ def _judge_answers(args: argparse.Namespace) -> int:
     return 0
 
 
+def _say(args: argparse.Namespace, name: str, scores: Any) -> int:
+    """What was judged, and the scores, as text or as JSON."""
+    if args.json:
+        print(json.dumps({"text": name, **scores.to_dict()}))
+        return 0
+    print(f"On {name}:")
+    for line in scores.lines():
+        print(f"  {line}")
+    return 0
+
+
 def _judge_pairs(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..tuning.compare import evaluate_pairs
@@ -103,13 +115,7 @@ def _judge_pairs(args: argparse.Namespace) -> int:
         raise ConfigError(f"--adapter {args.adapter}: pairs are told apart by a run as it is: leave it out")
     data = args.text[0] if args.text else None
     name, scores = evaluate_pairs(args.folder, data, checkpoint=weights.chosen(args), encoding=args.encoding or "")
-    if args.json:
-        print(json.dumps({"text": name, **scores.to_dict()}))
-        return 0
-    print(f"On {name}:")
-    for line in scores.lines():
-        print(f"  {line}")
-    return 0
+    return _say(args, name, scores)
 
 
 def _judge_classes(args: argparse.Namespace) -> int:
@@ -121,13 +127,7 @@ def _judge_classes(args: argparse.Namespace) -> int:
     data = args.text[0] if args.text else None
     options = {"checkpoint": args.checkpoint, "adapter": args.adapter, "encoding": args.encoding or ""}
     name, scores = evaluate_classifier(args.folder, data, **options)
-    if args.json:
-        print(json.dumps({"text": name, **scores.to_dict()}))
-        return 0
-    print(f"On {name}:")
-    for line in scores.lines():
-        print(f"  {line}")
-    return 0
+    return _say(args, name, scores)
 
 
 def _judge_text(args: argparse.Namespace) -> int:

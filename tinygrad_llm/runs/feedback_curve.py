@@ -168,25 +168,26 @@ def judge_ends(rows: Rows) -> Finding:
     found = points(rows, "completions/clipped_ratio")
     if not found:
         found = [(step, 1 - ended) for step, ended in points(rows, "eval/ended")]
-    if not found:
-        return _NOT_RECORDED
-    share = _recent(found)
-    text = f"{share:.2f} of the answers are cut off before their end"
-    if share <= 0.3:
-        return Finding(OK, text)
-    return Finding(LOOK, text, "raise max_new_tokens; in PPO and GRPO missing_end, too")
+    advice = "raise max_new_tokens; in PPO and GRPO missing_end, too"
+    return _judge_share(found, "{:.2f} of the answers are cut off before their end", advice)
 
 
 def judge_clipping(rows: Rows) -> Finding:
     """How many tokens have gone as far as they may in a round?"""
     found = points(rows, "policy/clipfrac_avg", "clip_ratio/region_mean")
+    return _judge_share(
+        found, "{:.3f} of the ratios are clipped", "steps are too large: lower lr, or go over a round less often"
+    )
+
+
+def _judge_share(found: Points, words: str, advice: str) -> Finding:
+    """A share that should stay below .3."""
     if not found:
         return _NOT_RECORDED
     share = _recent(found)
-    text = f"{share:.3f} of the ratios are clipped"
     if share <= 0.3:
-        return Finding(OK, text)
-    return Finding(LOOK, text, "steps are too large: lower lr, or go over a round less often")
+        return Finding(OK, words.format(share))
+    return Finding(LOOK, words.format(share), advice)
 
 
 # ---- pairs: DPO and reward models

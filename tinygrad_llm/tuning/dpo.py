@@ -34,7 +34,7 @@ from ..text.view import visible
 from ..training.step import Objective
 from ..training.task import Finished
 from .exercises import preferences_of, preferences_sum
-from .feedback import check_fingerprints, encode_answer, fingerprints, open_base, open_reference
+from .feedback import check_fingerprints, choose, encode_answer, open_reference
 from .options import DPOOptions
 from .preferences import Preference
 from .reward import open_reward
@@ -366,15 +366,12 @@ def train(
     Every pair of a ranking is a row. `init_from` answers already; the reference is the same, unless options name another.
     `options` are those of DPOOptions. `report`, `loggers`, signals and resuming are as for `pretrain`.
     """
-    base = open_base(init_from, options.get("template", ""))
-    reference = options.get("reference") or str(init_from)
-    chosen = DPOOptions.choose(base.model, **options | {"template": base.template.name, "reference": reference})
+    base, chosen = choose(DPOOptions, init_from, options)
     judge = open_reward(chosen.judge) if chosen.judge else None
     task = DPOTask(*preferences_of(pairs, chosen), chosen, base.tokenizer, base.template, judge)
     beside = open_reference(chosen.reference, base.tokenizer)
     task.read_reference(beside)
-    found = fingerprints(reference=beside, judge=judge)
-    more = {"template": base.template.to_dict(), "fingerprints": found}
+    more = base.record(reference=beside, judge=judge)
     return begin(task, chosen, base.model.config, lambda: base.model, pairs, init_from, out, report, loggers, **more)
 
 

@@ -107,15 +107,22 @@ def messages_of(lesson: Lesson, further: bool = False) -> list[dict[str, str]]:
     return messages
 
 
+def lesson_kinds(data: str | os.PathLike[str]) -> list[str]:
+    """The kinds of lessons that are named, as "addition" or "upper,spell"; none where this is a file. DataError for neither."""
+    kinds = str(data).split(",")
+    if Path(data).exists():
+        return []
+    if not all(kind in LESSONS for kind in kinds):
+        raise DataError(f"{data}: no such file, nor a kind of lessons: these are {', '.join(LESSONS)}")
+    return kinds
+
+
 def all_prompts(data: str | os.PathLike[str], examples: int = 0, seed: int = 123, split: str = "train") -> Prompts:
     """The first `examples` prompts of a file, or of lessons of some kinds, as "addition" or "upper,spell", with the column
     "answer" (0: all of the file, or 1,000). DataError for a file that is none of prompts, or is not there."""
     check_integer("examples", examples, least=0)
-    kinds = str(data).split(",")
-    if not Path(data).exists() and all(kind in LESSONS for kind in kinds):
+    if kinds := lesson_kinds(data):
         return _prompts_from(lessons(seed, examples or 1000, split, kinds))
-    if not Path(data).exists():
-        raise DataError(f"{data}: no such file, nor a kind of lessons: these are {', '.join(LESSONS)}")
     found = read_prompts(data)
     return _part(found, range(min(examples or len(found), len(found))))
 
@@ -123,8 +130,7 @@ def all_prompts(data: str | os.PathLike[str], examples: int = 0, seed: int = 123
 def prompts_of(data: str | os.PathLike[str], options: OnlineOptions) -> tuple[Prompts, Prompts, list[str]]:
     """Prompts to learn on and held-out ones, and lines about them: of a file, of which the last tenth is held out, or those of
     the lessons of some kinds, as "addition" or "upper,spell", with the column "answer"."""
-    kinds = str(data).split(",")
-    if not Path(data).exists() and all(kind in LESSONS for kind in kinds):
+    if kinds := lesson_kinds(data):
         n_of = {"train": options.examples or 2000 * len(kinds), "test": 4 * options.eval_answers}
         train, held_out = (_prompts_from(lessons(options.seed, n, split, kinds)) for split, n in n_of.items())
         return train, held_out, [f"Prompts of the package's lessons, {', '.join(kinds)}: {len(train):,} to learn on."]

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import CheckpointError, ConfigError
 from ..models import LanguageModel
@@ -19,6 +19,8 @@ from .assistant import template_named
 from .options import FeedbackOptions
 from .run import load_base
 
+Options = TypeVar("Options", bound=FeedbackOptions)
+
 
 class Base(NamedTuple):
     """What answers, before it learns more."""
@@ -26,6 +28,17 @@ class Base(NamedTuple):
     model: LanguageModel
     tokenizer: Tokenizer
     template: Template
+
+    def record(self, **beside: Any) -> dict[str, Any]:
+        """What config.json is to tell of a run that begins here, with these weights beside it."""
+        return {"template": self.template.to_dict(), "fingerprints": fingerprints(**beside)}
+
+
+def choose(kind: type[Options], init_from: str | os.PathLike[str], options: dict[str, Any]) -> tuple[Base, Options]:
+    """The weights to begin from, and all options: where none is named, they are their own reference."""
+    base = open_base(init_from, options.get("template", ""))
+    options = options | {"template": base.template.name, "reference": options.get("reference") or str(init_from)}
+    return base, kind.choose(base.model, **options)
 
 
 def open_base(path: str | os.PathLike[str], template: str = "") -> Base:

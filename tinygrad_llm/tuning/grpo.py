@@ -20,13 +20,14 @@ from ..ops import where
 from ..runs.loggers import Logger
 from ..text import Tokenizer
 from ..training.step import Objective
+from .feedback import choose
 from .online import OnlineResult, OnlineTask, one, some
 from .options import GRPOOptions
 from .ppo import surrogate
 from .rollouts import Rollouts
 from .run import begin, go_on
 from .sequences import Numbers, check_finite, check_mask, check_shapes, k1, k3, numbers, tensors, token_logprobs
-from .setting import Setting, begin_online, open_setting, reopen_setting
+from .setting import Setting, open_setting, reopen_setting
 
 KINDS = ("grpo", "bnpo", "dapo", "dr_grpo")
 
@@ -238,10 +239,10 @@ def train(
     The loss is 0 at the first step of each round, by construction: watch the reward. Where no answer to a prompt is ever right,
     all rewards of its group are equal and nothing is learned of it (frac_reward_zero_std).
     """
-    base, chosen = begin_online(GRPOOptions, init_from, options | {"reward": str(reward)})
-    setting, fingerprints = open_setting(prompts, base.tokenizer, base.template, chosen)
+    base, chosen = choose(GRPOOptions, init_from, options | {"reward": str(reward)})
+    setting = open_setting(prompts, base.tokenizer, base.template, chosen)
     task = GRPO(setting, chosen)
-    more = {"template": base.template.to_dict(), "fingerprints": fingerprints}
+    more = base.record(**setting.beside())
     return begin(task, chosen, base.model.config, lambda: base.model, prompts, init_from, out, report, loggers, **more)
 
 

@@ -27,6 +27,7 @@ from ..ops import cross_entropy, exp, maximum, where
 from ..runs.loggers import Logger
 from ..text import Tokenizer
 from ..training.step import Objective
+from .feedback import choose
 from .online import OnlineResult, OnlineTask, one
 from .options import PPOOptions
 from .reward import RewardModel
@@ -44,7 +45,7 @@ from .sequences import (
     tensors,
     token_logprobs,
 )
-from .setting import Beside, Setting, begin_online, open_setting, reopen_setting
+from .setting import Beside, Setting, open_setting, reopen_setting
 
 _LARGEST = 60.0  # of a log-ratio: e^60 is finite in float32, and 0 times it is 0
 
@@ -377,14 +378,14 @@ def train(
     MODULE:FUNCTION. `options` are those of PPOOptions. The value begins as a copy of the reward model, or of what answers, with a
     head of zeros. `report`, `loggers`, signals and resuming are as for `pretrain`.
     """
-    base, chosen = begin_online(PPOOptions, init_from, options | {"reward": str(reward)})
-    setting, fingerprints = open_setting(prompts, base.tokenizer, base.template, chosen)
+    base, chosen = choose(PPOOptions, init_from, options | {"reward": str(reward)})
+    setting = open_setting(prompts, base.tokenizer, base.template, chosen)
     task = PPO(setting, chosen, _ptx(setting, chosen))
 
     def make() -> PolicyAndValue:
         return PolicyAndValue(base.model, _value(setting, init_from))
 
-    more = {"template": base.template.to_dict(), "fingerprints": fingerprints}
+    more = base.record(**setting.beside())
     return begin(task, chosen, base.model.config, make, prompts, init_from, out, report, loggers, **more)
 
 

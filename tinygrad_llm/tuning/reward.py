@@ -35,7 +35,7 @@ from ..text.templates import Message, Template
 from ..training.step import Objective
 from ..training.task import Finished
 from .exercises import preferences_of, preferences_sum
-from .feedback import check_fingerprints, encode_answer, fingerprints, open_base, open_reference
+from .feedback import check_fingerprints, choose, encode_answer, open_reference
 from .options import RewardOptions
 from .preferences import Preference
 from .rewards import Reward, reward_named
@@ -320,16 +320,14 @@ def train(
     It begins as the model in `init_from` with a fresh head (`add_score`). `options` are those of RewardOptions. `report`,
     `loggers`, signals and resuming are as for `pretrain`.
     """
-    base = open_base(init_from, options.get("template", ""))
-    reference = options.get("reference") or str(init_from)
-    chosen = RewardOptions.choose(base.model, **options | {"template": base.template.name, "reference": reference})
+    base, chosen = choose(RewardOptions, init_from, options)
     task = RewardTask(*preferences_of(pairs, chosen), chosen, base.tokenizer, base.template)
 
     def make() -> LanguageModel:
         return add_score(base.model)
 
-    beside = open_reference(reference, base.tokenizer)  # an error now, not when scores are brought to 0 ± 1
-    more = {"template": base.template.to_dict(), "fingerprints": fingerprints(reference=beside)}
+    beside = open_reference(chosen.reference, base.tokenizer)  # an error now, not when scores are brought to 0 ± 1
+    more = base.record(reference=beside)
     return begin(task, chosen, base.model.config, make, pairs, init_from, out, report, loggers, **more)
 
 

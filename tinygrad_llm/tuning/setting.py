@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -14,18 +13,16 @@ from ..models import LanguageModel
 from ..rng import get_generator
 from ..text import Tokenizer
 from ..text.conversations import read_conversations
-from ..text.lessons import LESSONS, lessons
+from ..text.lessons import lessons
 from ..text.templates import Template
-from .exercises import messages_of, prompts_of
-from .feedback import Base, check_fingerprints, fingerprints, open_base, open_reference
+from .exercises import lesson_kinds, messages_of, prompts_of
+from .feedback import check_fingerprints, open_reference
 from .instruct import collate
 from .options import OnlineOptions
 from .preferences import Prompts
 from .reward import open_reward
 from .rewards import Reward
 from .run import data_of
-
-Online = TypeVar("Online", bound=OnlineOptions)
 
 
 @dataclass(frozen=True)
@@ -41,39 +38,27 @@ class Setting:
     reference: LanguageModel
     said: list[str]
 
-
-def begin_online(kind: type[Online], init_from: str | os.PathLike[str], options: dict[str, Any]) -> tuple[Base, Online]:
-    """The weights to begin from, and all options."""
-    base = open_base(init_from, options.get("template", ""))
-    options = options | {"template": base.template.name, "reference": options.get("reference") or str(init_from)}
-    return base, kind.choose(base.model, **options)
+    def beside(self) -> dict[str, Any]:
+        """What of it may be weights."""
+        return {"reward": self.reward, "judge": self.judge, "reference": self.reference}
 
 
 def open_setting(
-    data: str | os.PathLike[str],
-    tokenizer: Tokenizer,
-    template: Template,
-    options: OnlineOptions,
-) -> tuple[Setting, dict[str, str]]:
-    """Prompts, reward, judge and reference of a run, and the fingerprints of the weights among them."""
+    data: str | os.PathLike[str], tokenizer: Tokenizer, template: Template, options: OnlineOptions
+) -> Setting:
+    """Prompts, reward, judge and reference of a run."""
     train, held_out, said = prompts_of(data, options)
     reward = open_reward(options.reward)
     judge = open_reward(options.judge) if options.judge else None
     reference = open_reference(options.reference, tokenizer)
-    setting = Setting(train, held_out, tokenizer, template, reward, judge, reference, said)
-    return setting, fingerprints(**_weights_beside(setting))
+    return Setting(train, held_out, tokenizer, template, reward, judge, reference, said)
 
 
 def reopen_setting(config: dict[str, Any], tokenizer: Tokenizer, options: OnlineOptions) -> Setting:
     """That of a run that is resumed. CheckpointError where weights beside it are no longer what they were."""
-    template = Template.from_dict(config.get("template"))
-    setting, _ = open_setting(data_of(config), tokenizer, template, options)
-    check_fingerprints(config, options, **_weights_beside(setting))
+    setting = open_setting(data_of(config), tokenizer, Template.from_dict(config.get("template")), options)
+    check_fingerprints(config, options, **setting.beside())
     return setting
-
-
-def _weights_beside(setting: Setting) -> dict[str, Any]:
-    return {name: getattr(setting, name) for name in ("reward", "judge", "reference")}
 
 
 class Beside:
@@ -85,8 +70,7 @@ class Beside:
     @classmethod
     def read(cls, data: str, template: Template, tokenizer: Tokenizer, options: OnlineOptions) -> Beside:
         """Those of a file, or lessons of some kinds."""
-        kinds = data.split(",")
-        if not Path(data).exists() and all(kind in LESSONS for kind in kinds):
+        if kinds := lesson_kinds(data):
             found = [messages_of(lesson) for lesson in lessons(options.seed, 2000 * len(kinds), "train", kinds)]
         else:
             found = [
