@@ -9,10 +9,10 @@ from preferring import assistant, pairs, quiet
 from stopping import StopAfter
 
 import tinygrad_llm as tg
-from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch
+from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch, TokenizerError
 from tinygrad_llm.rng import Generator, use_generator
 from tinygrad_llm.runs.folder import save_model
-from tinygrad_llm.tuning import reward
+from tinygrad_llm.tuning import dpo, reward
 from tinygrad_llm.tuning.exercises import preferences_of
 from tinygrad_llm.tuning.feedback import open_base, open_reference
 from tinygrad_llm.tuning.instruct import instruct
@@ -163,3 +163,32 @@ def test_what_is_no_reward_model(here):
     ):
         with pytest.raises(CheckpointError, match=message):
             reward.open_reward(str(path))
+
+
+def test_prompts_without_room_for_an_answer_are_read_from_their_end(here, tmp_path):
+    context = open_base(here / "assistant").model.config.context_length
+    rows = [{"prompt": "a" * (2 * context), "chosen": "bb", "rejected": "a"} for _ in range(20)]
+    (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lines = []
+    result = reward.train(
+        tmp_path / "long.jsonl", init_from=here / "assistant", out=tmp_path / "run", report=lines.append, epochs=1
+    )
+    assert any(f"40 prompts with an answer are longer than {context} tokens" in line for line in lines)
+    assert result.scale is None
+    assert any("not brought to mean 0" in line for line in lines)
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_what_cannot_be_encoded_is_named_by_its_prompt(here, tmp_path):
+    rows = [{"prompt": f"a{'b' * i}", "chosen": "\u4e2d" if i == 3 else "bb", "rejected": "a"} for i in range(20)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for learn in (reward, dpo):
+        with pytest.raises(TokenizerError, match=r"prompt 'abbb': .*not among"):
+            learn.train(
+                tmp_path / "a.jsonl", init_from=here / "assistant", out=tmp_path / "run", report=lambda line: None
+            )
+
+
+def test_a_reward_model_writes_nothing(run):
+    with pytest.raises(CheckpointError, match="a reward model, which writes no text"):
+        open_base(run.finished.folder)

@@ -34,7 +34,7 @@ from ..text.view import visible
 from ..training.step import Objective
 from ..training.task import Finished
 from .exercises import preferences_of, preferences_sum
-from .feedback import check_fingerprints, choose, encode_answer, open_reference
+from .feedback import check_fingerprints, choose, encode_answers, open_reference, say_cut
 from .options import DPOOptions
 from .preferences import Preference
 from .reward import open_reward
@@ -138,7 +138,7 @@ class DPOTask(TuningTask):
         template: Template,
         judge: Reward | None = None,
     ) -> None:
-        self.said, self.options, self.tokenizer, self.template, self.judge = said, options, tokenizer, template, judge
+        self.options, self.tokenizer, self.template, self.judge = options, tokenizer, template, judge
         self.objective = Objective(lambda ids, *_: len(ids), self.loss)
         self.data = preferences_sum(parts)
         self.answers: list[tuple[list[int], list[bool]]] = []  # prompts with an answer, which tokens are the answer's
@@ -150,6 +150,7 @@ class DPOTask(TuningTask):
             raise ConfigError(
                 f"max_length is {self.max_length}: there must be room for a token and what comes after it"
             )
+        self.said = [*said, *say_cut((len(ids) for ids, _ in self.answers), self.max_length)]
         room = options.context_length
         prompts = [row.prompt for row in parts[2]]
         self.prompts = [one for one in prompts if len(template.encode(tokenizer, one, True)[0]) < room]
@@ -167,7 +168,7 @@ class DPOTask(TuningTask):
         pairs = []
         for row in rows:
             first = len(self.answers)
-            self.answers += [encode_answer(self.template, self.tokenizer, row.prompt, answer) for answer in row.answers]
+            self.answers += encode_answers(self.template, self.tokenizer, row)
             pairs += [(first + better, first + worse) for better, worse in row.pairs]
         return np.array(pairs)
 

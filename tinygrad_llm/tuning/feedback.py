@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, TokenizerError
 from ..models import LanguageModel
 from ..nn import Module
 from ..runs.fields import naming
@@ -17,6 +17,7 @@ from ..text import Tokenizer
 from ..text.templates import Message, Template
 from .assistant import template_named
 from .options import FeedbackOptions
+from .preferences import Preference
 from .run import load_base
 
 Options = TypeVar("Options", bound=FeedbackOptions)
@@ -108,3 +109,21 @@ def encode_answer(
     ids, is_answer = template.encode(tokenizer, [*prompt, {"role": "assistant", "content": answer}], last_only=True)
     n = len(is_answer) - is_answer[::-1].index(True)  # what closes the conversation comes after
     return ids[:n], is_answer[:n]
+
+
+def encode_answers(template: Template, tokenizer: Tokenizer, row: Preference) -> list[tuple[list[int], list[bool]]]:
+    """`encode_answer` of all answers of a preference. TokenizerError, naming the prompt, for what cannot be encoded."""
+    try:
+        return [encode_answer(template, tokenizer, row.prompt, answer) for answer in row.answers]
+    except TokenizerError as error:
+        raise TokenizerError(f"prompt {row.prompt[-1]['content']!r:.60}: {error}") from None
+
+
+def say_cut(lengths: Iterable[int], max_length: int) -> list[str]:
+    """A line about what is too long, if anything is."""
+    n = sum(length > max_length for length in lengths)
+    return (
+        [f"{n:,} prompts with an answer are longer than {max_length:,} tokens: of these the end alone is read."]
+        if n
+        else []
+    )

@@ -35,9 +35,9 @@ from ..text.templates import Message, Template
 from ..training.step import Objective
 from ..training.task import Finished
 from .exercises import preferences_of, preferences_sum
-from .feedback import check_fingerprints, choose, encode_answer, open_reference
+from .feedback import check_fingerprints, choose, encode_answer, encode_answers, open_reference, say_cut
 from .options import RewardOptions
-from .preferences import Preference
+from .preferences import Messages, Preference
 from .rewards import Reward, reward_named
 from .rollouts import roll_out, token_values
 from .run import TuningTask, begin, data_of, go_on
@@ -157,14 +157,15 @@ class RewardTask(TuningTask):
         template: Template,
     ) -> None:
         self.train, self.test, self.validation = parts
-        self.said, self.options, self.tokenizer, self.template = said, options, tokenizer, template
+        self.options, self.tokenizer, self.template = options, tokenizer, template
         self.objective = Objective(lambda *batch: 1, self.loss)
         self.rows = {id(row): self._encode(row) for part in parts for row in part}
-        longest = max(len(ids) for rows in self.rows.values() for ids in rows)
-        self.max_length = min(longest, options.max_length or longest, options.context_length)
+        lengths = [len(ids) for rows in self.rows.values() for ids in rows]
+        self.max_length = min(max(lengths), options.max_length or max(lengths), options.context_length)
+        self.said = [*said, *say_cut(lengths, self.max_length)]
 
     def _encode(self, row: Preference) -> list[list[int]]:
-        return [encode_answer(self.template, self.tokenizer, row.prompt, answer)[0] for answer in row.answers]
+        return [ids for ids, _ in encode_answers(self.template, self.tokenizer, row)]
 
     def __len__(self) -> int:
         return math.ceil(len(self.train) / self.options.batch_size)
@@ -251,17 +252,18 @@ class RewardTask(TuningTask):
     def conclude(self, finished: Finished) -> RewardResult:
         """Bring the scores to mean 0 and spread 1, and try it on the pairs kept for testing."""
         model, rows = finished.model, [*self.train, *self.validation]
+        starts = [len(self.template.encode(self.tokenizer, row.prompt, True)[0]) for row in rows]
+        fitting = [row.prompt for row, start in zip(rows, starts, strict=True) if start < self.options.context_length]
         before = None
-        if self.options.normalize:
-            before = self._normalize(model, rows)
+        if self.options.normalize and fitting:
+            before = self._normalize(model, fitting, max(1, self.max_length - min(starts)))
         return RewardResult(self.differences(model, self.test), finished, before)
 
-    def _normalize(self, model: LanguageModel, rows: Sequence[Preference]) -> tuple[float, float]:
-        """Fold mean and spread of the scores of what the reference answers into the head (Ziegler et al. 2019, §2.1): mean and
-        spread before."""
+    def _normalize(self, model: LanguageModel, prompts: Sequence[Messages], room: int) -> tuple[float, float]:
+        """Fold mean and spread of the scores of what the reference answers, in so many tokens, into the head (Ziegler et al.
+        2019, §2.1): mean and spread before."""
         base = open_reference(self.options.reference, self.tokenizer)
-        prompts = [rows[i % len(rows)].prompt for i in range(_DRAWN)]
-        room = max(1, self.max_length - min(len(self.template.encode(self.tokenizer, p, True)[0]) for p in prompts))
+        prompts = [prompts[i % len(prompts)] for i in range(_DRAWN)]
         rng = Generator(self.options.seed).spawn()
         drawn = roll_out(base, self.tokenizer, self.template, prompts, room, rng=rng)
         found = RewardModel(model, self.tokenizer, self.template).scores(drawn.prompts, drawn.answers)
@@ -303,6 +305,8 @@ class RewardResult(PairScores):
             lines.append(
                 f"Scores were {mean:.2f} ± {std:.2f} on {_DRAWN} answers of the weights it began from; now 0 ± 1."
             )
+        else:
+            lines.append("Scores are as they came: they were not brought to mean 0 and spread 1.")
         return lines
 
 

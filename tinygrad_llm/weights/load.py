@@ -15,7 +15,7 @@ from ..formats.open import CONFIG_FILE, META_FILE, open_weights
 from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
 from ..models import LanguageModel, make_config, make_model
-from ..models.heads import add_classifier
+from ..models.heads import SCORE, add_classifier
 from ..rng import Zeros
 from ..runs.folder import find_run, load_run
 from ..text import Tokenizer
@@ -103,6 +103,8 @@ def load_with_tokenizer(
     if adapter is not None:
         load_adapter(model, adapter)
     if classes := model.classes:
+        if classes == (SCORE,):
+            raise CheckpointError(f"{path}: a reward model, which writes no text: tinygrad-llm evaluate asks it")
         named = f"{', '.join(classes)!s:.60}"
         raise CheckpointError(f"{path}: a classifier ({named}), which writes no text: tinygrad-llm predict asks it")
     if tokenizer is None:
