@@ -5,6 +5,7 @@ for step in loss.backward_steps():          # in your own frame: inspect, step.c
 with debug.break_on(name="trf_blocks.3.*", norm_gt=10): loss.backward()
 with debug.anomaly(): loss = model_and_loss(); loss.backward()
 print(debug.explain(loss))
+debug.set_trace()                           # pdb from here on, in which each step goes to the next line of maths
 print(debug.report(loss, "report.html"))    # all of it as a page to step through in a browser
 """
 
@@ -15,6 +16,7 @@ from .explain import Explanation, explain
 from .graph import to_dot, to_mermaid
 from .profile import profile
 from .report import Report, report
+from .stepper import set_trace
 from .token_table import Row, TokenTable
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "explain",
     "profile",
     "report",
+    "set_trace",
     "to_dot",
     "to_mermaid",
 ]
