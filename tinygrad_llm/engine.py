@@ -18,8 +18,8 @@ import numpy as np
 
 from .errors import DTypeError, GraphError, ShapeError
 from .tape.display import describe
-from .tape.node import Node, freeze, is_wanted, last_uses, recorded
-from .tape.observer import observers
+from .tape.node import Node, Scope, freeze, is_wanted, last_uses, recorded, scope
+from .tape.observer import Observer, observers
 from .tape.operators import Operators, registry
 from .tape.places import caller
 from .tape.step import Step, Walk
@@ -35,6 +35,15 @@ _composing: ContextVar[bool] = ContextVar("composing", default=False)
 # running in a context where it is already set costs a fortieth of that.
 _quiet = Context()
 _quiet.run(np.seterr, all="ignore")
+
+
+def _around(watching: tuple[Observer, ...], inside: Scope | None) -> Context:
+    """The context for the maths of an op; what it runs on a tape of its own (checkpointing) is watched, by full names."""
+    context = _quiet.copy()
+    if watching:
+        context.run(observers.set, watching)
+        context.run(scope.set, inside)
+    return context
 
 
 @contextmanager
@@ -107,7 +116,7 @@ class Op:
         for observer in watching:
             observer.before_forward(self)
         needs = {"needs": tuple(map(is_wanted, parents))} if self.spares and parents is not None and record else {}
-        out, saved = _quiet.copy().run(self.forward, *arrays, **needs, **options)
+        out, saved = _around(watching, scope.get()).run(self.forward, *arrays, **needs, **options)
         if type(out) is not _ndarray:
             out = np.asarray(out)
         node = None
@@ -290,10 +299,12 @@ class Tensor(Operators):
             g = gradients.pop(node)
             if node.hooks:
                 g = node.through_hooks(g)
+            step = Step(i, len(nodes), node, g, walk)
             for observer in watching:
-                observer.before_backward(node)
-            computed = _quiet.copy().run(node.op.backward, g, *node.spend(reuse), **node.asked(reuse))
-            step = Step(i, len(nodes), node, g, computed, walk)
+                observer.before_backward(step)
+            around = _around(watching, node.scope)
+            step.computed = around.run(node.op.backward, g, *node.spend(reuse), **node.asked(reuse))
+            step.gradients = list(step.computed)
             for observer in watching:
                 observer.after_backward(step)
             yield step

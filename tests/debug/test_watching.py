@@ -11,7 +11,8 @@ from tinygrad_llm import debug, nn
 from tinygrad_llm.errors import ConfigError, GraphError, NonFiniteError, ShapeError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.optim import SGD
-from tinygrad_llm.tape.observer import observers
+from tinygrad_llm.tape.node import path_of, scope
+from tinygrad_llm.tape.observer import Observer, observers
 from tinygrad_llm.training.step import train_step
 
 CONFIG = GPTConfig(vocab_size=23, context_length=8, emb_dim=16, n_heads=2, n_layers=2, drop_rate=0.0)
@@ -272,3 +273,62 @@ def test_why_no_grad_of_a_leaf_that_was_itself_detached():
     w, v = tg.Tensor([1.0, 2.0], True, "w"), tg.Tensor([3.0, 4.0], True)
     loss = (w.detach() * v).sum()  # the leaf
     assert f"what was made from it was detached at {__file__}:{line_of('# the leaf')}" in w.why_no_grad(loss)
+
+
+def test_checkpointed_blocks_are_watched_under_the_same_names(model):
+    def seen():
+        watched = []
+
+        class Watch(Observer):
+            def before_forward(self, op):
+                watched.append(path_of(scope.get(), op.name))
+
+            def before_backward(self, step):
+                assert step.gradients == []
+                watched.append(step.name)
+
+        with Watch():
+            loss_of(model).backward()
+        return watched
+
+    plainly = seen()
+    model.checkpoint_blocks = True
+    watched = seen()
+    inside = [name for name in plainly if name.startswith("trf_blocks.")]
+    assert len(inside) == 2 * 2 * 12
+    backward = [name for name in inside if "#" in name]
+    assert [name for name in watched if name in backward] == backward
+    assert [name for name in watched if "checkpoint" not in name and "#" not in name and name in inside] == [
+        *(
+            name for name in inside if "#" not in name
+        ),  # all blocks, and again each one in its backward, the last one first
+        *(
+            name
+            for block in ("1", "0")
+            for name in inside
+            if "#" not in name and name.startswith(f"trf_blocks.{block}.")
+        ),
+    ]
+
+
+def test_anomaly_and_the_cache_see_into_checkpointed_blocks(model):
+    _, plainly = model.run_with_cache(IDS)
+    model.checkpoint_blocks = True
+    _, cache = model.run_with_cache(IDS)
+    assert set(plainly) <= set(cache)
+    for name, array in plainly.items():
+        np.testing.assert_array_equal(cache[name], array)
+    model.trf_blocks[1].att = MaskedAttention(model.trf_blocks[1].att)
+    with pytest.raises(NonFiniteError, match=r"trf_blocks\.1\.att\.log"), debug.anomaly():
+        loss_of(model)
+
+
+def test_profile_counts_the_time_of_an_op_once(model, monkeypatch):
+    ticks = iter(range(1000))
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
+    model.checkpoint_blocks = True
+    with debug.profile() as p:
+        loss_of(model).backward()
+    first_to_last = next(ticks) - 1
+    assert p.ops["gelu"].calls == 2 * 2
+    assert sum(t.forward + t.backward for t in p.ops.values()) < first_to_last

@@ -42,20 +42,27 @@ class profile(Observer):
     def after_forward(
         self, op: Op, inputs: tuple, arrays: list, options: dict[str, Any], out: np.ndarray, node: Node | None
     ) -> None:
-        seconds = time.perf_counter() - self._starts().pop()
+        seconds = self._seconds()
         with self._lock:
             self.ops[op.name].calls += 1
             self.ops[op.name].forward += seconds
             self.ops[op.name].bytes += out.nbytes if out.base is None else 0
 
-    def before_backward(self, node: Node) -> None:
+    def before_backward(self, step: Step) -> None:
         self._starts().append(time.perf_counter())
 
     def after_backward(self, step: Step) -> None:
-        seconds = time.perf_counter() - self._starts().pop()
+        seconds = self._seconds()
         with self._lock:
             self.ops[step.op].backward += seconds
             self.ops[step.op].bytes += sum(d.nbytes for d in step.gradients if d is not None and d.base is None)
+
+    def _seconds(self) -> float:
+        """How long the innermost op took, without those that it called, which are counted for themselves."""
+        starts = self._starts()
+        whole = time.perf_counter() - starts.pop()
+        starts[:] = [start + whole for start in starts]
+        return whole
 
     def _starts(self) -> list[float]:
         """A stack for each thread: an op may call ops, as checkpointing does."""

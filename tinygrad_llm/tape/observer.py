@@ -44,8 +44,8 @@ class Observer:
     def after_module(self, module: Any, out: Any) -> None:
         """A module was called, and is still the innermost of the current scope."""
 
-    def before_backward(self, node: Node) -> None:
-        """A node is about to be differentiated."""
+    def before_backward(self, step: Step) -> None:
+        """A node is about to be differentiated: the step has no gradients yet."""
 
     def after_backward(self, step: Step) -> None:
         """It was; the gradients have not been passed on yet."""

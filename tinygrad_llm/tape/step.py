@@ -27,11 +27,12 @@ class Step:
 
     __slots__ = ("computed", "grad_out", "gradients", "i", "n", "node", "walk")
 
-    def __init__(self, i: int, n: int, node: Node, grad_out: np.ndarray, computed: tuple, walk: Walk) -> None:
+    def __init__(self, i: int, n: int, node: Node, grad_out: np.ndarray, walk: Walk) -> None:
         self.i, self.n = i, n
         self.node = node
         self.grad_out = grad_out
-        self.computed, self.gradients = computed, list(computed)
+        self.computed: tuple = ()  # until the loop has run the op's backward
+        self.gradients: list = []
         self.walk = walk
 
     @property
