@@ -297,9 +297,9 @@ class Tensor(Operators):
             if node not in gradients:
                 continue  # no gradient came back this far
             g = gradients.pop(node)
+            step = Step(i, len(nodes), node, g, walk)  # made before the maths, from which a debugger goes up to it
             if node.hooks:
-                g = node.through_hooks(g)
-            step = Step(i, len(nodes), node, g, walk)
+                g = step.grad_out = node.through_hooks(g)
             for observer in watching:
                 observer.before_backward(step)
             around = _around(watching, node.scope)

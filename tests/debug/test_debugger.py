@@ -199,3 +199,31 @@ def test_names_are_of_the_tape_of_each_thread():
     with parallel.threads(2):
         one, other = parallel.spread(walk, [slice(0, 2), slice(2, 4)])
     assert one == other == walk(slice(0, 4))
+
+
+def test_one_frame_up_from_the_maths_stands_its_own_step(tmp_path):
+    stops = ["b tg.ops.exp.backward", "b tg.ops.tanh.backward", "c"]
+    look = ["up", "p step", "p step.grad_out is g", "p step.saved.keys()", "p step.check().verdict", "c"]
+    out = pdb_session(tmp_path, ["n", *stops, *look, *look, "q"])
+    assert "***" not in out
+    assert re.findall(r"Step (\d)/3: (\w+), g \(2,\) -> , \w+#1, .*script.py:4", out) == [("2", "exp"), ("3", "tanh")]
+    assert (
+        re.findall(r"^\(Pdb\) (True|dict_keys.*|'ok')$", out, re.MULTILINE) == ["True", "dict_keys(['y'])", "'ok'"] * 2
+    )
+
+
+def test_in_a_hook_stands_the_step_of_the_hook():
+    seen = []
+
+    def hook(g):
+        seen.append((g, sys._getframe(2).f_locals["step"]))
+        return 2 * g
+
+    x = tg.Tensor([1.0, 2.0], True)
+    y = x * 3
+    y.node.hooks = [hook]
+    step = list(y.sum().backward_steps())[1]
+    ((g, at_the_hook),) = seen
+    assert at_the_hook is step
+    np.testing.assert_array_equal(step.grad_out, 2 * g)
+    np.testing.assert_array_equal(x.grad, [6, 6])

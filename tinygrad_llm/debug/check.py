@@ -105,7 +105,8 @@ def check_step(step: Step) -> Verdict:
     for index, _, together in ties([a if k in inputs else None for k, a in enumerate(arrays)], at_kinks):
         measure(together, index)
     compared = len(findings)
-    findings += [_compare(step, k, gradients[k], nearby[k]) for k in inputs]
+    if step.gradients:
+        findings += [_compare(step, k, gradients[k], nearby[k]) for k in inputs]
     worst = max(findings, key=_Finding.rank, default=_Finding("ok", 0.0))
     return Verdict(
         worst.verdict,

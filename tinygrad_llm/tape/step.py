@@ -22,7 +22,8 @@ class Step:
     """One node of a backward pass, before its gradients are passed on to its parents.
 
     `i` of `n`, from 0; `node`, the recorded call; `grad_out`, dL/d(output of the node), which the formulas call g;
-    `gradients`, dL/d(input) for each parent, None where none is wanted: an entry may be replaced.
+    `gradients`, dL/d(input) for each parent, None where none is wanted: an entry may be replaced. While the backward of the op
+    itself runs, there are none yet.
     """
 
     __slots__ = ("computed", "grad_out", "gradients", "i", "n", "node", "walk")
