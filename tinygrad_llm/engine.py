@@ -24,7 +24,7 @@ from .tape.operators import Operators, registry
 from .tape.places import caller
 from .tape.step import Step, Walk
 from .tape.watch import mark
-from .tape.why import Origin, note_detached, why_no_grad
+from .tape.why import Origin, inherited, note_detached, told, why_no_grad
 
 _ndarray = np.ndarray  # looked up for every op
 _recording: ContextVar[bool] = ContextVar("recording", default=True)
@@ -132,7 +132,7 @@ class Op:
         result = Tensor.__new__(Tensor)  # skips the checks of Tensor(...)
         result.data, result.node, result.requires_grad = out, node, record
         result.grad = result.name = None
-        result.origin = None if record else _paused.get()
+        result.origin = None if record else _paused.get() or inherited(inputs)
         return result
 
     def _take(self, inputs: tuple) -> tuple[list, Any, np.dtype | None, bool]:
@@ -320,10 +320,12 @@ class Tensor(Operators):
 
     def _seed(self, gradient: Any) -> np.ndarray:
         if not self.requires_grad:
-            raise GraphError(
-                f"backward from a tensor {self.shape} that is not on the tape: it was made under no_grad, detached, "
-                "or from inputs of which none requires a gradient"
+            reason = (
+                f"it was {told(self.origin)}: make it outside of that"
+                if self.origin is not None
+                else "it does not require a gradient: make it, or what it is made from, with requires_grad=True"
             )
+            raise GraphError(f"backward from a tensor {self.shape} that is not on the tape: {reason}")
         if gradient is None:
             if self.data.size != 1:
                 raise GraphError(

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -332,3 +333,59 @@ def test_profile_counts_the_time_of_an_op_once(model, monkeypatch):
     first_to_last = next(ticks) - 1
     assert p.ops["gelu"].calls == 2 * 2
     assert sum(t.forward + t.backward for t in p.ops.values()) < first_to_last
+
+
+def test_why_no_grad_knows_what_was_detached_when_that_is_gone(model):
+    w = tg.Tensor([1.0, 2.0], True, "w")
+
+    def loose(t):
+        for _ in range(30):
+            t = t * 2 + t  # as much a leaf is reached on 2^30 ways
+        return t.detach()  # in a function
+
+    loss = (loose(w) * tg.Tensor([3.0, 4.0], True)).sum()
+    assert f"what was made from it was detached at {__file__}:{line_of('# in a function')}" in w.why_no_grad(loss)
+    logits = model(IDS).detach()  # of a model
+    loss = tg.ops.cross_entropy(logits * w[0], targets=IDS)
+    for parameter in model.parameters():
+        assert f"detached at {__file__}:{line_of('# of a model')}" in parameter.why_no_grad(loss)
+    mine = w.detach()
+    mine.requires_grad = True  # a leaf like any other from now on
+    assert "no backward has reached it" in mine.why_no_grad()
+
+
+def test_what_was_detached_is_remembered_without_keeping_it():
+    x = tg.Tensor(np.ones(3), True)
+    middle = x * 2
+    node, leaf = weakref.ref(middle.node), weakref.ref(x)
+    middle.detach()
+    del middle
+    assert node() is None
+    del x
+    assert leaf() is None
+
+
+def test_backward_says_where_it_left_the_tape():
+    w = tg.Tensor([1.0, 2.0], True, "w")
+    with tg.no_grad():  # entered
+        paused = w * 2
+    entered = f"made under no_grad(), which was entered at {__file__}:{line_of('# entered')} in test_backward_says"
+    with pytest.raises(
+        GraphError, match=re.escape(f"backward from a tensor (2,) that is not on the tape: it was {entered}")
+    ):
+        paused.backward()
+    cut = w.detach()  # left
+    left = f"detached at {__file__}:{line_of('# left')} in test_backward_says"
+    with pytest.raises(GraphError, match=re.escape(f"that is not on the tape: it was {left}")):
+        cut.backward()
+    for origin, source in ((entered, paused), (left, cut)):
+        loss = ((source * 3).exp() + np.ones(2)).sum()
+        words = f"was made from what was {origin}"
+        assert words in loss.why_no_grad()
+        assert words in w.why_no_grad(loss)
+        with pytest.raises(GraphError, match=re.escape(words)):
+            loss.backward()
+    with pytest.raises(
+        GraphError, match="does not require a gradient: make it, or what it is made from, with requires_grad"
+    ):
+        (tg.Tensor([1.0]) * 2).backward()
