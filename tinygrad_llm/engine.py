@@ -97,6 +97,14 @@ class Op:
     def __repr__(self) -> str:
         return f"Op({self.name})"
 
+    def argument(self, k: int) -> str:
+        """What the forward calls its input k: `x`, `weight`, `arrays[2]`."""
+        parameters = list(inspect.signature(self.forward).parameters.values())
+        for i, parameter in enumerate(parameters):
+            if parameter.kind is parameter.VAR_POSITIONAL and i <= k:
+                return f"{parameter.name}[{k - i}]"
+        return parameters[k].name
+
     def twin(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """A decorator: `function` is this op once more, from small ops, which is what runs under `composed()`."""
         self.composed = function

@@ -9,6 +9,7 @@ import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm import debug, nn
+from tinygrad_llm.engine import Op
 from tinygrad_llm.errors import ConfigError, GraphError, NonFiniteError, ShapeError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.optim import SGD
@@ -89,6 +90,21 @@ def test_anomaly_in_the_backward_and_in_the_weights(model):
         model.trf_blocks[0].ff.layers[2].weight.data[1, 2] = np.nan
         with pytest.raises(NonFiniteError, match=r"weight = trf_blocks.0.ff.layers.2.weight .* with 1 NaN"):
             loss_of(model)
+
+
+def test_anomaly_names_each_of_several_operands():
+    x, y = tg.Tensor([[1.0], [2.0]], True, "x"), tg.Tensor([[np.nan]], True, "y")
+    with (
+        debug.anomaly(),
+        pytest.raises(NonFiniteError, match=r"arrays\[0\] = x \(2, 1\) .*; arrays\[1\] = y \(1, 1\), nothing"),
+    ):
+        tg.ops.concatenate(x, y)
+    both = tg.ops.stack(tg.Tensor([1.0], True, "y"), tg.Tensor([2.0], True, "x"))
+    both.node.op = copy.copy(both.node.op)
+    both.node.op.backward = lambda g, axis: (g[0], g[1] * np.nan)
+    with debug.anomaly(), pytest.raises(NonFiniteError, match=r"1 NaN .* in darrays\[1\] = x, by"):
+        both.sum().backward()
+    assert [Op.registry["checkpoint"].argument(k) for k in range(3)] == ["x", "parameters[0]", "parameters[1]"]
 
 
 def test_anomaly_names_a_mask_that_multiplies_with_infinity():

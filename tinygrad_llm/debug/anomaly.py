@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
@@ -59,8 +58,11 @@ class anomaly(Observer):
         from_outside = [array for x, array in pairs if not (isinstance(x, Tensor) and x.node)]
         if came_in and all(_badness(array) < 2 for array in from_outside):
             return  # its birth was reported, or it is a mask of infinities
-        names = list(inspect.signature(op.forward).parameters)
-        operands = "; ".join(f"{_operand(names, k, x)} {_range(array)}" for k, (x, array) in enumerate(pairs))
+        operands = "; ".join(
+            f"{_operand(op, k, x)} {_range(array)}"
+            for k, (x, array) in enumerate(zip(inputs, arrays, strict=True))
+            if array is not None
+        )
         cause = (
             ("an operand came in with NaN", "look at how it was made")
             if came_in
@@ -87,7 +89,7 @@ class anomaly(Observer):
             cause = _BACKWARD_CAUSES.get(step.op, _OVERFLOW)
             raise NonFiniteError(
                 f"anomaly: {step.op}_backward ({step.name}, made at {step.site}) gave {_count(gradient)} in "
-                f"d{step.argument(k)}, by {step.formula}; g {_range(step.grad_out)}; {saved}; "
+                f"d{_operand(step.node.op, k, step.node.parents[k])}, by {step.formula}; g {_range(step.grad_out)}; {saved}; "
                 f"likely cause: {cause[0]}: {cause[1]}"
             )
 
@@ -119,6 +121,7 @@ def _range(array: np.ndarray) -> str:
     return text + (f" with {_count(array).split(' in ')[0]}" if _badness(array) else "")
 
 
-def _operand(names: list[str], k: int, x: Any) -> str:
-    argument = names[min(k, len(names) - 1)]
-    return f"{argument} = {x.name}" if isinstance(x, Tensor) and x.name else argument
+def _operand(op: Op, k: int, x: Any) -> str:
+    """`weight = trf_blocks.0.ff.layers.0.weight`, the argument of the op and what was given for it, where that has a name."""
+    name = x.name if isinstance(x, Tensor) else None
+    return f"{op.argument(k)} = {name}" if name else op.argument(k)

@@ -73,12 +73,8 @@ class Step:
         return Inputs(self.gradients, named)
 
     def argument(self, k: int) -> str:
-        """What the forward calls its input k: `x`, `weight`."""
-        parameters = list(inspect.signature(self.node.op.forward).parameters.values())
-        for i, parameter in enumerate(parameters):
-            if parameter.kind is parameter.VAR_POSITIONAL and i <= k:
-                return f"{parameter.name}[{k - i}]"
-        return parameters[k].name
+        """What the forward calls its input k: `x`, `weight`, `arrays[2]`."""
+        return self.node.op.argument(k)
 
     def passed_on(self) -> Iterator[tuple[Node | Tensor, np.ndarray]]:
         """Each parent that wants a gradient, and its part of it. ShapeError or DTypeError where one cannot be."""
