@@ -239,6 +239,21 @@ def test_a_long_text_is_cut_where_the_page_says(tmp_path, monkeypatch):
     assert "the first 64 of 90 tokens" in text["notes"][1]
 
 
+def test_checkpointed_blocks_are_on_the_page(tmp_path):
+    model = make_model(drop_rate=0.1)
+    model.checkpoint_blocks = True
+    found = debug.report(loss_of(model), tmp_path / "a.html", model=model, ids=IDS)
+    page = Page(tmp_path / "a.html")
+    assert found.verdicts == {"ok": found.steps}
+    blocks = [step for step in page.data["steps"] if step["op"] == "checkpoint"]
+    assert [step["name"] for step in blocks] == ["trf_blocks.1.checkpoint#1", "trf_blocks.0.checkpoint#1"]
+    names = [name for name, _ in model.trf_blocks[1].named_parameters()]
+    assert [out["to"] for out in blocks[0]["out"]][1:8] == [f"trf_blocks.1.{name}" for name in names[:7]]
+    model.checkpoint_blocks = False
+    debug.report(loss_of(model), tmp_path / "b.html", model=model, ids=IDS)
+    assert page.data["text"] == Page(tmp_path / "b.html").data["text"]
+
+
 def test_no_name_or_token_ends_the_script(tmp_path):
     class Nasty:
         def decode_bytes(self, ids):

@@ -9,6 +9,7 @@ import pytest
 import tinygrad_llm as tg
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.nn import Linear, Sequential, TransformerBlock, checkpoint
+from tinygrad_llm.tape.observer import Observer
 from tinygrad_llm.training import train_step
 
 
@@ -57,6 +58,48 @@ def test_frozen_parameters_and_inputs_get_no_gradient():
     assert x.grad is None
     assert block.norm1.scale.grad is None
     assert block.norm2.scale.grad is not None
+
+
+def checked(block, x):
+    """The verdict on a checkpointed block, and what was seen of the check from outside."""
+    seen = []
+
+    class Watch(Observer):
+        def before_forward(self, op):
+            seen.append(op.name)
+
+    (step,) = checkpoint(block, x).backward_steps(np.random.default_rng(5).standard_normal(x.shape), into={})
+    with Watch():
+        verdict = step.check()
+    assert seen == []
+    return verdict
+
+
+@pytest.mark.parametrize("drop_rate", [0.0, 0.3])
+def test_a_step_of_a_checkpointed_block_is_checked(drop_rate):
+    block = make_block(drop_rate)
+    x = tg.Tensor(np.random.default_rng(2).standard_normal((2, 8, 16)).astype(np.float32), requires_grad=True)
+    before = {name: (p.data, p.data.copy()) for name, p in block.named_parameters()}
+    verdict = checked(block, x)
+    assert verdict.verdict == "ok", str(verdict)
+    assert verdict.name == "checkpoint#1"
+    assert verdict.compared > 8 * len(before)
+    for name, p in block.named_parameters():
+        assert p.data is before[name][0]
+        assert p.grad is None
+        np.testing.assert_array_equal(p.data, before[name][1])
+    block.ff.on_forward(lambda module, args, out: out * 2)  # a part of what the block computes
+    block.norm1.scale.requires_grad = False
+    verdict = checked(block, x)
+    assert verdict.verdict == "ok", str(verdict)
+
+
+def test_what_is_wrong_in_a_checkpointed_block_is_found():
+    block = make_block(0.0)
+    block.ff.on_backward(lambda module, g: 1.01 * g)
+    verdict = checked(block, tg.Tensor(np.ones((1, 8, 16), np.float32), requires_grad=True))
+    assert verdict.verdict == "wrong"
+    assert "checkpoint_backward says" in str(verdict)
 
 
 def test_only_the_input_is_kept():

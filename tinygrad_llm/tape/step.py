@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,7 @@ class Step:
         """
         from ..debug.check import check_step  # the tape itself measures nothing
 
-        return check_step(self)
+        return Context().run(check_step, self)  # a fresh one, in which nobody watches
 
     def __repr__(self) -> str:
         shapes = ", ".join("None" if d is None else str(np.shape(d)) for d in self.gradients)
