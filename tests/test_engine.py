@@ -3,6 +3,7 @@
 import gc
 import math
 import operator
+import re
 import sys
 import threading
 import time
@@ -761,8 +762,41 @@ def test_repr_is_under_200_characters(data):
 
 def test_repr_shows_what_a_tensor_is():
     x = leaf([1.0, 2.0], name="w")
-    assert repr(x) == "Tensor((2,) float64, 'w', requires_grad, [1., 2.])"
+    assert repr(x) == "Tensor((2,) float64, 'w', requires_grad, grad None, [1., 2.])"
     assert repr(x.exp()) == "Tensor((2,) float64, exp, [2.7183, 7.3891])"
     text = repr(Tensor(np.array([math.nan, math.inf, *range(98)])))
     assert "NaN 1 Inf 1" in text
     assert "range [0, 97]" in text
+
+
+def test_repr_says_whether_there_is_a_gradient():
+    x = leaf([1.0, 2.0])
+    y = x * 2
+    y.sum().backward()
+    assert repr(x) == "Tensor((2,) float64, requires_grad, grad set, [1., 2.])"
+    assert repr(y) == "Tensor((2,) float64, multiply, [2., 4.])"
+    x.requires_grad = False
+    assert repr(x) == "Tensor((2,) float64, grad set, [1., 2.])"
+    assert repr(x.detach()) == "Tensor((2,) float64, [1., 2.])"
+    numbers = Tensor(np.linspace(-1e300, 1e300, 16), requires_grad=True, name="a.very.long.name." * 20)
+    assert len(repr(numbers)) < 200
+    assert repr(numbers).endswith("1.0000e+300])")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex64])
+@pytest.mark.parametrize("place", [0, 1, 123_457, 999_999])
+def test_repr_hides_no_nan_among_a_million_numbers(dtype, place):
+    x = np.full(1_000_000, 3.0, dtype)
+    assert not re.search("NaN|Inf", repr(Tensor(x)))
+    x[place] = math.nan
+    assert "NaN 1 Inf 0)" in repr(Tensor(x))
+    assert "NaN 1 Inf 0)" in repr(Tensor(x.reshape(1000, 1000).T))
+    x[place] = math.inf
+    x[500_000] = -math.inf  # a sum of both is NaN
+    assert "NaN 0 Inf 2)" in repr(Tensor(x.reshape(1000, 1000)[:, ::-1]))
+
+
+def test_repr_of_large_numbers_whose_sum_overflows_and_of_more_than_are_searched():
+    assert not re.search("NaN|Inf", repr(Tensor(np.full(10_000, 1e38, np.float32))))
+    x = Tensor(np.broadcast_to(np.float32(1), (3000, 1000)))
+    assert repr(x) == "Tensor((3000, 1000) float32, ~mean 1 std 0 range [1, 1] NaN 0 Inf 0 in 4096 sampled)"

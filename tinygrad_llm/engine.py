@@ -236,7 +236,7 @@ class Tensor(Operators):
         return self.item()
 
     def __repr__(self) -> str:
-        return describe(self.data, self.name, self.node.op.name if self.node else None, self.requires_grad)
+        return describe(self)
 
     def _repr_html_(self) -> str:
         from .debug.html import tensor_html  # a notebook asks for it; the tape itself draws nothing
