@@ -525,3 +525,18 @@ def test_training_with_all_of_it_finds_the_minimum():
         optimizer.set_lr(schedule(step))
         optimizer.step()
     np.testing.assert_allclose(w.data, [1.0, 2.0], atol=1e-3)
+
+
+def test_repr_says_how_many_numbers_learn_and_how():
+    w, b = Tensor(np.ones((3, 400), np.float32), True), Tensor(np.ones(3, np.float32), True)
+    assert repr(SGD([w, b], lr=0.1)) == "SGD(2 parameters, 1,203 numbers, lr 0.1, momentum 0, weight_decay 0, step 0)"
+    optimizer = AdamW([{"params": [w]}, {"params": [b], "weight_decay": 0.0}], lr=4e-4, weight_decay=0.1)
+    b.grad = np.ones(3, np.float32)
+    optimizer.step()
+    optimizer.set_lr(1 / 3)
+    assert repr(optimizer) == (
+        "AdamW(1 + 1 parameters, 1,203 numbers, lr 0.333333, betas (0.9, 0.999), eps 1e-08, weight_decay 0.1 | 0, step 1)"
+    )
+    many = [{"params": [Tensor(np.ones(9), True)], "lr": 0.9**i, "weight_decay": 0.7**i} for i in range(1, 500)]
+    assert "lr 0.9 | 0.81 | ... | 1.4" in repr(AdamW(many))
+    assert len(repr(AdamW(many))) < 200

@@ -162,6 +162,21 @@ class Optimizer:
         self._checked.append(own)
         self._states.update((p, _State()) for p in params)
 
+    def __repr__(self) -> str:
+        """`AdamW(10 + 18 parameters, 3,456 numbers, lr 0.0004, ..., weight_decay 0.1 | 0, step 12)`: of each group, in short."""
+        counts = _in_short([str(len(group["params"])) for group in self.param_groups], " + ")
+        words = [f"{counts} parameters", f"{sum(p.data.size for p in self._states):,} numbers"]
+        for name in self._checked[0]:
+            values = dict.fromkeys(_say(group[name]) for group in self.param_groups)
+            words.append(f"{name} {_in_short(list(values), ' | ')}")
+        words.append(f"step {max(state.step for state in self._states.values())}")
+        return f"{type(self).__name__}({', '.join(words)})"
+
+    def _repr_html_(self) -> str:
+        from .debug.html import optimizer_html  # a notebook asks for it
+
+        return optimizer_html(self)
+
     def moment_names(self, options: dict[str, Any]) -> tuple[str, ...]:
         """The arrays that `update` keeps for a parameter under these options."""
         raise NotImplementedError
@@ -366,6 +381,14 @@ def _brief(p: Any) -> str:
     if not isinstance(data, np.ndarray):
         return f"a {type(p).__name__}"
     return f"{getattr(p, 'name', None) or 'a tensor'} {data.dtype} {data.shape}"
+
+
+def _say(option: Any) -> str:
+    return f"{option:.6g}" if isinstance(option, float) else str(option)
+
+
+def _in_short(words: list[str], between: str) -> str:
+    return between.join(words if len(words) <= 3 else [*words[:2], "...", words[-1]])
 
 
 def _layout(groups: list[dict[str, Any]]) -> str:

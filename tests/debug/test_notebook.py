@@ -172,3 +172,28 @@ def test_a_gradcheck_has_its_verdict_and_worst_entries(monkeypatch):
     assert f"and {len(result.mismatches) - 8} more" in wrong.text
     kink = Shown(gradcheck(tg.ops.relu, np.array([0.0, 1.0])))
     assert "kink" in kink.cells
+
+
+def test_what_debugging_gives_and_an_optimizer_are_tables():
+    model = GPTModel(GPTConfig(23, 8, 16, 2, 1))
+    ids = np.arange(16).reshape(2, 8)
+    _, cache = model.run_with_cache(ids, grads=True)
+    cache.arrays[NASTY] = np.full((2, 3), np.nan)
+    shown = Shown(cache)
+    assert [cell for cell in shown.cells[::5] if cell] == list(cache)
+    assert len(shown.images) == len(cache) + len(cache.grads)
+    assert "[nan, nan, nan]" in shown.text
+    loss = (model(ids) * 2).sum()
+    rows = tg.debug.explain(loss)
+    shown = Shown(rows)
+    assert len(shown.cells) == 8 * len(rows)
+    assert shown.cells[2::8] == [row.name for row in rows]
+    shown = Shown(next(loss.backward_steps()).walk)
+    assert shown.cells[::3] == [row.name for row in rows]
+    assert f"Walk of {len(rows)} nodes" in shown.text
+    optimizer = tg.optim.AdamW(tg.optim.decay_groups(model.parameters()), lr=0.5, weight_decay=0.25)
+    shown = Shown(optimizer)
+    numbers = [f"{sum(p.size for p in group['params']):,}" for group in optimizer.param_groups]
+    assert shown.cells[1::6] == numbers
+    assert shown.cells[5::6] == ["0.25", "0.0"]
+    assert "and 50 more" in Shown(tg.debug.Explanation(list(rows)[:1] * 150)).text

@@ -127,9 +127,28 @@ def test_explain_counts_every_step_and_leaves_the_graph(model):
     assert gelu.saved_bytes >= 2 * 8 * 64 * 4
     assert gelu.shapes == "(2, 8, 64) -> (2, 8, 64)"
     assert "test_watching.py" in gelu.line
-    lines = repr(rows).splitlines()
+    lines = str(rows).splitlines()
     assert len(lines) == len(rows) + 1
     assert lines[0].split()[:3] == ["step", "op", "name"]
+
+
+def test_reprs_of_what_debugging_gives_are_short_and_say_what_is_in_it(model):
+    deep = nn.Sequential(*[nn.Sequential(nn.Sequential(nn.Linear(2, 2)))] * 9)
+    for a_model, ids in ((model, IDS), (deep, tg.Tensor(np.ones((1, 2), np.float32), True))):
+        _, cache = a_model.run_with_cache(ids, grads=True, loss=lambda out: out.sum())
+        loss = a_model(ids).sum()
+        rows = debug.explain(loss)
+        walk = next(loss.backward_steps()).walk
+        (first, a), *_, (last, b) = cache.items()
+        n = len(cache)
+        assert repr(cache) == f"Cache of {n} activations, {n} with a gradient: {first} {a.shape}, ..., {last} {b.shape}"
+        assert repr(walk) == f"Walk of {len(rows)} nodes, {rows[-1].name} to sum#1"
+        saved = max(rows, key=lambda row: row.saved_bytes).name
+        assert repr(rows).startswith(f"Explanation of {len(rows)} steps")
+        assert f"the most by {saved[-40:]}, the slowest " in repr(rows)
+        assert all(len(repr(shown)) < 200 for shown in (cache, walk, rows))
+    assert repr(type(cache)()) == "Cache of 0 activations, 0 with a gradient"
+    assert repr(type(rows)([])) == "Explanation of 0 steps"
 
 
 def test_profile_counts_calls_in_all_threads(model):

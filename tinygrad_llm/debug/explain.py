@@ -12,6 +12,7 @@ import numpy as np
 from ..checks import byte_size
 from ..engine import Tensor
 from ..tape.display import norm
+from .html import text_table
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Row:
 
 
 class Explanation(Sequence):
-    """Rows, one a step; printed as a table."""
+    """Rows, one a step; printed, or in a notebook, a table."""
 
     def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
@@ -40,10 +41,11 @@ class Explanation(Sequence):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __repr__(self) -> str:
-        return table(
+    def _cells(self) -> list[tuple[str, ...]]:
+        """The table, its header first."""
+        return [
             ("step", "op", "name", "g -> gradients", "|g|", "saved", "ms", "line"),
-            [
+            *(
                 (
                     str(r.i + 1),
                     r.op,
@@ -55,9 +57,24 @@ class Explanation(Sequence):
                     r.line,
                 )
                 for r in self.rows
-            ],
-            right=(0, 4, 5, 6),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        header, *rows = self._cells()
+        return table(header, rows, right=(0, 4, 5, 6))
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "Explanation of 0 steps"
+        most, slowest = max(self.rows, key=lambda r: r.saved_bytes), max(self.rows, key=lambda r: r.seconds)
+        return (
+            f"Explanation of {len(self)} steps, print() it: {byte_size(sum(r.saved_bytes for r in self.rows))} saved, "
+            f"the most by {most.name[-40:]}, the slowest {slowest.name[-40:]}"
         )
+
+    def _repr_html_(self) -> str:
+        return text_table(self._cells())
 
 
 def explain(loss: Tensor) -> Explanation:

@@ -1,4 +1,4 @@
-"""What a notebook shows: tensors, modules, steps and checks as a few lines of HTML, with every text escaped.
+"""What a notebook shows: tensors, modules, steps, optimizers and checks as a few lines of HTML, with every text escaped.
 
 Arrays come as pictures (debug/picture.py), of a sample where they are large, so that any size is cheap.
 """
@@ -6,8 +6,9 @@ Arrays come as pictures (debug/picture.py), of a sample where they are large, so
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +19,15 @@ from .picture import NEGATIVE, POSITIVE, png
 if TYPE_CHECKING:
     from ..engine import Tensor
     from ..nn import Module
-    from ..tape.step import Step
+    from ..nn.activations import Cache
+    from ..optim import Optimizer
+    from ..tape.step import Step, Walk
     from ..testing.gradcheck import GradcheckResult
 
 _WRITTEN = 8  # rows and columns of numbers at most; larger arrays are drawn
 _DRAWN = 64  # rows and columns of a drawn sample at most
 _ENTRIES = 8  # of a gradcheck
+_ROWS = 100  # of other tables
 
 
 def tensor_html(tensor: Tensor) -> str:
@@ -62,6 +66,34 @@ def module_html(module: Module, name: str = "") -> str:
     return f'<details{opened}><summary>{head}</summary><div style="margin-left:1.5em">{"".join(own + children)}</div></details>'
 
 
+def optimizer_html(optimizer: Optimizer) -> str:
+    """The line that repr() gives, and the options of each group."""
+    rows = []
+    for group in optimizer.param_groups:
+        params, options = group["params"], [str(value) for name, value in group.items() if name != "params"]
+        rows.append((str(len(params)), f"{sum(p.data.size for p in params):,}", *options))
+    names = [name for name in optimizer.param_groups[0] if name != "params"]
+    return f"<code>{escape(repr(optimizer))}</code>" + text_table([("parameters", "numbers", *names), *rows])
+
+
+def walk_html(walk: Walk) -> str:
+    """The nodes in the order of the backward."""
+    rows = [(walk.names[node], str(node.shape), node.site) for node in reversed(walk.nodes)]
+    return f"<code>{escape(repr(walk))}</code>" + text_table([("node", "shape", "made at"), *rows])
+
+
+def cache_html(cache: Cache) -> str:
+    """Each activation, and its gradient, in numbers and drawn."""
+    rows = []
+    for name, array in islice(cache.items(), _ROWS):
+        rows.append(_row(name, "", array))
+        if name in cache.grads:
+            rows.append(_row("", "gradient", cache.grads[name]))
+    more = f"<small>and {len(cache) - _ROWS} more</small>" if len(cache) > _ROWS else ""
+    head = f"<code>{escape(repr(cache))}</code>"
+    return head + _table(("", "", "shape", "values", ""), rows) + more
+
+
 def gradcheck_html(result: GradcheckResult) -> str:
     """The verdict, and the derivatives that are wrong or at a kink, the worst first."""
     sign, colour = ("✓", "#047857") if result else ("✗", "#c81e1e")
@@ -98,6 +130,13 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
         "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in row) + "</tr>" for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text, the first of them the header; of many the first hundred."""
+    header, *shown = ([escape(cell) for cell in row] for row in rows[: _ROWS + 1])
+    more = f"<small>and {len(rows) - _ROWS - 1} more</small>" if len(rows) > _ROWS + 1 else ""
+    return _table(header, shown) + more
 
 
 def _numbers(x: np.ndarray) -> str:

@@ -33,8 +33,14 @@ class Cache(Mapping):
         return len(self.arrays)
 
     def __repr__(self) -> str:
-        lines = [f"  {name} {array.shape} {array.dtype}" for name, array in self.arrays.items()]
-        return "\n".join([f"Cache of {len(self)} activations, {len(self.grads)} with a gradient", *lines])
+        named = [f"{name[-40:]} {array.shape}" for name, array in self.arrays.items()]
+        some = ", ".join(named if len(named) <= 2 else [named[0], "...", named[-1]])
+        return f"Cache of {len(self)} activations, {len(self.grads)} with a gradient{': ' * bool(some)}{some}"
+
+    def _repr_html_(self) -> str:
+        from ..debug.html import cache_html  # a notebook asks for it
+
+        return cache_html(self)
 
 
 class _Recorder(Observer):

@@ -21,15 +21,6 @@ def checkpoint_forward(x, *parameters, module, seed):
         return module(Tensor(x)).data, (x, module, seed)
 
 
-def _with(arrays: tuple, module: Module) -> Module:
-    """A copy of the module with these parameters, and the hooks that it has."""
-    same: dict[int, Any] = {id(m.hooks): m.hooks for _, m in module.named_modules()}
-    for parameter, array in zip(module.parameters(), arrays, strict=True):
-        same[id(parameter)] = other = copy.copy(parameter)
-        other.data = array
-    return copy.deepcopy(module, same)
-
-
 def checkpoint_backward(g, x, module, seed, needs=(True,)):
     """dx and the gradients of the parameters, from a second forward with the same random numbers"""
     x = Tensor(x, requires_grad=needs[0])
@@ -46,6 +37,15 @@ _checkpoint = Op(checkpoint_forward, checkpoint_backward)
 def _plainly(x: Tensor, *parameters: Tensor, module: Module, seed: int) -> Tensor:
     with use_generator(Generator(seed)):
         return module(x)
+
+
+def _with(arrays: tuple, module: Module) -> Module:
+    """A copy of the module with these parameters, and the hooks that it has."""
+    same: dict[int, Any] = {id(m.hooks): m.hooks for _, m in module.named_modules()}
+    for parameter, array in zip(module.parameters(), arrays, strict=True):
+        same[id(parameter)] = other = copy.copy(parameter)
+        other.data = array
+    return copy.deepcopy(module, same)
 
 
 def checkpoint(module: Module, x: Any) -> Tensor:

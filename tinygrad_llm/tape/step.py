@@ -138,7 +138,7 @@ class Inputs(dict[str, "np.ndarray | None"]):
         super().__setitem__(name, gradient)
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Walk:
     """All nodes of one backward pass; what concerns them together is worked out when it is first asked for."""
 
@@ -151,6 +151,15 @@ class Walk:
         if not self._names:
             self._names = names_of(self.nodes)
         return self._names
+
+    def __repr__(self) -> str:
+        names = list(self.names.values())
+        return f"Walk of {len(names)} nodes" + (f", {names[0][-60:]} to {names[-1][-60:]}" if names else "")
+
+    def _repr_html_(self) -> str:
+        from ..debug.html import walk_html  # a notebook asks for it; the tape itself draws nothing
+
+        return walk_html(self)
 
     def inputs(self, node: Node) -> list:
         """The arrays that the node was called with, from the leaves and constants by running the forward again."""
