@@ -352,6 +352,16 @@ def test_checks_that_are_left_out_say_why(tmp_path, monkeypatch, name, value, wo
     assert words in step["check"]
 
 
+def test_of_more_inputs_fewer_elements_are_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_steps, "_CHECK_ELEMENTS", 24)
+    for inputs, verdict in ((3, "ok"), (6, "none")):  # each time 12 elements and as many in the result
+        parts = [tg.Tensor(np.ones(12 // inputs), True) for _ in range(inputs)]
+        debug.report(tg.ops.concatenate(*parts).sum(), tmp_path / "a.html")
+        step = Page(tmp_path / "a.html").data["steps"][1]
+        assert step["verdict"] == verdict
+    assert "its arrays have 24 elements, and steps of up to 12 are" in step["check"]
+
+
 def test_a_graph_of_30_000_nodes_keeps_to_5_megabytes(tmp_path, monkeypatch):
     monkeypatch.setattr(report_steps, "_CHECK_SECONDS", 0.2)
     x = y = tg.Tensor(np.random.default_rng(0).standard_normal((40, 50)).astype(np.float32), True, "x")
