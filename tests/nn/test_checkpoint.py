@@ -71,6 +71,7 @@ def checked(block, x):
     (step,) = checkpoint(block, x).backward_steps(np.random.default_rng(5).standard_normal(x.shape), into={})
     with Watch():
         verdict = step.check()
+        step.walk.inputs(step.node)
     assert seen == []
     return verdict
 

@@ -6,7 +6,7 @@ import copy
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from functools import partial
 from operator import attrgetter, is_not
 from types import FunctionType
@@ -173,9 +173,13 @@ def thaw(node: Node) -> dict[str, Any]:
 
 
 def run_again(node: Node, arrays: list) -> tuple[np.ndarray, tuple]:
-    """The forward of a node: its output and what it saves."""
-    with np.errstate(all="ignore"):
-        out, saved = unseen(node.op.forward)(*arrays, **thaw(node))
+    """The forward of a node, where nobody watches: its output and what it saves."""
+
+    def run() -> tuple:
+        with np.errstate(all="ignore"):
+            return unseen(node.op.forward)(*arrays, **thaw(node))
+
+    out, saved = Context().run(run)
     return np.asarray(out), saved
 
 
