@@ -206,7 +206,7 @@ def test_one_frame_up_from_the_maths_stands_its_own_step(tmp_path):
     look = ["up", "p step", "p step.grad_out is g", "p step.saved.keys()", "p step.check().verdict", "c"]
     out = pdb_session(tmp_path, ["n", *stops, *look, *look, "q"])
     assert "***" not in out
-    assert re.findall(r"Step (\d)/3: (\w+), g \(2,\) -> , \w+#1, .*script.py:4", out) == [("2", "exp"), ("3", "tanh")]
+    assert re.findall(r"Step (\d)/3: (\w+), g \(2,\), \w+#1, .*script.py:4", out) == [("2", "exp"), ("3", "tanh")]
     assert (
         re.findall(r"^\(Pdb\) (True|dict_keys.*|'ok')$", out, re.MULTILINE) == ["True", "dict_keys(['y'])", "'ok'"] * 2
     )

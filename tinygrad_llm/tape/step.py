@@ -104,7 +104,8 @@ class Step:
 
     def __repr__(self) -> str:
         shapes = ", ".join("None" if d is None else str(np.shape(d)) for d in self.gradients)
-        return f"Step {self.i + 1}/{self.n}: {self.op}, g {self.grad_out.shape} -> {shapes}, {self.name}, {self.site}"
+        arrow = f" -> {shapes}" if shapes else ""
+        return f"Step {self.i + 1}/{self.n}: {self.op}, g {self.grad_out.shape}{arrow}, {self.name}, {self.site}"
 
     def _repr_html_(self) -> str:
         from ..debug.html import step_html  # a notebook asks for it; the tape itself draws nothing

@@ -88,7 +88,7 @@ def why_no_grad(tensor: Tensor, loss: Tensor | None) -> str:
 
 
 def _detached_from(tensor: Tensor) -> str:
-    for leaves, origin in reversed(_detached):
+    for leaves, origin in reversed(list(_detached)):  # to which other threads may add
         if any(leaf() is tensor for leaf in leaves):
             return f"; what was made from it was {told(origin)}"
     return ""
