@@ -1,20 +1,16 @@
-"""In a debugger: a session of pdb, breakpoints on gradients, and the frames between backward() and the maths."""
+"""In a debugger: a session of pdb, and the frames between backward() and the maths."""
 
 import re
 import subprocess
 import sys
-import threading
 from functools import reduce
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import tinygrad_llm as tg
-from tinygrad_llm import debug, parallel
-from tinygrad_llm.debug import breakpoints
+from tinygrad_llm import parallel
 from tinygrad_llm.engine import Op
-from tinygrad_llm.errors import ConfigError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -119,74 +115,6 @@ def test_every_backward_can_be_named_in_a_breakpoint():
 
 CONFIG = GPTConfig(vocab_size=23, context_length=8, emb_dim=16, n_heads=2, n_layers=2, drop_rate=0.0)
 IDS = np.random.default_rng(0).integers(0, 23, (4, 8))
-
-
-@pytest.fixture
-def stops(monkeypatch):
-    """What breakpoint() sees: the locals of the frame in which it is called."""
-    seen = []
-    monkeypatch.setattr(
-        sys, "breakpointhook", lambda: seen.append((dict(sys._getframe(1).f_locals), threading.get_ident()))
-    )
-    return seen
-
-
-def names(stops):
-    return [found["step"].name for found, _ in stops]
-
-
-def test_break_on_a_name_and_an_op(stops):
-    model = GPTModel(CONFIG)
-    with debug.break_on(name="trf_blocks.1.*", op="gelu"):
-        tg.ops.cross_entropy(model(IDS), targets=IDS).backward()
-    assert names(stops) == ["trf_blocks.1.ff.layers.1.gelu#1"]
-    found, _ = stops[0]
-    assert found["grad_out"].shape == (4, 8, 64)
-    assert found["gradients"][0].shape == (4, 8, 64)
-    assert found["node"].op.name == "gelu"
-    assert found["saved"]["x"].shape == (4, 8, 64)
-    tg.ops.cross_entropy(model(IDS), targets=IDS).backward()
-    assert len(stops) == 1  # the block is over
-
-
-def test_break_on_values(stops):
-    x = tg.Tensor([0.0, 1.0], True)
-    watch = debug.break_on(nonfinite=True)
-    (x.sqrt() * 2).sum().backward()
-    watch.off()
-    assert names(stops) == ["sqrt#1"]
-    with debug.break_on(norm_gt=5):
-        (x * 10 * 2).sum().backward()  # |g| is 1, √2, 2√2
-        assert len(stops) == 1
-        (x * 10 * 20).sum().backward()
-    assert names(stops)[1:] == ["multiply#1"]
-    with debug.break_on(when=lambda step: step.i == 1, op="m*"):
-        (x * 3).sum().backward()
-    assert names(stops)[2:] == ["multiply#1"]
-
-
-def test_break_on_reaches_the_threads_of_a_training_step(stops):
-    from tinygrad_llm.optim import SGD
-    from tinygrad_llm.training.step import train_step
-
-    model = GPTModel(CONFIG)
-    with debug.break_on(name="trf_blocks.0.att.attention"):
-        train_step(model, SGD(model.parameters(), lr=0.1), IDS, IDS, threads=2)
-    assert names(stops) == ["trf_blocks.0.att.attention#1"] * 2  # one a shard
-
-
-@pytest.mark.parametrize(
-    ("conditions", "words"),
-    [({}, "no condition"), ({"norm_gt": float("nan")}, "norm_gt is nan"), ({"norm_gt": "5"}, "norm_gt is .5.")],
-)
-def test_break_on_refuses(conditions, words):
-    before = breakpoints.Observer.__init__
-    with pytest.raises(ConfigError, match=words):
-        debug.break_on(**conditions)
-    assert breakpoints.Observer.__init__ is before
-    from tinygrad_llm.tape.observer import observers
-
-    assert observers.get() == ()
 
 
 def test_names_are_of_the_tape_of_each_thread():
