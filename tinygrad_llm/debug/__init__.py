@@ -2,7 +2,8 @@
 
 for step in loss.backward_steps():          # in your own frame: inspect, step.check(), replace a gradient, or stop
     print(step, step.check())
-with debug.break_on(name="trf_blocks.3.*", norm_gt=10): loss.backward()
+with debug.break_on(name="trf_blocks.3.*", norm_gt=10): loss.backward()  # in the op: `a` shows g, what was saved
+with debug.break_on(op="softmax", forward=True): model(ids)
 with debug.anomaly(): loss = model_and_loss(); loss.backward()
 print(debug.explain(loss))
 debug.set_trace()                           # pdb from here on, in which each step goes to the next line of maths
