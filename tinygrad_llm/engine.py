@@ -37,12 +37,11 @@ _quiet = Context()
 _quiet.run(np.seterr, all="ignore")
 
 
-def _around(watching: tuple[Observer, ...], inside: Scope | None) -> Context:
-    """The context for the maths of an op; what it runs on a tape of its own (checkpointing) is watched, by full names."""
+def _watched(watching: tuple[Observer, ...], inside: Scope | None) -> Context:
+    """The same where somebody watches: what an op runs on a tape of its own (checkpointing) is seen too, by its full names."""
     context = _quiet.copy()
-    if watching:
-        context.run(observers.set, watching)
-        context.run(scope.set, inside)
+    context.run(observers.set, watching)
+    context.run(scope.set, inside)
     return context
 
 
@@ -124,7 +123,8 @@ class Op:
         for observer in watching:
             observer.before_forward(self)
         needs = {"needs": tuple(map(is_wanted, parents))} if self.spares and parents is not None and record else {}
-        out, saved = _around(watching, scope.get()).run(self.forward, *arrays, **needs, **options)
+        context = _watched(watching, scope.get()) if watching else _quiet.copy()
+        out, saved = context.run(self.forward, *arrays, **needs, **options)
         if type(out) is not _ndarray:
             out = np.asarray(out)
         node = None
@@ -310,8 +310,8 @@ class Tensor(Operators):
                 g = step.grad_out = node.through_hooks(g)
             for observer in watching:
                 observer.before_backward(step)
-            around = _around(watching, node.scope)
-            step.computed = around.run(node.op.backward, g, *node.spend(reuse), **node.asked(reuse))
+            context = _watched(watching, node.scope) if watching else _quiet.copy()
+            step.computed = context.run(node.op.backward, g, *node.spend(reuse), **node.asked(reuse))
             step.gradients = list(step.computed)
             for observer in watching:
                 observer.after_backward(step)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import warnings
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 _OURS = "tinygrad_llm"  # the id of a breakpoint that the editor has not set
@@ -22,6 +23,7 @@ def is_another_chosen() -> bool:
     return debugpy is None or debugpy.is_client_connected()
 
 
+@functools.cache  # a process does not become one; and who steps by `s` is not led through IPython each time
 def in_a_notebook() -> bool:
     if "ipykernel" not in sys.modules or "IPython" not in sys.modules:
         return False
@@ -34,7 +36,7 @@ def editor_stops_in(function: Callable, caller: FrameType) -> bool:
     Warns where the editor is set to pass through installed packages, of which this is one.
     """
     editor = _editor()
-    if editor is None:
+    if editor is None or not isinstance(function, FunctionType):
         return False
     ours = function.__module__.partition(".")[0] == __name__.partition(".")[0]
     if ours and editor.get_use_libraries_filter() and not editor.in_project_scope(caller):
@@ -67,6 +69,6 @@ def editor_passes_on() -> None:
 def _editor() -> Any:
     """What debugpy runs in this process, or None; not with PYTHONBREAKPOINT, which is a choice of its own."""
     constants = sys.modules.get("_pydevd_bundle.pydevd_constants")
-    editor = constants and constants.get_global_debugger()
+    editor = constants and constants.GlobalDebuggerHolder.global_dbg  # not by a call, which `s` would lead into
     known = hasattr(editor, "function_breakpoint_name_to_breakpoint")  # PyCharm's has none
     return editor if known and not os.environ.get("PYTHONBREAKPOINT") else None
