@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from fnmatch import fnmatchcase
+from types import FrameType
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class break_on(Observer):
         if self.forward and self.is_meant(path_of(scope.get(), op.name)):
             runs_it = sys._getframe(1)
             if not is_another_chosen():
-                Stepper().set_trace(runs_it)  # which it passes through: pdb opens in the op
+                open_pdb(runs_it)
             elif not editor_stops_in(op.forward, runs_it):
                 stop_before_forward(op)
 
@@ -86,7 +87,7 @@ class break_on(Observer):
         if not self.forward and self.is_meant(step.name) and self.is_wanted(step):
             runs_it = sys._getframe(1)
             if not is_another_chosen():
-                Stepper().set_trace(runs_it)
+                open_pdb(runs_it)
             elif not editor_stops_in(step.node.op.backward, runs_it):
                 stop_before_backward(step)
 
@@ -140,6 +141,13 @@ class break_on(Observer):
             f"{' and '.join(patterns)}; the nearest: {', '.join(near)}",
             stacklevel=3,
         )
+
+
+def open_pdb(loop: FrameType) -> None:
+    """pdb from a frame on which it passes through: it opens in the op that is called from there."""
+    current = getattr(sys.gettrace(), "__self__", None)
+    sys.settrace(None)  # who comes by `s` is not led through the making of a debugger
+    (current if isinstance(current, Stepper) else Stepper()).set_trace(loop)
 
 
 def stop_before_forward(op: Op) -> None:
