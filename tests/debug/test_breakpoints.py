@@ -87,6 +87,43 @@ def test_pdb_opens_in_the_op(tmp_path, monkeypatch, checkpoint):
     assert answers[-1] == "x.grad is [inf  1.]\n"
 
 
+SHORT = """
+import tinygrad_llm as tg
+x = tg.Tensor([0.5, -1.0], requires_grad=True)
+with tg.debug.break_on({conditions}):
+    x.tanh().exp().sum().backward()
+print("at the end")
+"""
+
+
+def session(tmp_path, conditions, commands, *options):
+    program = tmp_path / "program.py"
+    program.write_text(SHORT.format(conditions=conditions))
+    typed = "\n".join(commands) + "\n"
+    command = [sys.executable, *options, program]
+    return subprocess.run(command, input=typed, capture_output=True, text=True, timeout=60).stdout.split("(Pdb) ")
+
+
+def test_the_breakpoints_of_a_pdb_that_is_open_stay(tmp_path):
+    out = session(tmp_path, 'op="tanh"', ["b 6", "c", "p sorted(locals())", "c", "p 6 * 7", "q"], "-m", "pdb")
+    assert "tanh_backward()" in out[2]
+    assert out[3] == "['g', 'y']\n"
+    assert "program.py(6)<module>()" in out[4]
+    assert out[5] == "42\n"
+
+
+def test_steps_lead_from_op_to_op_and_not_into_what_judges_them(tmp_path):
+    out = session(tmp_path, "when=lambda step: step.n == 3", ["s"] * 100)
+    stops = [line for part in out for line in part.splitlines() if line.startswith("> ")]
+    backward = [line for line in stops if "_backward()" in line]
+    assert list(dict.fromkeys(re.findall(r"\w+_backward", " ".join(backward)))) == [
+        "sum_backward",
+        "exp_backward",
+        "tanh_backward",
+    ]
+    assert not any("run again" in line for line in stops)
+
+
 def test_by_name_and_op(model, stops):
     with debug.break_on(name="trf_blocks.1.*", op="gelu"):
         loss_of(model).backward()

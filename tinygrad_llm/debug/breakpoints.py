@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
+from bdb import Bdb
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from fnmatch import fnmatchcase
@@ -163,9 +164,19 @@ def stop_before_backward(step: Step) -> None:
 
 
 def gradients_of(step: Step) -> list[np.ndarray | None]:
-    """What the op's backward will return."""
-    with np.errstate(all="ignore"):
-        return list(unseen(step.node.op.backward)(step.grad_out, *step.node.spend(), **step.node.asked(reuse=False)))
+    """What the op's backward will return. pdb, if it is open, does not follow: the op itself is still to come."""
+    tracer = sys.gettrace()
+    followed = isinstance(getattr(tracer, "__self__", None), Bdb)  # other debuggers object to settrace
+    if followed:
+        sys.settrace(None)
+    try:
+        with np.errstate(all="ignore"):
+            return list(
+                unseen(step.node.op.backward)(step.grad_out, *step.node.spend(), **step.node.asked(reuse=False))
+            )
+    finally:
+        if followed:
+            sys.settrace(tracer)
 
 
 def op_in(path: str) -> str:
