@@ -71,9 +71,7 @@ class break_on(Observer):
             raise ConfigError(f"break_on: there is no op {op!r}{did_you_mean(op, Op.registry)}")
         self.nonfinite, self.norm_gt, self.op, self.name, self.when = nonfinite, norm_gt, op, name, when
         self.forward = forward
-        self.passed: dict[
-            str, bool
-        ] = {}  # the name of each op that ran, without its number -> whether it is one that was meant
+        self.passed: dict[str, bool] = {}  # path of each op that ran -> whether it is one that was meant
         super().__init__()
 
     def before_forward(self, op: Op) -> None:
