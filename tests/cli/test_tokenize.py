@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from reference import store
 
 from tinygrad_llm.cli import main
 from tinygrad_llm.text import BPETokenizer, CharTokenizer, GPT2Tokenizer, load_tokenizer, story
@@ -138,6 +139,13 @@ def test_bad_use_is_one_line_and_leaves_nothing(capsys, tmp_path, argv, message)
     words = [{"EMPTY": ""}.get(w, str(tmp_path / w) if w in ("FILE", "NEW", "OLD") else w) for w in argv.split()]
     assert message in refused(capsys, *words)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_with_published_weights(capsys, tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(store.path("sentencepiece").with_suffix(".model").read_bytes())
+    told_of = json.loads(told(capsys, "--run", tmp_path, "--special", "--json", "<s>the lid"))
+    assert told_of == {"ids": [1, 262, 287, 295], "tokens": ["<s>", "·the", "·l", "id"]}
+    assert "tokenizer.txt: not there" in refused(capsys, "--run", tmp_path / "elsewhere", "text")
 
 
 # ---- --compare

@@ -11,6 +11,7 @@ the files stay small; they are drawn from a seed made of the case's name, so tha
 import argparse
 import json
 import math
+import struct
 import sys
 import tempfile
 import zlib
@@ -501,6 +502,104 @@ def templates() -> dict[str, dict]:
     return cases
 
 
+# Each begins as tokenizer.model does, whose later fields take the place of earlier ones: what is written behind it changes it.
+SENTENCEPIECE = {
+    "as it is": b"",
+    "no space at the beginning": b"\x1a\x02\x18\x00",  # normalizer_spec: add_dummy_prefix
+    "spaces taken together": b"\x1a\x02\x20\x01",  # remove_extra_whitespaces
+    "both": b"\x1a\x04\x18\x00\x20\x01",
+    "pieces that are never cut": b"".join(
+        b"\x0a" + bytes([len(text) + 4, 0x0A, len(text)]) + text + b"\x18\x04"
+        for text in (b"[X]", b"<U>", b"xa", b"xab")
+    ),
+}
+
+
+def sentencepiece() -> dict[str, dict]:
+    """The ids that SentencePiece and tokenizers give for 2,000 texts: those of the first 40, and a checksum for each 50.
+
+    sentencepiece.model was trained on the story of the package with a few lines of code and of other scripts, 600 pieces, with
+    byte_fallback and without split_by_whitespace, so that pieces have spaces within.
+    """
+    from sentencepiece import SentencePieceProcessor
+    from tokenizers import Tokenizer
+
+    texts = store.texts(2000)
+
+    def case(encode, decode) -> dict:
+        ids = [encode(text) for text in texts]
+        decoded = [decode(row) for row in ids]
+        sums = [
+            zlib.crc32(json.dumps([ids[i : i + 50], decoded[i : i + 50]]).encode()) for i in range(0, len(texts), 50)
+        ]
+        return {"ids": [json.dumps(row) for row in ids[:40]], "sums": sums}
+
+    model = store.path("sentencepiece").with_suffix(".model").read_bytes()
+    cases = {}
+    for name, more in SENTENCEPIECE.items():
+        processor = SentencePieceProcessor(model_proto=model + more)
+        cases[name] = {"more": more.hex()} | case(processor.encode, processor.decode)
+    processor = SentencePieceProcessor(model_proto=model)
+    vocab = {processor.id_to_piece(i): i for i in range(processor.get_piece_size())}
+    score = {piece: processor.get_score(i) for piece, i in vocab.items()}
+    few = b"\x12\x02\x18\x02\x1a\x02\x20\x00"  # BPE without byte_fallback; spaces as they are
+    for piece, i in vocab.items():
+        if (i < 3 or i > 258) and piece not in ("h", "▁l"):  # of which other pieces are made
+            text, kind = piece.encode(), {0: 2, 1: 3, 2: 3}.get(i, 1)
+            few += b"\x0a" + bytes([len(text) + 9, 0x0A, len(text)]) + text
+            few += b"\x15" + struct.pack("<f", score[piece]) + bytes([0x18, kind])
+    processor = SentencePieceProcessor(model_proto=few)
+    cases["without bytes"] = {"model": few.hex()} | case(processor.encode, lambda ids: "")
+    processor = SentencePieceProcessor(model_proto=model)
+    merges = [
+        (piece[:k], piece[k:])
+        for piece in sorted(vocab, key=score.__getitem__, reverse=True)
+        if vocab[piece] > 258
+        for k in range(1, len(piece))
+        if piece[:k] in vocab and piece[k:] in vocab
+    ]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [{"id": i, "content": processor.id_to_piece(i), **flags} for i in range(3)]
+    bpe = {
+        "type": "BPE",
+        "unk_token": "<unk>",
+        "fuse_unk": True,
+        "byte_fallback": True,
+        "vocab": vocab,
+        "merges": merges,
+    }
+    to_spaces = [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    prepend = {"type": "Prepend", "prepend": "▁"}
+    metaspace = {"type": "Metaspace", "replacement": "▁", "split": False}
+    ways = {
+        "Prepend": {"normalizer": {"type": "Sequence", "normalizers": [prepend, replace]}},
+        "Replace": {"normalizer": {"type": "Sequence", "normalizers": [replace]}},
+        "Metaspace always": {"pre_tokenizer": metaspace | {"prepend_scheme": "always"}},
+        "Metaspace first": {"pre_tokenizer": metaspace | {"prepend_scheme": "first"}},
+        "Metaspace never": {"pre_tokenizer": metaspace | {"prepend_scheme": "never"}},
+    }
+    for name, parts in ways.items():
+        decoders = to_spaces if name in ("Replace", "Metaspace never") else to_spaces + strip
+        parts |= {"version": "1.0", "added_tokens": added, "decoder": {"type": "Sequence", "decoders": decoders}}
+        tokenizer = Tokenizer.from_str(json.dumps(parts | {"model": bpe}))
+
+        def encode(text, tokenizer=tokenizer):
+            return tokenizer.encode(text, add_special_tokens=False).ids
+
+        def decode(ids, tokenizer=tokenizer):
+            return tokenizer.decode([i for i in ids if i > 2])  # without the marks
+
+        cases[name] = {"parts": json.dumps(parts)} | case(encode, decode)
+    cases["tokenizer.json"] = {"model": json.dumps(bpe, ensure_ascii=False)}
+    return cases
+
+
 def lora() -> dict[str, dict]:
     """LoRA by PEFT: layers with their gradients, what is drawn for A, and adapters of a GPT-2 with what they give."""
     import safetensors.numpy
@@ -748,7 +847,7 @@ def main() -> int:
     attention_ops()
     made = {"ops": ops, "layers": layers(), "gpt": gpt(), "clipping": clipping(), "initial": initial()}
     made |= {"transformers": transformers(), "classifiers": classifiers(), "lora": lora(), "templates": templates()}
-    made["feedback"] = feedback()
+    made |= {"feedback": feedback(), "sentencepiece": sentencepiece()}
     drifted = []
     for family, cases in made.items():
         if check:

@@ -6,6 +6,7 @@ A plain list is an array of float64, or in `options` a tuple: axes, shapes, indi
 """
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,68 @@ def drift(stored, fresh, tolerance: float, where: str = "") -> list[str]:
         return []
     with np.errstate(invalid="ignore"):
         return [f"{where}: off by up to {np.nanmax(np.abs(a - b)):.1e}"]
+
+
+def texts(n: int) -> list[str]:
+    """n texts to try a tokenizer on, always the same: words, spaces, other scripts, control characters, what looks like marks."""
+    draw = random.Random(0)
+    words = [
+        "the",
+        "lid",
+        "Una",
+        "lifted",
+        "night",
+        "naïve",
+        "café",
+        "return",
+        "12",
+        "345",
+        "and,",
+        "had.",
+        "“I”",
+        "was;",
+    ]
+    words += ["안녕", "日本", "x[X]ab", "<U>"]
+    pools = [
+        "ab the lid",
+        "     \n\t",
+        "aàé日本😀👩\u200d🚀",
+        "0123456789 .,",
+        "\x00\x01\x7f\u200b\ufeff\xa0\u3000",
+        "▁ a▁b",
+    ]
+    pools += ["<s></s><unk><0x41>[X]<U>xab"]
+    made = [
+        "",
+        " ",
+        "  ",
+        "   a",
+        "a   ",
+        "▁",
+        "▁▁ ",
+        "▁a",
+        "\n",
+        " \n ",
+        "<s>",
+        "</s> x",
+        "a<unk>b",
+        "<0x0A>",
+        "x" * 99,
+        " " * 77,
+    ]
+    made += ["aaaa" * 20, "ha" * 30, "the lid<s>the lid", "<s> the lid", "[X]xab [X] <U> ▁ "]
+    while len(made) < n:
+        kind = draw.randrange(3)
+        if kind == 0:
+            made.append(
+                "".join(
+                    draw.choice(words) + draw.choice([" ", " ", " ", "  ", "\n", ""])
+                    for _ in range(draw.randrange(1, 9))
+                )
+            )
+        elif kind == 1:
+            made.append("".join(draw.choice(draw.choice(pools)) for _ in range(draw.randrange(1, 30))))
+        else:
+            codes = (draw.randrange(draw.choice([0x80, 0x800, 0x20000])) for _ in range(draw.randrange(1, 20)))
+            made.append("".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000))
+    return made

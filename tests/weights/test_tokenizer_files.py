@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from reference import store
 
 from tinygrad_llm.errors import CorruptCheckpoint, TokenizerError, UnsafeFile
 from tinygrad_llm.generation import stream_text
@@ -17,11 +18,13 @@ from tinygrad_llm.text import (
     CharTokenizer,
     CharVocabulary,
     GPT2Tokenizer,
+    SentencePieceTokenizer,
     load_tokenizer,
     story,
 )
 from tinygrad_llm.text.bpe import GPT4_SPLIT_PATTERN, SPLIT_PATTERN
 from tinygrad_llm.text.merges_file import VISIBLE
+from tinygrad_llm.text.sentencepiece_files import parse_model
 from tinygrad_llm.text.vocabulary import UnknownTokenizer, parse_tokenizer, to_json
 from tinygrad_llm.weights import load_pretrained, save_pretrained
 from tinygrad_llm.weights.tokenizer_files import read_meta, read_tokenizer, write_tokenizer
@@ -251,8 +254,8 @@ def bpe(**changes):
         (bpe(vocab={"語": 1}, merges=[]), UnknownTokenizer, "'語' is not spelled in GPT-2's letters"),
         (bpe(normalizer={"type": "NFC"}), UnknownTokenizer, "has a normalizer"),
         (bpe(pre_tokenizer=BYTE_LEVEL | {"add_prefix_space": True}), UnknownTokenizer, "it is not GPT-2's"),
-        (bpe(pre_tokenizer={"type": "Metaspace"}), UnknownTokenizer, "of a kind that is not known here"),
-        (bpe(byte_fallback=True), UnknownTokenizer, "model.byte_fallback is True"),
+        (bpe(pre_tokenizer={"type": "Metaspace"}), UnknownTokenizer, "model.fuse_unk is false"),
+        (bpe(byte_fallback=True), UnknownTokenizer, "not known here together"),
         (bpe(added_tokens=[{"id": 7, "content": "x", "special": False}]), UnknownTokenizer, "'x' is not special"),
         (bpe(vocab={"": 4}), TokenizerError, "id 4 belongs to an empty text"),
         (bpe(added_tokens=[7]), TokenizerError, "added_tokens has 7"),
@@ -305,3 +308,51 @@ def test_a_tokenizer_larger_than_the_model_is_said(tmp_path):
             GPTModel(GPTConfig(2, 4, 8, 2, 1)), tmp_path / "b", CharVocabulary({"a": 0, "b": 1, "c": 2}, {}, None)
         )
     assert not (tmp_path / "b").exists()
+
+
+LLAMA = store.path("sentencepiece").with_suffix(".model").read_bytes()
+
+
+def test_sentencepiece_beside_weights_and_back(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(LLAMA)
+    tokenizer = read_tokenizer(tmp_path)
+    assert isinstance(tokenizer, SentencePieceTokenizer)
+    ids = tokenizer.encode(story())
+    assert tokenizer.encode_prompt("The lid") == [1, *tokenizer.encode("The lid")]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"add_bos_token": False}))
+    assert read_tokenizer(tmp_path).encode_prompt("The lid") == tokenizer.encode("The lid")
+    for marked in (tokenizer, tokenizer.marking_prompts(False), tokenizer.add_special(["<|user|>"])):
+        folder = tmp_path / f"{marked.marks_prompts}{marked.vocab_size}"
+        model = GPTModel(GPTConfig(marked.vocab_size, 8, 8, 2, 1))
+        save_pretrained(model, folder, marked)
+        assert {path.name for path in folder.iterdir()} == {
+            "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+        }  # fmt: skip
+        config, options = (json.loads((folder / name).read_text()) for name in ("config.json", "tokenizer_config.json"))
+        assert (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
+        assert [options[f"{name}_token"] for name in ("bos", "eos", "unk")] == ["<s>", "</s>", "<unk>"]
+        _, again = load_pretrained(folder)
+        assert (again.special, again.bos_id, again.eot_id) == (marked.special, 1, 2)
+        assert again.encode(story()) == ids
+        assert again.encode_prompt("The lid") == marked.encode_prompt("The lid")
+
+
+def test_a_damaged_sentencepiece_file_is_named(tmp_path):
+    for name in ("tokenizer.model", "tokenizer.bin"):
+        folder = tmp_path / name.replace(".", "-")
+        folder.mkdir()
+        (folder / name).write_bytes(LLAMA[:100])
+        with pytest.raises(TokenizerError, match=re.escape(str(folder / name))):
+            read_tokenizer(folder)
+        (folder / name).unlink()
+        (folder / name).mkdir()
+        with pytest.raises(TokenizerError, match="a folder, not a file"):
+            read_tokenizer(folder)
+
+
+def test_what_is_written_keeps_the_space_that_it_begins_with():
+    tokenizer = parse_model(LLAMA, "here").marking_prompts()
+    model = GPTModel(GPTConfig(600, 16, 8, 2, 1, drop_rate=0.0), rng=Generator(1)).eval()
+    model.out_head.weight.data[...] = 0
+    (the,) = tokenizer.encode("the")
+    assert "".join(stream_text(model, tokenizer, "Una", 2, logit_bias={the: 5.0})) == " the the"

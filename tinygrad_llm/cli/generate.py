@@ -158,11 +158,11 @@ def candidates(step: Step, tokenizer: Tokenizer, n: int) -> dict[str, Any]:
     logprobs = step.distribution  # (1, V)
     order = np.argsort(-logprobs[0], kind="stable")[:n]
     return {
-        "chosen": tokenizer.decode([int(step.ids[0])]),
+        "chosen": _text(int(step.ids[0]), tokenizer),
         "logprob": float(step.logprobs[0]),
         "entropy": float(entropy(logprobs)[0]),
         "candidates": [
-            [tokenizer.decode([i]), float(np.exp(logprobs[0, i]))] for i in order.tolist() if logprobs[0, i] > -np.inf
+            [_text(i, tokenizer), float(np.exp(logprobs[0, i]))] for i in order.tolist() if logprobs[0, i] > -np.inf
         ],
     }
 
@@ -183,7 +183,7 @@ def explain(stages: Sequence[Stage], tokenizer: Tokenizer) -> list[dict[str, Any
         row: dict[str, Any] = {"stage": stage.name}
         if stage.name in ("draw", "greedy"):
             i = int(stage.values[0])
-            row["token"], row["id"] = tokenizer.decode([i]), i
+            row["token"], row["id"] = _text(i, tokenizer), i
             if stage.name == "draw":
                 total = cumulative[0, -1]
                 row["at"] = float(stage.setting[0])
@@ -208,8 +208,8 @@ def explain(stages: Sequence[Stage], tokenizer: Tokenizer) -> list[dict[str, Any
 
 
 def _text(i: int, tokenizer: Tokenizer) -> str:
-    """The token with this id; a model may have more rows than its tokenizer has ids."""
-    return tokenizer.decode([i]) if i not in tokenizer.unused_ids(i + 1) else f"id {i}"
+    """The token with this id, and the space it begins with; a model may have more rows than its tokenizer has ids."""
+    return "".join(tokenizer.decode_stream([i])) if i not in tokenizer.unused_ids(i + 1) else f"id {i}"
 
 
 def format_stage(row: dict[str, Any]) -> str:

@@ -29,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--file", "--text", dest="file", metavar="FILE", help="cut the text of this UTF-8 file")
     parser.add_argument(
-        "--run", dest="folder", metavar="RUN", help="with the tokenizer of a trained run, for example runs/story"
+        "--run",
+        dest="folder",
+        metavar="RUN",
+        help="with the tokenizer of a trained run, for example runs/story, or of a folder with published weights",
     )
     parser.add_argument(
         "--tokenizer",
@@ -259,6 +262,7 @@ def _text(args: argparse.Namespace) -> str:
 
 def _tokenizer(args: argparse.Namespace) -> Tokenizer:
     from ..text import BPETokenizer, CharTokenizer, GPT2Tokenizer, WordTokenizer, load_tokenizer, story
+    from ..weights.tokenizer_files import read_tokenizer
 
     if args.folder is not None and args.tokenizer is not None:
         raise ConfigError("--run and --tokenizer together: a run has its own tokenizer")
@@ -267,7 +271,7 @@ def _tokenizer(args: argparse.Namespace) -> Tokenizer:
             raise ConfigError(f"{option} is for the bpe tokenizer only")
     tokenizer: Tokenizer
     if args.folder is not None:
-        tokenizer = load_tokenizer(args.folder)
+        tokenizer = read_tokenizer(Path(args.folder)) or load_tokenizer(args.folder)  # which says what is missing
     elif args.tokenizer == "gpt2":
         tokenizer = GPT2Tokenizer()
     elif args.tokenizer == "char":

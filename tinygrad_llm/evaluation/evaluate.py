@@ -146,7 +146,7 @@ def last_words(model: LanguageModel, tokenizer: Tokenizer, text: str, most: int)
     for end in ends:
         # no token is longer than a few dozen characters, so this much text fills the context
         before = text[max(0, end.start() - 64 * model.config.context_length) : end.start()]
-        word = tokenizer.encode(end.group())
+        word = tokenizer.encode_continuation(end.group())
         window = np.array(
             [(tokenizer.encode_prompt(before, tokenizer.special) + word)[-model.config.context_length - 1 :]]
         )  # (1, T + 1)

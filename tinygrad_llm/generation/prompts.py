@@ -53,14 +53,15 @@ def continuation_logprobs(
 ) -> list[np.ndarray]:
     """The log-probabilities of the tokens of each continuation after `prompt`, in nats.
 
-    A continuation is encoded by itself and so carries the space it begins with. Of a prompt too long for the context, the end
-    counts. DataError for an empty prompt or continuation, ContextLengthError for a continuation longer than the context.
+    A continuation is encoded by itself (`encode_continuation`) and so carries the space it begins with. Of a prompt too long for
+    the context, the end counts. DataError for an empty prompt or continuation, ContextLengthError for a continuation longer than
+    the context.
     """
     prompt_ids = tokenizer.encode_prompt(prompt)
     context_length = model.config.context_length
     logprobs = []
     for continuation in continuations:
-        ids = tokenizer.encode(continuation)
+        ids = tokenizer.encode_continuation(continuation)
         if not prompt or not ids:
             raise DataError(f"prompt {prompt!r:.60}, continuation {continuation!r:.60}: neither may be empty")
         if len(ids) > context_length:

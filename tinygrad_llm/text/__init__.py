@@ -8,6 +8,7 @@ from .conversations import Conversations, count_answers, read_conversations
 from .datasets import DataLoader, SlidingWindowDataset, read_text, train_val_split
 from .duplicates import contradictions, exact_duplicates, near_duplicates
 from .labelled import Labelled, read_labelled
+from .sentencepiece import Piece, SentencePieceTokenizer
 from .templates import TEMPLATES, Template, check_messages
 from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, load_tokenizer
 from .vocabulary import BPEVocabulary, CharVocabulary
@@ -24,6 +25,8 @@ __all__ = [
     "DataLoader",
     "GPT2Tokenizer",
     "Labelled",
+    "Piece",
+    "SentencePieceTokenizer",
     "SlidingWindowDataset",
     "Template",
     "Tokenizer",

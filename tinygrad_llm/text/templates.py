@@ -148,10 +148,16 @@ class Template:
         pieces = list(self._pieces(messages, generation_prompt))
         last = max((piece.answer for piece in pieces if piece.answer is not None), default=None)
         ids = tokenizer.encode_prompt("")
+        if ids and pieces and pieces[0].is_mark and marks[pieces[0].text] == ids[0]:  # the template has it already
+            ids = []
         is_answer = [False] * len(ids)
+        continues = False  # whether text is before
         for (is_mark, _, answer), group in groupby(pieces, lambda piece: piece[1:]):
             texts = [piece.text for piece in group]
-            new = [marks[text] for text in texts] if is_mark else self._encode_text(tokenizer, "".join(texts))
+            new = (
+                [marks[text] for text in texts] if is_mark else self._encode_text(tokenizer, "".join(texts), continues)
+            )
+            continues = not is_mark
             ids += new
             is_answer += [answer is not None and (answer == last or not last_only)] * len(new)
         return ids, is_answer
@@ -173,9 +179,9 @@ class Template:
             )
         return _known_marks(tokenizer)
 
-    def _encode_text(self, tokenizer: Tokenizer, text: str) -> list[int]:
+    def _encode_text(self, tokenizer: Tokenizer, text: str, continues: bool) -> list[int]:
         try:
-            return tokenizer.encode(text)
+            return tokenizer.encode_continuation(text) if continues else tokenizer.encode(text)
         except TokenizerError as error:
             raise TokenizerError(f"template {self.name!r}: in {text!r:.80}: {error}") from None
 

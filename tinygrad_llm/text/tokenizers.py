@@ -9,7 +9,8 @@
 the mark `<|endoftext|>` between documents. In text the same letters are only letters unless the caller allows the mark:
 nobody can end a document by typing it. Other such marks are added to a tokenizer by `add_special`.
 
-byte_level.py has byte-pair encoding, word.py has words as tokens, vocabulary.py reads tokenizers made elsewhere.
+byte_level.py has byte-pair encoding, word.py words as tokens, sentencepiece.py Llama 2's; vocabulary.py reads tokenizers made
+elsewhere.
 """
 
 from __future__ import annotations
@@ -37,19 +38,24 @@ TOKENIZER_FILE = "tokenizer.txt"
 _HEADER = "tinygrad_llm tokenizer "  # then the version of the file, a colon, and the kind
 
 
+class UnknownTokenizer(TokenizerError):
+    """A tokenizer made elsewhere that works in another way than those that are known here."""
+
+
 class Tokenizer(ABC):
     """What all tokenizers share. A subclass says how text is cut (`_encode`) and how it is stored (`_lines`)."""
 
     name: str  # "bpe", "char", "word" or "gpt2", as in `--tokenizer`
     added: tuple[str, ...] = ()  # the special tokens that `add_special` has added, in the order of their ids
     marks_prompts: bool = (
-        False  # whether a model that was trained with it expects `<|endoftext|>` before the first word
+        False  # whether a model that was trained with it expects the mark `bos_id` before the first word
     )
 
     def __init__(self, tokens: Iterable[bytes]) -> None:
         self.tokens = [*tokens, END_OF_TEXT.encode()]  # b"" for an id that stands for nothing
         self.special = {END_OF_TEXT: len(self.tokens) - 1}  # marks that are no text, and their ids
         self.eot_id: int | None = self.special[END_OF_TEXT]  # ends a document; None in some vocabularies made elsewhere
+        self.bos_id: int | None = self.eot_id  # begins one; only SentencePiece has a mark of its own for it
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size})"
@@ -85,7 +91,11 @@ class Tokenizer(ABC):
     def encode_prompt(self, text: str, allowed_special: Collection[str] = ()) -> list[int]:
         """The ids of a text from its beginning, as a model reads it: as `encode`, and with `marks_prompts` after the mark."""
         ids = self.encode(text, allowed_special)
-        return [self.eot_id, *ids] if self.marks_prompts and self.eot_id is not None else ids
+        return [self.bos_id, *ids] if self.marks_prompts and self.bos_id is not None else ids
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """The ids of a text that goes on from other text: as `encode`, but without a space that it puts before a text."""
+        return self.encode(text)
 
     def marking_prompts(self: Self, marks: bool = True) -> Self:
         """This tokenizer, for a model that reads the mark before each document, or for one that does not."""
@@ -144,7 +154,8 @@ class Tokenizer(ABC):
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Decode ids as they come: each piece of text as soon as its characters are complete, never half of one.
 
-        The pieces joined are `decode(ids)`; a character still incomplete at the end becomes "\\ufffd".
+        The pieces joined are `decode(ids)`, or go on from other text with a space that `decode` drops as the first of a text
+        (SentencePieceTokenizer); a character still incomplete at the end becomes "\\ufffd".
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for piece in self._pieces(ids):

@@ -1,4 +1,5 @@
-"""Tokenizers made elsewhere, whose ids stay as they are: byte-level BPE as in GPT-2, and a token for each character.
+"""Tokenizers made elsewhere, whose ids stay as they are: byte-level BPE as in GPT-2, a token for each character, SentencePiece's
+BPE as in Llama 2 (sentencepiece_files.py).
 
 `parse_tokenizer` takes the contents of a tokenizer.json, as the library `tokenizers` writes it; `to_json` goes the other way.
 """
@@ -15,7 +16,9 @@ from ..errors import TokenizerError
 from .bpe import SPLIT_PATTERN, apply_merges, split_pieces
 from .byte_level import BPETokenizer, GPT2Tokenizer, check_pattern
 from .merges_file import VISIBLE, format_merges
-from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, _check_text, register
+from .sentencepiece import SentencePieceTokenizer
+from .sentencepiece_files import is_sentencepiece, parse_json, parts_of_json
+from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, UnknownTokenizer, _check_text, register
 
 if TYPE_CHECKING:
     import tiktoken
@@ -27,17 +30,14 @@ _EACH_CHARACTER = {"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior"
 _EACH_PATTERNS = {"", ".", "[\\s\\S]", "(?s:.)", "(?s).", "(.|\\n)", ".|\\n", "[\\S\\s]"}
 
 
-class UnknownTokenizer(TokenizerError):
-    """A tokenizer that works in another way than those that are known here."""
-
-
 class _Vocabulary(Tokenizer):
     """What both kinds share: ids of a file, and special tokens anywhere among them."""
 
     def _set_tokens(self, tokens: Mapping[int, bytes], special: Mapping[str, int], eot: str | None) -> None:
         every = dict(tokens) | {i: mark.encode() for mark, i in special.items()}
         self.tokens = [every.get(i, b"") for i in range(max(every, default=-1) + 1)]
-        self.special, self.eot_id = dict(special), None if eot is None else special[eot]
+        self.special = dict(special)
+        self.bos_id = self.eot_id = None if eot is None else special[eot]
 
     def _lines(self) -> Iterable[str]:
         return [json.dumps(to_json(self))]
@@ -126,7 +126,7 @@ class CharVocabulary(_Vocabulary, CharTokenizer):
 def parse_tokenizer(data: Mapping[str, Any], source: str, eot: str | int | None = END_OF_TEXT) -> Tokenizer:
     """The tokenizer that a tokenizer.json describes; `eot` is the token, or its id, that ends a document.
 
-    TokenizerError for contents that contradict themselves; UnknownTokenizer for another kind than those two.
+    TokenizerError for contents that contradict themselves; UnknownTokenizer for another kind than those three.
     """
     model = _object(data, "model", source)
     vocab, added = _object(model, "vocab", source), data.get("added_tokens") or []
@@ -142,7 +142,9 @@ def parse_tokenizer(data: Mapping[str, Any], source: str, eot: str | int | None 
     _check_vocab(vocab, special, source)
     if isinstance(eot, int):
         eot = next((mark for mark, i in special.items() if i == eot), None)
-    eot = eot if eot in special else END_OF_TEXT if END_OF_TEXT in special else None
+    eot = next((mark for mark in (eot, END_OF_TEXT) if mark in special), None)
+    if is_sentencepiece(data):
+        return parse_json(data, _pairs(vocab, merges, source), special, eot, source)
     if data.get("normalizer") is not None:
         raise UnknownTokenizer(f"{source}: has a normalizer, {data['normalizer']!r:.80}")
     pattern = _split_pattern(data.get("pre_tokenizer"), source)
@@ -170,12 +172,15 @@ def parse_tokenizer(data: Mapping[str, Any], source: str, eot: str | int | None 
 
 def to_json(tokenizer: Tokenizer) -> dict[str, Any]:
     """What a tokenizer.json says of it, for transformers; `parse_tokenizer` makes the same tokenizer of it."""
-    if not isinstance(tokenizer, (BPETokenizer, CharTokenizer)):
-        raise TokenizerError(f"{type(tokenizer).__name__}: only tokenizers of bytes and of characters can be written")
+    if not isinstance(tokenizer, (BPETokenizer, CharTokenizer, SentencePieceTokenizer)):
+        raise TokenizerError(f"{type(tokenizer).__name__}: only BPE and tokenizers of characters can be written")
     plain = {i: token for i, token in enumerate(tokenizer.tokens) if token and i not in tokenizer.special.values()}
     model: dict[str, Any]
     parts: dict[str, Any]
-    if isinstance(tokenizer, BPETokenizer):
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        parts = parts_of_json(tokenizer)
+        model = parts.pop("model")
+    elif isinstance(tokenizer, BPETokenizer):
         words = {"".join(VISIBLE[byte] for byte in token): i for i, token in plain.items()}
         if both := words.keys() & tokenizer.special.keys():
             raise TokenizerError(
@@ -201,9 +206,8 @@ def to_json(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"version": "1.0", **nothing, "added_tokens": added, **parts, "model": model}
 
 
-def _byte_level(
-    vocab: Mapping[str, int], merges: Any, special: Mapping[str, int], eot: str | None, pattern: str, source: str
-) -> Tokenizer:
+def _pairs(vocab: Mapping[str, int], merges: Any, source: str) -> list[tuple[str, str]]:
+    """The merges, all of whose tokens are in the vocabulary."""
     pairs = []
     if not isinstance(merges, list):
         raise TokenizerError(f"{source}: merges is {merges!r:.80}: it must be a list")
@@ -215,6 +219,13 @@ def _byte_level(
             if word not in vocab:
                 raise TokenizerError(f"{source}: merge {number}: {word!r:.80} is not in the vocabulary")
         pairs.append((pair[0], pair[1]))
+    return pairs
+
+
+def _byte_level(
+    vocab: Mapping[str, int], merges: Any, special: Mapping[str, int], eot: str | None, pattern: str, source: str
+) -> Tokenizer:
+    pairs = _pairs(vocab, merges, source)
     for word in vocab.keys() - special.keys():
         if not all(letter in _BYTES for letter in word):
             raise UnknownTokenizer(f"{source}: {word!r:.80} is not spelled in GPT-2's letters for bytes")

@@ -56,7 +56,7 @@ def write_answers(
         prompts = [rows[i] for i in chosen]
         written = generate(model, prompts, max_new_tokens, stop_ids=stop_ids, **options)
         for i, prompt, row in zip(chosen, prompts, written.tolist(), strict=True):
-            answers[i] = tokenizer.decode([j for j in row[len(prompt) :] if j >= 0])
+            answers[i] = "".join(tokenizer.decode_stream(j for j in row[len(prompt) :] if j >= 0))
     return answers
 
 

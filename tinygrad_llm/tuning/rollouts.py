@@ -95,7 +95,7 @@ def roll_out(
         mask[i, start - 1 : len(text) - 1] = True
         sampled[i, start - 1 : len(text) - 1] = logprobs[i]
         ended[i] = text[-1] == end_id
-        answers.append(tokenizer.decode(text[start : len(text) - int(ended[i])]))
+        answers.append("".join(tokenizer.decode_stream(text[start : len(text) - int(ended[i])])))
     return Rollouts([list(prompt) for prompt in prompts], answers, ids, mask, sampled, ended)
 
 

@@ -55,8 +55,8 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
         config |= {"architectures": [table.classifier[0]], "id2label": {str(i): name for i, name in enumerate(classes)}}
         config |= {"label2id": {name: i for i, name in enumerate(classes)}}
         config |= {"pad_token_id": None if tokenizer is None else tokenizer.eot_id}
-    eot = None if tokenizer is None else tokenizer.eot_id
-    config |= {"bos_token_id": eot, "eos_token_id": eot, "transformers_version": "4.50.0", "written_by": package}
+    bos, eot = (None, None) if tokenizer is None else (tokenizer.bos_id, tokenizer.eot_id)
+    config |= {"bos_token_id": bos, "eos_token_id": eot, "transformers_version": "4.50.0", "written_by": package}
     arrays = {table.written_name(entry): collect(values, entry, dtype) for entry in entries}
     with storing(folder.parent):
         make_folder(folder.absolute().parent)

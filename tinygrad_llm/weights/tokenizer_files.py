@@ -12,11 +12,14 @@ from ..formats.pickles import LONGEST, read_pickle
 from ..formats.strict_json import MAX_BYTES, check_is_file, read_json
 from ..text import BPETokenizer, Tokenizer, load_tokenizer
 from ..text.bpe import SPLIT_PATTERN
+from ..text.sentencepiece import SentencePieceTokenizer
+from ..text.sentencepiece_files import parse_bin, parse_model
 from ..text.tokenizers import END_OF_TEXT, TOKENIZER_FILE
 from ..text.vocabulary import UnknownTokenizer, parse_tokenizer, to_json
 
 _JSON_FILE, _OPTIONS_FILE = "tokenizer.json", "tokenizer_config.json"
 _VOCAB_FILE, _MERGES_FILE = "vocab.json", "merges.txt"
+_SENTENCEPIECE_FILES = {"tokenizer.model": parse_model, "tokenizer.bin": parse_bin}
 _BPE_FILES = ((_VOCAB_FILE, _MERGES_FILE), ("encoder.json", "vocab.bpe"))  # of transformers, of OpenAI
 
 
@@ -31,7 +34,8 @@ def read_tokenizer(folder: Path, eos_id: Any = None) -> Tokenizer | None:
         eot = eos_id if type(eos_id) is int else END_OF_TEXT
     if (path := folder / _JSON_FILE).exists():
         data = _read(path)
-        return parse_tokenizer(data, str(path), eot) if "model" in data else _characters(data, eot, path)
+        tokenizer = parse_tokenizer(data, str(path), eot) if "model" in data else _characters(data, eot, path)
+        return _marking(tokenizer, options) if isinstance(tokenizer, SentencePieceTokenizer) else tokenizer
     for vocab_file, merges_file in _BPE_FILES:
         if (folder / vocab_file).exists() and (folder / merges_file).exists():
             vocab = _read(folder / vocab_file)
@@ -42,6 +46,9 @@ def read_tokenizer(folder: Path, eos_id: Any = None) -> Tokenizer | None:
                 "added_tokens": _special(vocab, options),
             }
             return parse_tokenizer(data | pieces, str(folder / vocab_file), eot)
+    for name, parse in _SENTENCEPIECE_FILES.items():
+        if (path := folder / name).exists():
+            return _marking(parse(_read_bytes(path), str(path)).marking_prompts(), options)
     for name in (_VOCAB_FILE, "meta.json"):
         if (path := folder / name).exists():
             return _characters(_read(path), eot, path)
@@ -73,6 +80,9 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
         **({"add_prefix_space": False} if bpe else {"unk_token": getattr(tokenizer, "unknown", None)}),
         **({"bos_token": eot, "eos_token": eot, "unk_token": eot} if bpe else {"eos_token": eot}),
     }
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        bos = None if tokenizer.bos_id is None else tokenizer.tokens[tokenizer.bos_id].decode()
+        options |= {"bos_token": bos, "add_bos_token": tokenizer.marks_prompts}
     options = {key: value for key, value in options.items() if value is not None}
     if len(tokenizer.special) > 1:  # beside a vocab.json, nothing else tells which of its words are marks
         options["added_tokens_decoder"] = {str(entry.pop("id")): entry for entry in map(dict, data["added_tokens"])}
@@ -82,6 +92,12 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
         _write(folder / _VOCAB_FILE, json.dumps(data["model"]["vocab"], ensure_ascii=False))
         lines = [" ".join(pair) for pair in data["model"]["merges"]]
         _write(folder / _MERGES_FILE, "\n".join(["#version: 0.2", *lines]))
+
+
+def _marking(tokenizer: Tokenizer, options: dict[str, Any]) -> Tokenizer:
+    """With the mark before prompts or without, where tokenizer_config.json says so."""
+    marks = options.get("add_bos_token")
+    return tokenizer.marking_prompts(marks) if isinstance(marks, bool) else tokenizer
 
 
 def _special(vocab: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -113,16 +129,21 @@ def _read(path: Path) -> dict[str, Any]:
         raise TokenizerError(str(error)) from None
 
 
-def _read_merges(path: Path) -> list[str]:
+def _read_bytes(path: Path) -> bytes:
     try:
         check_is_file(path)
         if path.stat().st_size > MAX_BYTES:
             raise TokenizerError(f"{path}: {path.stat().st_size:,} bytes: more than {MAX_BYTES:,}")
-        lines = path.read_text(encoding="utf-8").split("\n")
+        return path.read_bytes()
     except CheckpointError as error:
         raise TokenizerError(str(error)) from None
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _read_merges(path: Path) -> list[str]:
+    try:
+        lines = _read_bytes(path).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise TokenizerError(f"{path}: not UTF-8 at byte {error.start}") from None
     return [
