@@ -18,7 +18,7 @@ import numpy as np
 
 from .errors import DTypeError, GraphError, ShapeError
 from .tape.display import describe
-from .tape.node import Node, Scope, freeze, is_wanted, last_uses, recorded, scope
+from .tape.node import Node, Scope, Twin, freeze, is_wanted, last_uses, recorded, scope
 from .tape.observer import Observer, observers
 from .tape.operators import Operators, registry
 from .tape.places import caller
@@ -112,7 +112,7 @@ class Op:
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:
         """The forward on plain arrays; recorded on the tape where an input wants a gradient."""
         if self.composed is not None and _composing.get():
-            return self.composed(*inputs, **options)
+            return self.as_twin(*inputs, **options)
         arrays, parents, dtype, exposed = self._take(inputs)
         for key, value in options.items():
             if isinstance(value, Tensor):
@@ -142,6 +142,14 @@ class Op:
         result.grad = result.name = None
         result.origin = None if record else _paused.get() or inherited(inputs)
         return result
+
+    def as_twin(self, *inputs: Any, **options: Any) -> Tensor:
+        """The twin, and on the tape that what it records comes from this op."""
+        token = scope.set((scope.get(), Twin(self, caller())))
+        try:
+            return self.composed(*inputs, **options)  # type: ignore[misc]
+        finally:
+            scope.reset(token)
 
     def _take(self, inputs: tuple) -> tuple[list, Any, np.dtype | None, bool]:
         """Arrays of one float dtype; their places on the tape, None if none of them wants a gradient; that dtype; and whether

@@ -1,6 +1,7 @@
 """What a notebook shows of tensors, modules, steps and checks."""
 
 import base64
+import re
 import time
 import zlib
 from html.parser import HTMLParser
@@ -139,11 +140,31 @@ def test_a_step_has_its_arrays():
     assert step.name in shown.text
     assert step.formula in shown.text
     assert "test_notebook.py" in shown.text
-    assert shown.cells[:3] == ["g", "arrives", "(2, 3)"]
+    assert [tuple(shown.cells[5 * k : 5 * k + 3]) for k in range(3)] == [
+        ("x", "goes in", "(2, 3)"),
+        ("out", "comes out", "(2, 3)"),
+        ("g", "arrives", "(2, 3)"),
+    ]
     assert NASTY in shown.cells
     names = [name for name in step.saved if isinstance(step.saved[name], np.ndarray)]
     assert set(names) <= set(shown.cells)
-    assert len(shown.images) == 2 + len(names)
+    assert len(shown.images) == 4 + len(names)
+
+
+def test_a_step_has_the_numbers_of_its_formula_and_attention_its_matrices():
+    a = tg.Tensor(2.0, True)
+    b = a + a
+    c = b * b
+    shown = Shown(next(c.backward_steps()))
+    assert shown.text.startswith("multiply#1, c")
+    assert "dx = g y = 1 * 4 = 4,  dy = g x = 1 * 4 = 4" in shown.text
+    assert shown.cells[10:14] == ["c", "comes out", "()", "16."]
+    x = tg.Tensor(np.ones((1, 3, 8), np.float32), True)
+    shown = Shown(next(tg.ops.attention(x, x, x, n_heads=2).backward_steps(np.ones((1, 3, 8)))))
+    where = shown.cells.index("inside head 1")
+    assert (shown.cells[where - 1], shown.cells[where + 1]) == ("P", "(3, 3)")
+    rows = np.array(re.findall(r"[\d.]+", shown.cells[where + 2]), float).reshape(3, 3)
+    np.testing.assert_allclose(rows, [[1, 0, 0], [1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3]], atol=1e-4)
 
 
 def test_a_gradcheck_has_its_verdict_and_worst_entries(monkeypatch):

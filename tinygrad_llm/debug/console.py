@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import cmd
+import linecache
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
+
+import numpy as np
 
 from ..engine import Tensor
 from ..errors import TinygradLLMError
 from ..tape.display import in_words, norm
 from ..tape.node import recorded
-from ..tape.step import Step, names_of
+from ..tape.step import Step, Walk
 from .breakpoints import named
+from .inside import heads, matrices
 from .report import report
 
 
@@ -25,7 +30,10 @@ class Console(cmd.Cmd):
         super().__init__(stdin=stdin, stdout=stdout)
         self.use_rawinput = stdin is None
         self.loss = loss
-        self.names = list(reversed(names_of(recorded(loss.node)).values()))
+        self.nodes = recorded(loss.node)[::-1]
+        walk = Walk(self.nodes[::-1])
+        self.names, self.variables, self.groups = [walk.names[node] for node in self.nodes], walk.variables, walk.groups
+        self.sent: defaultdict[Any, list[tuple[str, str]]] = defaultdict(list)  # to a node or leaf: by whom, and what
         self.steps: Iterator[Step] = loss.backward_steps(retain_graph=True)
         self.step: Step | None = None
         self.done = False
@@ -49,7 +57,12 @@ class Console(cmd.Cmd):
             self.say(f"next {line}: a number of steps, from 1 on, is needed")
             return
         for _ in range(int(line or 1)):
-            if not self._advance():
+            passed = []
+            while (more := self._advance()) and self.step is not None and self.step.idle:
+                passed.append(self.step.name)
+            if passed:
+                self.say(f"passed over, as nothing but zeros is passed on: {', '.join(passed)}")
+            if not more:
                 return
         self._show()
 
@@ -73,32 +86,55 @@ class Console(cmd.Cmd):
         """grad [NAME]: the gradients of this step in numbers, or of one input; after the last step those of the leaves."""
         if self.done:
             found: dict = {}
-            for node in recorded(self.loss.node):
+            sums = {}
+            for node in self.nodes[::-1]:
                 for leaf in node.parents:
                     if isinstance(leaf, Tensor):
-                        found[leaf.name or f"leaf {leaf.shape}"] = leaf.grad
+                        name = self._name(leaf) or f"leaf {leaf.shape}"
+                        found[name], sums[name] = leaf.grad, self._sum(leaf)
         elif step := self._current():
-            found = {"g": step.grad_out, **step.inputs}
+            found, sums = {"g": step.grad_out, **step.inputs}, {"g": self._sum(step.node)}
         else:
             return
         chosen = {name: g for name, g in found.items() if not line or named(name, line)}
         for name, g in chosen.items():
-            self.say(f"{name}: {in_words(g)}")
+            self.say(f"{name}: {in_words(g)}{sums.get(name, '')}")
         if not chosen:
             self.say(f"no gradient is named {line!r}: there are {', '.join(found)}")
 
     def do_saved(self, line: str) -> None:
-        """saved: what the forward of this op kept for its backward."""
+        """saved: what the forward of this op kept for its backward, of attention also the matrices P, dP and dS."""
         if step := self._current():
-            for name, value in step.saved.items():
-                self.say(f"{name}: {in_words(value)}")
+            found = matrices(step)
+            for name, value in {**step.saved, **found}.items():
+                if not (found and isinstance(value, dict)):  # P in blocks
+                    self.say(f"{name}: {in_words(value)}")
+
+    def do_attention(self, line: str) -> None:
+        """attention [HEAD]: P, dP and dS of a head in the first row of the batch, by default head 0, as matrices."""
+        if (step := self._current()) is None:
+            return
+        found = heads(step)
+        if not found or (line and (not line.isdecimal() or int(line) >= len(found))):
+            self.say(
+                f"{step.name} has no head {line}" if found else f"{step.name} is no attention, or too large to be shown"
+            )
+            return
+        for name, matrix in found[int(line or 0)].items():
+            self.say(f"{name} {matrix.shape}")
+            self.say(np.array2string(matrix, precision=3, suppress_small=True, threshold=400, max_line_width=200))
 
     def do_list(self, line: str) -> None:
         """list [NAME]: the steps, or those whose name matches; > marks this one."""
         here = len(self.names) if self.done else self.step.i if self.step else -1
-        for i, name in enumerate(self.names):
+        n_steps, last = Counter(self.groups.values()), None
+        for i, (name, node) in enumerate(zip(self.names, self.nodes, strict=True)):
             if not line or named(name, line):
-                self.say(f"{'>' if i == here else ' '} {i + 1:4} {name}")
+                group, variable = self.groups.get(node), self.variables.get(node)
+                if group and group != last:
+                    self.say(f"       {group}: {n_steps[group]} steps")
+                last = group
+                self.say(f"{'>' if i == here else ' '} {i + 1:4} {name}{f', {variable}' if variable else ''}")
 
     def do_html(self, line: str) -> None:
         """html [FILE]: the whole walk as a page for a browser, by default report.html; this walk stays where it is."""
@@ -137,6 +173,11 @@ class Console(cmd.Cmd):
 
     def _advance(self) -> bool:
         if not self.done:
+            if self.step is not None:
+                for parent, dx in zip(self.step.node.parents, self.step.gradients, strict=True):
+                    if parent is not None and dx is not None:
+                        number = f"{dx.item():.4g}" if dx.size == 1 else ""
+                        self.sent[parent].append((self.step.name, number))
             following = next(self.steps, None)
             if following is not None:
                 self.step = following
@@ -148,11 +189,32 @@ class Console(cmd.Cmd):
     def _show(self) -> None:
         if (step := self._current()) is None:
             return
-        self.say(f"{step.i + 1}/{step.n}  {step.name}")
-        self.say(f"  {step.formula}")
-        self.say(f"  g {step.grad_out.shape}, |g| {norm(step.grad_out):.4g}")
+        self.say(f"{step.i + 1}/{step.n}  {step.described()[0]}")
+        self.say(f"  {step.worked}")
+        if step.group is not None and step.node.twin_site is not None:
+            place = step.node.twin_site.rpartition(" in ")[0]
+            file, _, number = place.rpartition(":")
+            self.say(f"  in {step.group}, {step.described()[-1]}: {linecache.getline(file, int(number)).strip()}")
+        if step.walk.fits:
+            known = {step.argument(k): self._name(parent) for k, parent in enumerate(step.node.parents)}
+            for name, array in step.args.items():
+                self.say(f"  {name}{f' = {known[name]}' if known[name] not in ('', name) else ''}: {in_words(array)}")
+            self.say(f"  out: {in_words(step.out)}")
+        self.say(f"  g {step.grad_out.shape}, |g| {norm(step.grad_out):.4g}{self._sum(step.node)}")
         for name, gradient in step.inputs.items():
             self.say(f"  -> {name}: {in_words(gradient)}")
+
+    def _sum(self, to: Any) -> str:
+        """`, 4 + 4 from multiply#1 and add#2`: what more than one use sent to a node or a leaf, where it is numbers."""
+        sent = self.sent[to]
+        if len(sent) < 2:
+            return ""
+        numbers = " + ".join(number for _, number in sent) if sent[0][1] else "summed"
+        return f", {numbers} from {' and '.join(dict.fromkeys(name for name, _ in sent))}"
+
+    def _name(self, parent: Any) -> str:
+        """What the user calls what a parent holds; empty where that is not known."""
+        return self.variables.get(parent) or getattr(parent, "name", None) or ""
 
 
 def _completions(words: list[str], line: str, begin: int) -> list[str]:

@@ -17,7 +17,7 @@ from .html import text_table
 
 @dataclass(frozen=True)
 class Row:
-    """One step: `norm` is |g|, the norm of the gradient that comes in."""
+    """One step: `norm` is |g|, the norm of the gradient that comes in; `variable` what the user's code calls the output."""
 
     i: int
     op: str
@@ -27,6 +27,7 @@ class Row:
     saved_bytes: int
     seconds: float
     line: str
+    variable: str | None = None
 
 
 class Explanation(Sequence):
@@ -49,7 +50,7 @@ class Explanation(Sequence):
                 (
                     str(r.i + 1),
                     r.op,
-                    r.name,
+                    r.name if r.variable is None else f"{r.name}, {r.variable}",
                     r.shapes,
                     f"{r.norm:.3g}",
                     byte_size(r.saved_bytes),
@@ -96,6 +97,7 @@ def explain(loss: Tensor) -> Explanation:
                 kept,
                 seconds,
                 f"{os.path.basename(file)} in {function}",
+                step.variable,
             )
         )
         start = time.perf_counter()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..tape.display import in_words, summarise
+from .inside import heads
 from .picture import NEGATIVE, POSITIVE, png
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _WRITTEN = 8  # rows and columns of numbers at most; larger arrays are drawn
 _DRAWN = 64  # rows and columns of a drawn sample at most
 _ENTRIES = 8  # of a gradcheck
 _ROWS = 100  # of other tables
+_HEADS = 4  # of attention
 
 
 def tensor_html(tensor: Tensor) -> str:
@@ -41,13 +43,20 @@ def tensor_html(tensor: Tensor) -> str:
 
 
 def step_html(step: Step) -> str:
-    """Name and formula, then g, what the forward saved, and the gradients, in numbers and drawn."""
-    rows: list[tuple[str, str, Any]] = [("g", "arrives", step.grad_out)]
+    """Name and formula, then what the forward took, made and saved, g, and the gradients, in numbers and drawn."""
+    rows: list[tuple[str, str, Any]] = []
+    if step.walk.fits:
+        rows += [(name, "goes in", value) for name, value in step.args.items()]
+        rows.append((step.variable or "out", "comes out", step.out))
+    rows.append(("g", "arrives", step.grad_out))
     rows += [(name, "saved", value) for name, value in step.saved.items()]
+    for h, head in enumerate(heads(step)[:_HEADS]):
+        rows += [(name, f"inside head {h}", matrix) for name, matrix in head.items()]
     rows += [(name, "passed on", gradient) for name, gradient in step.inputs.items()]
+    title, *places = map(escape, step.described())
     return (
-        f"<b>{escape(step.name)}</b> &nbsp; step {step.i + 1} of {step.n} &nbsp; <code>{escape(step.formula)}</code><br>"
-        f"<small>{escape(step.site)}</small>" + _table(("", "", "shape", "values", ""), (_row(*row) for row in rows))
+        f"<b>{title}</b> &nbsp; step {step.i + 1} of {step.n} &nbsp; <code>{escape(step.worked)}</code><br>"
+        f"<small>{', '.join(places)}</small>" + _table(("", "", "shape", "values", ""), (_row(*row) for row in rows))
     )
 
 

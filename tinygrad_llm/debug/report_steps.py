@@ -15,7 +15,8 @@ from ..engine import Op, Tensor
 from ..errors import NonFiniteError
 from ..tape.display import in_words, norm
 from ..tape.node import Node, recorded
-from ..tape.step import Step, module_of
+from ..tape.step import Step, Walk, module_of
+from .inside import heads
 from .picture import number, picture
 
 STEPS = 400  # steps on the page; of a longer backward the first half and the last half of these
@@ -51,7 +52,8 @@ class Steps:
         self._elements = sum(map(_size, self.nodes))
         self._uses = Counter(parent for node in self.nodes for parent in node.parents if parent is not None)
         self._seconds = 0.0
-        self._names: dict[Any, str] = {}
+        self._walk = Walk(self.nodes)
+        self._names, self._homes = self._walk.names, dict(self._walk.groups)
         self._collect(loss)
 
     def _collect(self, loss: Tensor) -> None:
@@ -60,7 +62,8 @@ class Steps:
         sources: list[Node] = []
         gradients: dict[Tensor, np.ndarray] = {}
         for step in loss.backward_steps(retain_graph=True, into=gradients):
-            self._names = self._names or step.walk.names
+            if step.idle:  # folded away
+                self._homes[step.node] += ".only zeros are passed on"
             if step.i in self.shown:
                 self.positions[step.node] = len(self.steps)
                 sources.append(step.node)
@@ -73,7 +76,13 @@ class Steps:
     def _share(self) -> int:
         """How many cells an array may have for the page to keep its size."""
         shown = [node for i, node in enumerate(reversed(self.nodes)) if i in self.shown]
-        n_arrays = sum(1 + min(len(node.saved or ()), _ARRAYS) + min(len(node.parents), _ARRAYS) for node in shown)
+        outputs = set(shown)  # what goes into a step is most often there already, as what came out of another
+        n_arrays = 0
+        for node in shown:
+            others = [parent for parent in node.parents if parent not in outputs]
+            n_arrays += 2 + sum(min(len(some), _ARRAYS) for some in (node.saved or (), node.parents, others))
+            if node.op.name == "attention":
+                n_arrays += 3 * min(node.options["n_heads"], _ARRAYS)
         return max(0, min(4096, int(0.75 * (_BYTES - 300 * n_arrays - 1200 * len(shown)) / n_arrays)))
 
     def _describe(self, step: Step) -> dict[str, Any]:
@@ -97,15 +106,20 @@ class Steps:
         return {
             "i": step.i,
             "name": _cut(name),
+            "label": _cut(name[len(module_of(name)) :].removeprefix(".")),
+            "variable": _cut(step.variable or ""),
             "op": op,
-            "module": self._module(module_of(name)),
+            "worked": _cut(step.worked, 300),
+            "module": self._module(self._home(node)),
             "file": file,
             "line": line,
             "function": function,
             "code": code,
             "layer": _layer_line(node),
+            "twin": _twin_line(node),
             "norm": number(norm(step.grad_out)),
             "g": self._picture(step.grad_out),
+            **self._forward(step),
             "senders": self.senders[node][:_ARRAYS],
             "uses": self._uses[node] or 1,
             "saved": saved,
@@ -119,6 +133,24 @@ class Steps:
             "verdict": verdict,
             "check": text,
         }
+
+    def _forward(self, step: Step) -> dict[str, Any]:
+        """What went in and what came out, and of attention the matrices of each head; nothing where that takes too much."""
+        if self._elements > _RUN_ELEMENTS:
+            return {"args": [], "result": None, "heads": []}
+        try:
+            args, result, inside = step.args, step.out, heads(step)
+        except Exception:  # of the user's op, which is run again
+            return {"args": [], "result": None, "heads": []}
+        return {
+            "args": [{"name": _cut(key), "array": self._picture(x)} for key, x in list(args.items())[:_ARRAYS]],
+            "result": self._picture(result),
+            "heads": [{key: self._picture(x) for key, x in head.items()} for head in inside[:_ARRAYS]],
+        }
+
+    def _home(self, node: Node) -> str:
+        """The box that a node is in: its module, and in it the fused op that it came from."""
+        return self._homes.get(node) or module_of(self._names[node])
 
     def _picture(self, array: np.ndarray) -> int:
         """The number of an array on the page; the same picture is there once."""
@@ -164,10 +196,10 @@ class Steps:
             target: dict[str, Any] = {"to": _cut(self._names[parent])}
             if parent in self.positions:
                 return target | {"step": self.positions[parent]}
-            return target | {"module": self._module(module_of(self._names[parent]))}
+            return target | {"module": self._module(self._home(parent))}
         if parent not in self.leaves and len(self.leaves) < _LEAVES:
             self.leaves[parent] = len(self.leaves)
-        target = {"to": _cut(parent.name or f"leaf {parent.shape}")}
+        target = {"to": self._leaf_name(parent)}
         return target | ({"leaf": self.leaves[parent]} if parent in self.leaves else {})
 
     def _module(self, path: str) -> int:
@@ -178,7 +210,7 @@ class Steps:
         counts: Counter[str] = Counter()
         saved: Counter[str] = Counter()
         for node in self.nodes:
-            path = _cut(module_of(self._names[node])) if node in self._names else ""
+            path = _cut(self._home(node))
             counts[path] += 1
             saved[path] += sum(array.nbytes for array in node.saved or () if isinstance(array, np.ndarray))
         shown = Counter(step["module"] for step in self.steps)
@@ -198,13 +230,16 @@ class Steps:
             self.notes.append(f"{hidden:,} leaves are not in the graph.")
         self.leaf_rows = [
             {
-                "name": _cut(leaf.name or f"leaf {leaf.shape}"),
+                "name": self._leaf_name(leaf),
                 "module": self._module_of_leaf(leaf),
                 "shape": list(leaf.shape),
                 "norm": number(norm(gradients[leaf])) if leaf in gradients else None,
             }
             for leaf in self.leaves
         ]
+
+    def _leaf_name(self, leaf: Tensor) -> str:
+        return _cut(leaf.name or self._walk.variables.get(leaf) or f"leaf {leaf.shape}")
 
     def _module_of_leaf(self, leaf: Tensor) -> int | None:
         """The module that a parameter's name says it is in, if the page has that."""
@@ -229,17 +264,28 @@ def _source_line(site: str) -> tuple[str, int, str, str]:
 
 def _layer_line(node: Node) -> dict[str, str] | None:
     """The line of a module's forward that calls the op, where it can be told; where a command made the graph, the only clue."""
-    if node.scope is None:
+    fused = node.fused
+    inside = node.scope if fused is None else fused[0]
+    if inside is None:
         return None
-    forward = type(node.scope[1]).forward
+    op = node.op if fused is None else fused[1].op
+    forward = type(inside[1]).forward
     try:
         lines, start = inspect.getsourcelines(forward)
         file = inspect.getsourcefile(forward) or ""
     except (OSError, TypeError):
         return None
-    calls = [k for k, line in enumerate(lines) if f"{node.op.name}(" in line]
+    calls = [k for k, line in enumerate(lines) if f"{op.name}(" in line]
     k = calls[0] if len(calls) == 1 else 0
     return {"place": _cut(f"{file}:{start + k} in {forward.__qualname__}", 300), "code": _cut(lines[k].strip(), 200)}
+
+
+def _twin_line(node: Node) -> dict[str, str] | None:
+    """The line of the twin that made a node under `composed()`."""
+    if node.twin_site is None:
+        return None
+    *_, code = _source_line(node.twin_site)
+    return {"place": _cut(node.twin_site, 300), "code": code}
 
 
 def _functions(op: Op) -> dict[str, Any]:

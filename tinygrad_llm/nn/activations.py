@@ -91,7 +91,7 @@ class _Recorder(Observer):
         options = {**options, "drop_rate": 0.0, "rng": None} if node is None else thaw(node)
         q, k, v = (Tensor(array, requires_grad=True) for array in arrays)
         with _Softmax() as softmax:
-            out = op.composed(q, k, v, **options)  # type: ignore[misc]
+            out = op.as_twin(q, k, v, **options)
         self.cache.arrays[name] = softmax.out
         if node is None or not self.with_grads or out.node is None:
             return

@@ -56,7 +56,7 @@ def relu_forward(x):
 
 
 def relu_backward(g, x):
-    """dx = 0 where x <= 0, else g; so 0 at x = 0"""
+    """dx = g (x > 0), so 0 at x = 0"""
     return (np.where(x <= 0, 0, g),)
 
 

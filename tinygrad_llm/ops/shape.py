@@ -176,7 +176,7 @@ def set_at_forward(x, value, *, index):
 
 
 def set_at_backward(g, value_shape, index):
-    """dx = g, but 0 at the index;  dvalue = g at the index"""
+    """dx = g away from the index, 0 at it;  dvalue = g at the index"""
     dx = g.copy()
     dx[index] = 0
     return dx, sum_to(g[index].copy(), value_shape)

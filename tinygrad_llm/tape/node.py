@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context, ContextVar
 from functools import partial
 from operator import attrgetter, is_not
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import GraphError, ShapeError
-from .places import caller, describe_place
+from .places import Place, caller, describe_place
 from .watch import fingerprint
 
 if TYPE_CHECKING:
@@ -26,18 +26,31 @@ _NO_OPTIONS: dict[str, Any] = {}  # of most nodes
 is_wanted = partial(is_not, None)  # of a parent: whether it wants a gradient
 
 Hook = Callable[[np.ndarray], np.ndarray | None]
-Scope = tuple[Any, Any]  # (the scope outside of it or None, the module that was called)
+Scope = tuple[Any, Any]  # (the scope outside of it or None, the module that was called, or the Twin)
 scope: ContextVar[Scope | None] = ContextVar("scope", default=None)
+
+
+class Twin(NamedTuple):
+    """A call of a fused op that ran as its twin, which the user made at `place`: a scope of what that recorded."""
+
+    op: Op
+    place: Place
 
 
 def path_of(inside: Scope | None, name: str = "") -> str:
     """`trf_blocks.0.att` for the innermost module of a scope, seen from the outermost; with a name after it."""
     parts = [name] if name else []
-    while inside is not None and inside[0] is not None:
-        outer, module = inside
-        parts.append(next((p for p, m in outer[1].named_modules() if m is module), type(module).__name__))
-        inside = outer
+    modules = [entry for _, entry in outwards(inside) if not isinstance(entry, Twin)]
+    for module, outer in itertools.pairwise(modules):
+        parts.append(next((p for p, m in outer.named_modules() if m is module), type(module).__name__))
     return ".".join(part for part in reversed(parts) if part)
+
+
+def outwards(inside: Scope | None) -> Iterator[Scope]:
+    """A scope and those around it."""
+    while inside is not None:
+        yield inside
+        inside = inside[0]
 
 
 class Node:
@@ -86,9 +99,25 @@ class Node:
         return options
 
     @property
+    def place(self) -> Place:
+        """Where the user's code made this node."""
+        fused = self.fused
+        return (self.code, self.instruction) if fused is None else fused[1].place
+
+    @property
     def site(self) -> str:
         """Where the user's code made this node: `file.py:12 in train`."""
-        return describe_place((self.code, self.instruction))
+        return describe_place(self.place)
+
+    @property
+    def twin_site(self) -> str | None:
+        """The line of the twin that made this node under `composed()`: `unfused.py:42 in gelu`; None elsewhere."""
+        return None if self.fused is None else describe_place((self.code, self.instruction))
+
+    @property
+    def fused(self) -> Scope | None:
+        """The scope of the fused op whose twin made this node under `composed()`, the outermost where they are nested."""
+        return next((inside for inside in reversed([*outwards(self.scope)]) if isinstance(inside[1], Twin)), None)
 
     @property
     def path(self) -> str:

@@ -1,20 +1,24 @@
 """Where in the user's code something was done: cheap to note for every op, turned into a file and a line when asked."""
 
 import contextlib
+import dis
 import os
 import sys
-from types import CodeType
+from types import CodeType, FrameType
 
 Place = tuple[CodeType, int]  # a function's code and the instruction in it
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_TWINS = _PACKAGE + "unfused.py"  # whose lines are the user's to read: only composed() comes by them
+_OPERATORS = ("BINARY_", "INPLACE_", "UNARY_")  # of instructions, each of which records one node
+_COPIES = ("COPY", "DUP_TOP")  # b = c = a + a, and (b := a + a)
 
 
 class _Ours(dict[str, bool]):
     """Whether a file is of this package, or is what stands between a context manager of ours and the user."""
 
     def __missing__(self, file: str) -> bool:
-        self[file] = file.startswith(_PACKAGE) or file == contextlib.__file__
+        self[file] = (file.startswith(_PACKAGE) and file != _TWINS) or file == contextlib.__file__
         return self[file]
 
 
@@ -34,3 +38,57 @@ def describe_place(place: Place) -> str:
     code, instruction = place
     lines = [line for start, end, line in code.co_lines() if start <= instruction < end]
     return f"{code.co_filename}:{lines[0] if lines else '?'} in {code.co_name}"
+
+
+def is_operator(place: Place) -> bool:
+    """Is it `a + b` and the like, rather than a call, which may do many things?"""
+    return _around(place)[1].opname.startswith(_OPERATORS)
+
+
+def stored_in(place: Place) -> str | None:
+    """The variable that its result goes into: `b` of `b = a + a`. None where it goes elsewhere, or has not come yet."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if (frame.f_code, frame.f_lasti) == place:
+            return None
+        frame = frame.f_back
+    after = [i for i in _around(place)[2] if i.opname not in _COPIES]
+    stores = after and after[0].opname.startswith("STORE_") and _names(after[0])
+    return stores[0] if stores else None
+
+
+def operands(place: Place) -> dict[int, str]:
+    """Position -> name of the operands that are variables: `{0: "a", 1: "b"}` of `a + b`, `{1: "b"}` of `2 * a + b`."""
+    before, here, _ = _around(place)
+    n = 1 if here.opname.startswith("UNARY_") else 2
+    if not here.opname.startswith(_OPERATORS) or here.opname == "BINARY_SLICE" or here.is_jump_target:
+        return {}  # which is loaded last is not known in a + (b if c else d)
+    found: dict[int, str] = {}
+    for instruction in reversed(before):
+        names = _names(instruction) if instruction.opname.startswith("LOAD_") else ()
+        if not names and instruction.opname not in ("LOAD_CONST", "LOAD_SMALL_INT"):
+            break
+        for name in reversed(names or ("",)):
+            n -= 1
+            if n >= 0 and name:
+                found[n] = name
+        if n <= 0 or instruction.is_jump_target:
+            break
+    return found
+
+
+def _around(place: Place) -> tuple[list[dis.Instruction], dis.Instruction, list[dis.Instruction]]:
+    """The instructions of a function that come before a place, the one there, and those after it."""
+    code, offset = place
+    all_of_it = list(dis.get_instructions(code))
+    k = max(k for k, instruction in enumerate(all_of_it) if instruction.offset <= offset)
+    return all_of_it[:k], all_of_it[k], all_of_it[k + 1 :]
+
+
+def _names(instruction: dis.Instruction) -> tuple[str, ...]:
+    """The variables that are loaded or stored, in this order; some instructions do two at once."""
+    kind = instruction.opname.partition("_")[2]
+    if not kind.startswith(("FAST", "NAME", "GLOBAL", "DEREF")):
+        return ()
+    names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
+    return names if all(map(str.isidentifier, names)) else ()  # pytest's asserts store in what nobody can write

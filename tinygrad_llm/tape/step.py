@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DTypeError, ShapeError
-from .node import Node, run_again
+from .node import Node, path_of, run_again
+from .places import is_operator, operands, stored_in
+from .worked import equations, letters, substitute
 
 if TYPE_CHECKING:
     from ..debug.check import Verdict
     from ..engine import Tensor
+
+
+_RUN_ELEMENTS = 2**26
 
 
 class Step:
@@ -48,6 +55,22 @@ class Step:
         return self.walk.names[self.node]
 
     @property
+    def variable(self) -> str | None:
+        """What the user's code calls the output: `b` in `b = a + a`; None where that cannot be told."""
+        return self.walk.variables.get(self.node)
+
+    @property
+    def group(self) -> str | None:
+        """Under `composed()`, the fused op that this one is a part of: `trf_blocks.0.norm1.layer_norm#1`; None elsewhere."""
+        return self.walk.groups.get(self.node)
+
+    @property
+    def idle(self) -> bool:
+        """Is it a part of a fused op that passes on nothing but zeros, as a branch does that was not taken?"""
+        passed = (dx for parent, dx in zip(self.node.parents, self.gradients, strict=False) if parent is not None)
+        return self.group is not None and not any(dx is not None and dx.any() for dx in passed)
+
+    @property
     def site(self) -> str:
         """Where the user's code made the node: `file.py:12 in train`."""
         return self.node.site
@@ -58,6 +81,54 @@ class Step:
         return (inspect.getdoc(self.node.op.backward) or "").split("\n")[0]
 
     @property
+    def worked(self) -> str:
+        """The formula with its numbers, `dx = g y = 1 * 4 = 4`; of arrays the first elements, where all are of one shape.
+
+        An equation stays as it is where it says more than arithmetic on g and what was saved.
+        """
+        wanted = zip(self.node.parents, self.gradients, strict=False)  # there are none yet while the backward runs
+        inputs = {self.argument(k): None if parent is None else dx for k, (parent, dx) in enumerate(wanted)}
+        parts, found = [], False
+        for name, side, equation in equations(self.formula):
+            if name not in inputs:
+                parts.append(equation)
+            elif (dx := inputs[name]) is not None:
+                worked = self._worked(name, side, dx)
+                parts.append(worked or equation)
+                found = found or worked is not None
+        return ",  ".join(parts) if found else self.formula
+
+    def _worked(self, name: str, side: str, dx: np.ndarray) -> str | None:
+        """One equation with its numbers, None where they cannot be put in."""
+        known: dict[str, Any] = {"g": self.grad_out, **self.saved}
+        if len(self.node.parents) == 1 and (size := math.prod(self.node.shape)):
+            known.setdefault(
+                "n", math.prod(self.node.parents[0].shape) // size
+            )  # elements that went into each of the output
+        numbers = {}
+        for letter in letters(side) & known.keys():
+            value = np.asarray(known[letter])
+            if value.dtype.kind not in "iuf" or not value.size or (value.size > 1 and value.shape != dx.shape):
+                return None
+            numbers[letter] = float(value.flat[0])
+        found = substitute(side, numbers) if dx.size else None
+        if found is None:
+            return None
+        whole = "" if dx.size == 1 else str([0] * dx.ndim)
+        result = f"{dx.flat[0]:.4g}"
+        return f"d{name}{whole} = {side}" + "".join(f" = {part}" for part in dict.fromkeys((found, result)))
+
+    @property
+    def out(self) -> np.ndarray:
+        """The output of the forward, which the tape did not keep: the forward is run again, once for all steps of a pass."""
+        return self.walk.output(self.node)
+
+    @property
+    def args(self) -> dict[str, np.ndarray]:
+        """The arrays that the forward was called with, by the names that it gives them; its options are `node.options`."""
+        return {self.argument(k): array for k, array in enumerate(self.walk.inputs(self.node)) if array is not None}
+
+    @property
     def saved(self) -> dict[str, Any]:
         """What the forward kept, by the names that the backward gives it; empty once the pass has gone on."""
         names = list(inspect.signature(self.node.op.backward).parameters)[1:]
@@ -65,11 +136,15 @@ class Step:
 
     @property
     def inputs(self) -> Inputs:
-        """The name of each parent -> dL/d(parent) of this use; only where a gradient is wanted. An entry may be replaced."""
+        """The name of each parent -> dL/d(parent) of this use; only where a gradient is wanted. An entry may be replaced.
+
+        A leaf without a name goes by its variable, or else by what the forward calls it.
+        """
         named: dict[str, int] = {}
         for k, parent in enumerate(self.node.parents):
             if parent is not None and k < len(self.gradients):
-                name = self.walk.names.get(parent) or getattr(parent, "name", None) or self.argument(k)
+                name = self.walk.names.get(parent) or getattr(parent, "name", None)
+                name = name or self.walk.variables.get(parent) or self.argument(k)
                 named[f"{name} as {self.argument(k)}" if name in named else name] = k
         return Inputs(self.gradients, named)
 
@@ -105,7 +180,12 @@ class Step:
     def __repr__(self) -> str:
         shapes = ", ".join("None" if d is None else str(np.shape(d)) for d in self.gradients)
         arrow = f" -> {shapes}" if shapes else ""
-        return f"Step {self.i + 1}/{self.n}: {self.op}, g {self.grad_out.shape}{arrow}, {self.name}, {self.site}"
+        return f"Step {self.i + 1}/{self.n}: {self.op}, g {self.grad_out.shape}{arrow}, {', '.join(self.described())}"
+
+    def described(self) -> list[str]:
+        """Its name with the variable, the user's line, and under `composed()` the line of the twin."""
+        words = [self.name if self.variable is None else f"{self.name}, {self.variable}", self.site]
+        return words if self.node.twin_site is None else [*words, os.path.basename(self.node.twin_site)]
 
     def _repr_html_(self) -> str:
         from ..debug.html import step_html  # a notebook asks for it; the tape itself draws nothing
@@ -145,6 +225,8 @@ class Walk:
 
     nodes: list[Node]  # in the order of the forward
     _names: dict[Any, str] = field(default_factory=dict)
+    _variables: dict[Any, str] | None = None
+    _groups: dict[Node, str] | None = None
     _values: dict[Node, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -162,12 +244,37 @@ class Walk:
 
         return walk_html(self)
 
+    @property
+    def variables(self) -> dict[Any, str]:
+        if self._variables is None:
+            self._variables = variables_of(self.nodes)
+        return self._variables
+
+    @property
+    def groups(self) -> dict[Node, str]:
+        if self._groups is None:
+            self._groups = groups_of(self.nodes)
+        return self._groups
+
+    @property
+    def fits(self) -> bool:
+        """Are the results of the forward small enough for a display to run it again and keep them all?"""
+        return sum(math.prod(node.shape) for node in self.nodes) <= _RUN_ELEMENTS
+
     def inputs(self, node: Node) -> list:
         """The arrays that the node was called with, from the leaves and constants by running the forward again."""
-        if not self._values:
-            for earlier in self.nodes:
-                self._values[earlier] = run_again(earlier, self._arrays(earlier))[0]
+        self._run()
         return self._arrays(node)
+
+    def output(self, node: Node) -> np.ndarray:
+        """What the node made of them."""
+        self._run()
+        return self._values[node]
+
+    def _run(self) -> None:
+        if not self._values:
+            for node in self.nodes:
+                self._values[node] = run_again(node, self._arrays(node))[0]
 
     def _arrays(self, node: Node) -> list:
         constants = node.constants or [None] * len(node.parents)
@@ -194,3 +301,42 @@ def names_of(nodes: Iterable[Node]) -> dict[Any, str]:
         seen[paths[place]] += 1
         names[node] = f"{paths[place]}#{seen[paths[place]]}"
     return names
+
+
+def variables_of(nodes: Sequence[Node]) -> dict[Any, str]:
+    """What the user's code calls the results of nodes, and the leaves that have no name, where the line says so.
+
+    A call may record many nodes, of which the last, as they come in the order of the forward, is its result.
+    """
+    seen: dict[tuple[int, int], tuple[str | None, bool, dict[int, str]]] = {}
+    variables: dict[Any, str] = {}
+    for k, node in enumerate(nodes):
+        place = node.place
+        key = id(place[0]), place[1]
+        if key not in seen:
+            seen[key] = stored_in(place), is_operator(place), operands(place)
+        stored, operator, loaded = seen[key]
+        if stored and (operator or k + 1 == len(nodes) or nodes[k + 1].place != place):
+            variables[node] = stored
+        for i, name in loaded.items():
+            parent = node.parents[i] if i < len(node.parents) else None
+            if parent is not None and not isinstance(parent, Node) and not parent.name:
+                variables.setdefault(parent, name)
+    return variables
+
+
+def groups_of(nodes: Iterable[Node]) -> dict[Node, str]:
+    """The name of the fused op whose twin made a node, numbered like the nodes: `trf_blocks.0.norm1.layer_norm#1`."""
+    seen: Counter[str] = Counter()
+    names: dict[int, str] = {}
+    groups: dict[Node, str] = {}
+    for node in nodes:
+        fused = node.fused
+        if fused is None:
+            continue
+        if id(fused) not in names:
+            path = path_of(fused, fused[1].op.name)
+            seen[path] += 1
+            names[id(fused)] = f"{path}#{seen[path]}"
+        groups[node] = names[id(fused)]
+    return groups

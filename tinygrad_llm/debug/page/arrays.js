@@ -3,7 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = id => document.getElementById(id);
 const NAN = 0, ZERO = 129, STEPS = 126; // the codes of debug/picture.py
-let now = 0;
+let now = 0, head = 0; // the step and the head that are shown
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);

@@ -23,7 +23,7 @@ const outwards = function* (module) { for (; module; module = module.outer) yiel
 
 const homes = data.steps.map((step, k) => {
   const module = moduleAt(data.modules[step.module].path);
-  module.items.push({ step: k, label: step.name.slice(module.path ? module.path.length + 1 : 0) });
+  module.items.push({ step: k, label: step.label });
   return module;
 });
 const gaps = data.modules.map(({ path, ops, bytes, left_out }) => {
@@ -73,7 +73,8 @@ function drawRow(row, isNow) {
     button.onclick = () => { opened.set(module.path, !open); drawGraph(); };
   } else if (row.step !== undefined) {
     const step = data.steps[row.step];
-    button.append(label(row.label), make("small", {}, `|g| ${show(step.norm, 2)}`));
+    button.append(label(row.label), step.variable && make("span", { className: "variable" }, step.variable),
+      make("small", {}, `|g| ${show(step.norm, 2)}`));
     button.onclick = () => go(row.step);
   } else if (row.leaf !== undefined) {
     const leaf = data.leaves[row.leaf];

@@ -9,11 +9,11 @@ function showStep() {
   $("position").textContent = `step ${(step.i + 1).toLocaleString("en")} of ${data.n.toLocaleString("en")}`;
   $("previous").disabled = now === 0;
   $("next").disabled = now === data.steps.length - 1;
-  $("name").textContent = step.name;
+  $("name").replaceChildren(step.name, step.variable && make("span", { className: "variable" }, step.variable));
   $("verdict").textContent = { ok: "✓ checked", wrong: "✗ wrong", kink: "kink", none: "not checked" }[step.verdict];
   $("verdict").className = `badge ${step.verdict}`;
   $("forward").textContent = op.forward || "—";
-  $("backward").textContent = op.backward || "—";
+  $("backward").textContent = step.worked || "—";
   const senders = [];
   step.senders.forEach((position, k) => senders.push(k ? ", " : "from ", link(position, data.steps[position].name)));
   if (!step.senders.length) senders.push(step.i ? "from steps that are left out" : "dL/dL, where the walk begins");
@@ -29,9 +29,23 @@ function showStep() {
   $("check").className = step.verdict;
   showLine("user", step.code, `${step.file}:${step.line} in ${step.function}`);
   showLine("layer", step.layer && step.layer.code, step.layer && step.layer.place);
+  showLine("twin", step.twin && step.twin.code, step.twin && step.twin.place);
+  $("run").hidden = step.result === null;
+  $("args").replaceChildren(...step.args.map(({ name, array }) => figure(array, name)));
+  $("result").replaceChildren(...step.result === null ? [] : [figure(step.result, step.variable || "output")]);
+  $("inside").hidden = !step.heads.length;
+  showHead(step, Math.min(head, step.heads.length - 1));
   $("source").hidden = !op.source;
   $("source").firstElementChild.textContent = `The lines of this backward, ${op.place}`;
   $("source").lastElementChild.textContent = op.source;
+}
+
+function showHead(step, chosen) { // a later step shows the same head
+  if (!step.heads.length) return;
+  head = chosen;
+  $("inside-heads").replaceChildren("head", ...step.heads.map((_, k) => make("button",
+    { ariaPressed: String(k === head), onclick: () => showHead(step, k) }, k)));
+  $("matrices").replaceChildren(...Object.entries(step.heads[head]).map(([name, array]) => make("div", {}, figure(array, name))));
 }
 
 function showLine(id, code, place) { // nothing, where there is no source
