@@ -92,7 +92,7 @@ def assert_shows(picture, array):
     if array.size <= 16:
         np.testing.assert_allclose([number(v) for v in picture["values"]], exact.ravel(), rtol=1e-5)
     flat = exact.reshape(-1, array.shape[-1] if array.ndim else 1)
-    shown, scale = values_of(picture), picture["scale"]
+    shown, scale = values_of(picture), picture["scale"] or 1.0
     rows, cols = shown.shape
     for r in range(rows):
         for c in range(cols):
@@ -135,9 +135,18 @@ def test_every_step_and_array_of_a_gpt(tmp_path):
         assert (shown["verdict"], "Finite differences agree" in shown["check"]) == ("ok", True)
         assert shown["norm"] == pytest.approx(np.linalg.norm(step.grad_out), rel=1e-4)
         assert_shows(arrays[shown["g"]], step.grad_out)
+        assert shown["worked"] == (step.worked if len(step.worked) <= 300 else step.worked[:299] + "…")
+        assert shown["label"] == step.name.rpartition(".")[2]
+        assert (shown["variable"], shown["twin"]) == ("", None)
+        assert [item["name"] for item in shown["args"]] == list(step.args)
+        for item, array in zip(shown["args"], step.args.values(), strict=True):
+            assert_shows(arrays[item["array"]], array)
+        assert_shows(arrays[shown["result"]], step.out)
+        kept = {name: value for name, value in step.saved.items() if name != "probabilities"}  # which heads show
+        assert len(shown["heads"]) == (2 if step.op == "attention" else 0)
         saved = {item["name"]: item for item in shown["saved"]}
-        assert list(saved) == list(step.saved)[:8]
-        for name, value in list(step.saved.items())[:8]:
+        assert list(saved) == list(kept)[:8]
+        for name, value in list(kept.items())[:8]:
             if isinstance(value, np.ndarray):
                 assert_shows(arrays[saved[name]["array"]], value)
             else:
@@ -160,6 +169,97 @@ def test_every_step_and_array_of_a_gpt(tmp_path):
         assert norms[name] == pytest.approx(np.linalg.norm(parameter.grad), rel=1e-4)
     assert sum(module["ops"] for module in data["modules"]) == n
     assert not any(module["left_out"] for module in data["modules"])
+
+
+def test_micrograd_s_own_example(tmp_path):
+    a = tg.Tensor(2.0, requires_grad=True)
+    b = a + a
+    c = b * b
+    debug.report(c, tmp_path / "a.html")
+    data = Page(tmp_path / "a.html").data
+    first, second = data["steps"]
+
+    def value(k):
+        return data["arrays"][k]["values"][0]
+
+    assert (first["variable"], first["worked"]) == ("c", "dx = g y = 1 * 4 = 4,  dy = g x = 1 * 4 = 4")
+    assert (second["variable"], second["worked"]) == ("b", "dx = g = 8,  dy = g = 8")
+    assert [(item["name"], item["variable"], value(item["array"])) for item in first["args"]] == [
+        ("x", "b", 4),
+        ("y", "b", 4),
+    ]
+    assert [(item["name"], item["variable"], value(item["array"])) for item in second["args"]] == [
+        ("x", "a", 2),
+        ("y", "a", 2),
+    ]
+    assert (value(first["result"]), value(second["result"])) == (16, 4)
+    assert (value(first["g"]), value(second["g"])) == (1, 8)
+    assert [value(out["array"]) for out in first["out"]] == [4, 4]
+    assert [(out["to"], value(out["array"])) for out in second["out"]] == [("a", 8), ("a", 8)]
+    assert [(leaf["name"], leaf["norm"]) for leaf in data["leaves"]] == [("a", 16)]
+
+
+def test_the_matrices_of_attention_are_those_of_the_model(tmp_path):
+    """Beside the activations of a run: P and dP of each head, dropped weights and all, and dS by the formula."""
+    model = make_model(drop_rate=0.3)
+    tg.manual_seed(7)
+    loss = loss_of(model)
+    debug.report(loss, tmp_path / "a.html")
+    page = Page(tmp_path / "a.html").data
+    tg.manual_seed(7)
+    _, cache = model.run_with_cache(
+        IDS[:, :-1], names="*.att.weights", grads=True, loss=lambda y: tg.ops.cross_entropy(y, targets=IDS[:, 1:])
+    )
+    n = 0
+    for step in page["steps"]:
+        for h, head in enumerate(step["heads"]):
+            name = step["name"].replace("attention#1", "weights")
+            p, dp = cache[name][0, h], cache.grads[name][0, h]
+            assert list(head) == ["P", "dP", "dS"]
+            for key, expected in (("P", p), ("dP", dp), ("dS", p * (dp - (p * dp).sum(-1, keepdims=True)))):
+                picture = page["arrays"][head[key]]
+                np.testing.assert_allclose(values_of(picture), expected, atol=0.02 * np.abs(expected).max())
+            n += 1
+    assert n == 4
+
+
+def test_matrices_that_are_too_large_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinygrad_llm.debug.inside._ELEMENTS", 2 * 8 * 8 - 1)
+    debug.report(loss_of(make_model()), tmp_path / "a.html")
+    assert not any(step["heads"] for step in Page(tmp_path / "a.html").data["steps"])
+
+
+def test_small_ops_are_in_the_box_of_the_fused_op_that_they_came_from(tmp_path):
+    x = tg.Tensor([[1.0, 2.0, 3.0]], True)
+    norm = tg.nn.LayerNorm(3)
+    with tg.composed():
+        y = tg.ops.sigmoid(norm(x))
+        loss = y.sum()
+    debug.report(loss, tmp_path / "a.html")
+    data = Page(tmp_path / "a.html").data
+    boxes = {module["path"]: module["ops"] for module in data["modules"]}
+    assert boxes.keys() == {"", "sigmoid#1", "layer_norm#1"}
+    last = next(step for step in data["steps"] if step["variable"] == "y")
+    assert (last["op"], data["modules"][last["module"]]["path"], last["label"]) == ("divide", "sigmoid#1", last["name"])
+    assert last["twin"]["code"] == "return ops.where(e, 1.0, condition=negative) / (1 + e)"
+    assert last["twin"]["place"].endswith("in sigmoid")
+    assert last["code"] == "y = tg.ops.sigmoid(norm(x))"
+    inner = next(step for step in data["steps"] if step["op"] == "sqrt")
+    assert inner["layer"]["code"].startswith("return ops.layer_norm(")
+    assert inner["twin"]["code"] == "y = scale * (centered / (variance + eps).sqrt())"
+    with tg.composed():
+        y = tg.ops.sigmoid(tg.Tensor([1.0, 2.0], True))
+    debug.report(y.sum(), tmp_path / "b.html")
+    data = Page(tmp_path / "b.html").data
+    assert {module["path"]: module["ops"] for module in data["modules"]} == {
+        "": 1,
+        "sigmoid#1": 5,
+        "sigmoid#1.only zeros": 1,
+    }
+    assert [data["modules"][step["module"]]["path"] for step in data["steps"] if step["op"] == "where"] == [
+        "sigmoid#1.only zeros",
+        "sigmoid#1",
+    ]
 
 
 def test_the_page_needs_nothing_from_anywhere(tmp_path):

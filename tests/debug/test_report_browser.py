@@ -93,7 +93,7 @@ def pixels(page, selector):
 
 def assert_shows(page, step):
     assert text(page, "#name") == step.name
-    assert text(page, "#backward") == step.formula.replace("  ", " ")  # as HTML shows spaces
+    assert text(page, "#backward") == step.worked.replace("  ", " ")  # as HTML shows spaces
     assert text(page, "#position") == f"step {step.i + 1} of {step.n}"
     assert text(page, "#rows [aria-current] .label") == step.name.rpartition(".")[2]
     assert text(page, "#verdict") == "✓ checked"
@@ -307,3 +307,39 @@ def _tint(element):
     ]
     red, _, blue, alpha = [*parts, 1.0][:4]
     return alpha if red > blue else -alpha if alpha else 0.0
+
+
+def test_values_variables_and_the_matrices_of_a_head(browser, tmp_path):
+    a = tg.Tensor(2.0, True)
+    b = a + a
+    c = b * b
+    debug.report(c, tmp_path / "a.html")
+    page = show(browser, tmp_path / "a.html")
+    assert text(page, "#name") == "multiply#1 c"
+    assert text(page, "#backward") == "dx = g y = 1 * 4 = 4, dy = g x = 1 * 4 = 4"
+    page.find_element("id", "next").click()
+    assert text(page, "#name") == "add#1 b"
+    assert text(page, "#senders").endswith("— 4 + 4, the sum over its 2 uses")
+    assert text(page, "#args").split() == ["x", "=", "a", "()", "float32", "2", "y", "=", "a", "()", "float32", "2"]
+    assert text(page, "#result").split() == ["b", "()", "float32", "4"]
+    assert "∇ 8 + 8, |∇| 16" in text(page, "#rows .leaf")
+    assert not page.find_element("id", "inside").is_displayed()
+
+    x = tg.Tensor(np.random.default_rng(0).standard_normal((1, 5, 8)), True, "x")
+    loss = tg.ops.attention(x, x, x, n_heads=2).sum()
+    debug.report(loss, tmp_path / "b.html")
+    page = show(browser, tmp_path / "b.html")
+    page.find_element("id", "next").click()
+    for h, button in enumerate(["0", "1"]):
+        page.find_element("xpath", f"//*[@id='inside-heads']/button[.='{button}']").click()
+        q = x.data[0, :, 4 * h : 4 * h + 4]
+        p = np.where(np.tri(5), np.exp(q @ q.T / 2), 0)
+        p /= p.sum(1, keepdims=True)
+        shown = pixels(page, "#matrices canvas")  # P, the first of three
+        np.testing.assert_allclose(shown[..., 3], 255 * np.sqrt(p / p.max()), atol=3)
+        assert [e.text.split()[0] for e in page.find_elements("css selector", "#matrices figcaption")] == [
+            "P",
+            "dP",
+            "dS",
+        ]
+    assert browser.get_log("browser") == []

@@ -424,3 +424,13 @@ def test_backward_says_where_it_left_the_tape():
         GraphError, match="does not require a gradient: make it, or what it is made from, with requires_grad"
     ):
         (tg.Tensor([1.0]) * 2).backward()
+
+
+def test_anomaly_names_the_user_s_line_of_a_twin():
+    x = tg.Tensor([-1.0, 2.0], True)
+    with (
+        tg.composed(),
+        debug.anomaly(),
+        pytest.raises(NonFiniteError, match=r"test_watching.py:\d+ in test_anomaly_names_the"),
+    ):
+        tg.ops.norm(x * np.float32(1e30))

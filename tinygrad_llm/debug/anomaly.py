@@ -8,7 +8,7 @@ import numpy as np
 
 from ..engine import Op, Tensor
 from ..errors import NonFiniteError
-from ..tape.node import Node, path_of, scope
+from ..tape.node import Node, fused_in, path_of, scope
 from ..tape.observer import Observer
 from ..tape.places import caller, describe_place
 from ..tape.step import Step
@@ -70,7 +70,7 @@ class anomaly(Observer):
         )
         where = path_of(scope.get(), op.name)
         raise NonFiniteError(
-            f"anomaly: {op.name} ({where}, called at {describe_place(caller())}) gave {_count(out)}; operands: {operands}; "
+            f"anomaly: {op.name} ({where}, called at {_caller()}) gave {_count(out)}; operands: {operands}; "
             f"likely cause: {cause[0]}: {cause[1]}"
         )
 
@@ -119,6 +119,12 @@ def _range(array: np.ndarray) -> str:
         else f"{array.shape}, nothing finite"
     )
     return text + (f" with {_count(array).split(' in ')[0]}" if _badness(array) else "")
+
+
+def _caller() -> str:
+    """Where the user called the op, or the fused op whose twin called it."""
+    fused = fused_in(scope.get())
+    return describe_place(caller(3) if fused is None else fused[1].place)
 
 
 def _operand(op: Op, k: int, x: Any) -> str:

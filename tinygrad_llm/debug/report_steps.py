@@ -63,7 +63,7 @@ class Steps:
         gradients: dict[Tensor, np.ndarray] = {}
         for step in loss.backward_steps(retain_graph=True, into=gradients):
             if step.idle:  # folded away
-                self._homes[step.node] += ".only zeros are passed on"
+                self._homes[step.node] += ".only zeros"
             if step.i in self.shown:
                 self.positions[step.node] = len(self.steps)
                 sources.append(step.node)
@@ -91,11 +91,15 @@ class Steps:
         op = _cut(step.op, 100)
         if op not in self.ops:
             self.ops[op] = _functions(node.op)
+        forward = self._forward(step)
+        kept = {
+            key: x for key, x in step.saved.items() if not (forward["heads"] and isinstance(x, dict))
+        }  # P in blocks
         saved = [
             {"name": _cut(key), "array": self._picture(value)}
             if isinstance(value, np.ndarray)
             else {"name": _cut(key), "text": in_words(value)}
-            for key, value in list(step.saved.items())[:_ARRAYS]
+            for key, value in list(kept.items())[:_ARRAYS]
         ]
         wanted = [k for k, parent in enumerate(node.parents) if parent is not None and step.gradients[k] is not None]
         verdict, text = self._check(step)
@@ -119,11 +123,11 @@ class Steps:
             "twin": _twin_line(node),
             "norm": number(norm(step.grad_out)),
             "g": self._picture(step.grad_out),
-            **self._forward(step),
+            **forward,
             "senders": self.senders[node][:_ARRAYS],
             "uses": self._uses[node] or 1,
             "saved": saved,
-            "more_saved": max(0, len(step.saved) - _ARRAYS),
+            "more_saved": max(0, len(kept) - _ARRAYS),
             "out": [
                 {"argument": _cut(step.argument(k)), "array": self._picture(step.gradients[k])}
                 for k in wanted[:_ARRAYS]
@@ -142,8 +146,13 @@ class Steps:
             args, result, inside = step.args, step.out, heads(step)
         except Exception:  # of the user's op, which is run again
             return {"args": [], "result": None, "heads": []}
+        variables = ((step.argument(k), self._walk.variables.get(parent)) for k, parent in enumerate(step.node.parents))
+        known = {argument: _cut(variable) for argument, variable in variables if variable not in (None, argument)}
         return {
-            "args": [{"name": _cut(key), "array": self._picture(x)} for key, x in list(args.items())[:_ARRAYS]],
+            "args": [
+                {"name": _cut(key), "variable": known.get(key, ""), "array": self._picture(x)}
+                for key, x in list(args.items())[:_ARRAYS]
+            ],
             "result": self._picture(result),
             "heads": [{key: self._picture(x) for key, x in head.items()} for head in inside[:_ARRAYS]],
         }

@@ -46,6 +46,11 @@ def path_of(inside: Scope | None, name: str = "") -> str:
     return ".".join(part for part in reversed(parts) if part)
 
 
+def fused_in(inside: Scope | None) -> Scope | None:
+    """The outermost fused op that runs as its twin, None if none does."""
+    return next((around for around in reversed([*outwards(inside)]) if isinstance(around[1], Twin)), None)
+
+
 def outwards(inside: Scope | None) -> Iterator[Scope]:
     """A scope and those around it."""
     while inside is not None:
@@ -117,7 +122,7 @@ class Node:
     @property
     def fused(self) -> Scope | None:
         """The scope of the fused op whose twin made this node under `composed()`, the outermost where they are nested."""
-        return next((inside for inside in reversed([*outwards(self.scope)]) if isinstance(inside[1], Twin)), None)
+        return fused_in(self.scope)
 
     @property
     def path(self) -> str:

@@ -1,9 +1,12 @@
 """Where in the user's code something was done: cheap to note for every op, turned into a file and a line when asked."""
 
+import bisect
 import contextlib
 import dis
 import os
 import sys
+from functools import lru_cache
+from operator import attrgetter
 from types import CodeType, FrameType
 
 Place = tuple[CodeType, int]  # a function's code and the instruction in it
@@ -42,7 +45,8 @@ def describe_place(place: Place) -> str:
 
 def is_operator(place: Place) -> bool:
     """Is it `a + b` and the like, rather than a call, which may do many things?"""
-    return _around(place)[1].opname.startswith(_OPERATORS)
+    instructions, k = _around(place)
+    return instructions[k].opname.startswith(_OPERATORS)
 
 
 def stored_in(place: Place) -> str | None:
@@ -52,19 +56,21 @@ def stored_in(place: Place) -> str | None:
         if (frame.f_code, frame.f_lasti) == place:
             return None
         frame = frame.f_back
-    after = [i for i in _around(place)[2] if i.opname not in _COPIES]
-    stores = after and after[0].opname.startswith("STORE_") and _names(after[0])
+    instructions, k = _around(place)
+    following = next((i for i in instructions[k + 1 : k + 3] if i.opname not in _COPIES), None)
+    stores = _names(following) if following is not None and following.opname.startswith("STORE_") else ()
     return stores[0] if stores else None
 
 
 def operands(place: Place) -> dict[int, str]:
     """Position -> name of the operands that are variables: `{0: "a", 1: "b"}` of `a + b`, `{1: "b"}` of `2 * a + b`."""
-    before, here, _ = _around(place)
+    instructions, k = _around(place)
+    here = instructions[k]
     n = 1 if here.opname.startswith("UNARY_") else 2
     if not here.opname.startswith(_OPERATORS) or here.opname == "BINARY_SLICE" or here.is_jump_target:
         return {}  # which is loaded last is not known in a + (b if c else d)
     found: dict[int, str] = {}
-    for instruction in reversed(before):
+    for instruction in reversed(instructions[max(0, k - 2) : k]):
         names = _names(instruction) if instruction.opname.startswith("LOAD_") else ()
         if not names and instruction.opname not in ("LOAD_CONST", "LOAD_SMALL_INT"):
             break
@@ -77,12 +83,16 @@ def operands(place: Place) -> dict[int, str]:
     return found
 
 
-def _around(place: Place) -> tuple[list[dis.Instruction], dis.Instruction, list[dis.Instruction]]:
-    """The instructions of a function that come before a place, the one there, and those after it."""
+def _around(place: Place) -> tuple[list[dis.Instruction], int]:
+    """The instructions of a function, and which of them a place is."""
     code, offset = place
-    all_of_it = list(dis.get_instructions(code))
-    k = max(k for k, instruction in enumerate(all_of_it) if instruction.offset <= offset)
-    return all_of_it[:k], all_of_it[k], all_of_it[k + 1 :]
+    instructions = _instructions(code)
+    return instructions, bisect.bisect_right(instructions, offset, key=attrgetter("offset")) - 1
+
+
+@lru_cache(maxsize=8)
+def _instructions(code: CodeType) -> list[dis.Instruction]:
+    return list(dis.get_instructions(code))
 
 
 def _names(instruction: dis.Instruction) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def substitute(side: str, numbers: Mapping[str, float]) -> str | None:
         power = side[position : position + 1] in ("^", "²", "³")
         function = token in _FUNCTIONS or token == "√"
         operand = (token[0].isalnum() and token not in "²³") or token in "([√"
-        if token in numbers and not (token == "e" and power):
+        if token in numbers:
             token = shown = f"{numbers[token]:.4g}"
             if shown.startswith("-") and (text or power):
                 token = f"({shown})"

@@ -40,6 +40,13 @@ const leafHomes = data.leaves.map((leaf, k) => {
   return module;
 });
 
+// "8 + 8" of what was sent to a step or a leaf, where it is numbers and more than one.
+function partsOf(kind, k, before, after) {
+  const sent = data.steps.flatMap(step => step.out.filter(out => out[kind] === k).map(out => data.arrays[out.array].values));
+  if (sent.length < 2 || sent.some(values => !values || values.length !== 1)) return "";
+  return before + sent.map(([value]) => show(value)).join(" + ") + after;
+}
+
 const isOpen = module => opened.get(module.path) ?? [...outwards(homes[now])].includes(module);
 
 function visibleRows() {
@@ -78,7 +85,8 @@ function drawRow(row, isNow) {
     button.onclick = () => go(row.step);
   } else if (row.leaf !== undefined) {
     const leaf = data.leaves[row.leaf];
-    button.append(label(row.label), make("small", {}, `${shapeOf(leaf.shape)} |∇| ${leaf.norm === null ? "none" : show(leaf.norm, 2)}`));
+    const sum = partsOf("leaf", row.leaf, "∇ ", ", ") + (leaf.norm === null ? "|∇| none" : `|∇| ${show(leaf.norm, 2)}`);
+    button.append(label(row.label), make("small", {}, `${shapeOf(leaf.shape)} ${sum}`));
     button.tabIndex = -1;
   } else {
     button.append(label(`${count(row.gap, "op")} left out`));

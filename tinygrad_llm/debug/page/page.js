@@ -9,7 +9,7 @@ function showStep() {
   $("position").textContent = `step ${(step.i + 1).toLocaleString("en")} of ${data.n.toLocaleString("en")}`;
   $("previous").disabled = now === 0;
   $("next").disabled = now === data.steps.length - 1;
-  $("name").replaceChildren(step.name, step.variable && make("span", { className: "variable" }, step.variable));
+  $("name").replaceChildren(step.name, ...step.variable ? [" ", make("span", { className: "variable" }, step.variable)] : []);
   $("verdict").textContent = { ok: "✓ checked", wrong: "✗ wrong", kink: "kink", none: "not checked" }[step.verdict];
   $("verdict").className = `badge ${step.verdict}`;
   $("forward").textContent = op.forward || "—";
@@ -17,7 +17,7 @@ function showStep() {
   const senders = [];
   step.senders.forEach((position, k) => senders.push(k ? ", " : "from ", link(position, data.steps[position].name)));
   if (!step.senders.length) senders.push(step.i ? "from steps that are left out" : "dL/dL, where the walk begins");
-  const sum = step.uses > 1 ? ` — the sum over its ${step.uses.toLocaleString("en")} uses` : "";
+  const sum = step.uses > 1 ? ` — ${partsOf("step", now, "", ", ")}the sum over its ${step.uses.toLocaleString("en")} uses` : "";
   $("senders").replaceChildren(...senders, sum);
   $("g").replaceChildren(figure(step.g, "g"), make("p", { className: "hint" }, `norm |g| ${show(step.norm)}`));
   $("saved").replaceChildren(...step.saved.map(({ name, array, text }) => array !== undefined ? figure(array, name)
@@ -31,7 +31,8 @@ function showStep() {
   showLine("layer", step.layer && step.layer.code, step.layer && step.layer.place);
   showLine("twin", step.twin && step.twin.code, step.twin && step.twin.place);
   $("run").hidden = step.result === null;
-  $("args").replaceChildren(...step.args.map(({ name, array }) => figure(array, name)));
+  $("args").replaceChildren(...step.args.map(({ name, variable, array }) => figure(array, name,
+    variable && make("b", { className: "variable" }, ` = ${variable}`))));
   $("result").replaceChildren(...step.result === null ? [] : [figure(step.result, step.variable || "output")]);
   $("inside").hidden = !step.heads.length;
   showHead(step, Math.min(head, step.heads.length - 1));
