@@ -28,7 +28,7 @@ def walk(loss, only="*"):
     for step in loss.backward_steps():
         if fnmatch(step.name, only):
             print(
-                f"  {step.i + 1:3}/{step.n} {step.name:34} {step.formula:44.44} {step.check().verdict} "
+                f"  {step.i + 1:3}/{step.n} {step.name:34} {step.worked:54.54} {step.check().verdict} "
                 f"-> {', '.join(step.inputs)}"
             )
 

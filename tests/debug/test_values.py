@@ -9,6 +9,7 @@ import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm import debug
+from tinygrad_llm.debug.inside import heads
 from tinygrad_llm.engine import Op
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.optim import AdamW
@@ -296,3 +297,21 @@ def test_a_graph_puts_parts_of_a_fused_op_into_a_box_and_leaves_out_what_is_idle
     assert 'subgraph module0["sigmoid#35;1: 6 steps, of which 1 pass on zeros alone"]' in mermaid
     assert "where#35;1" in mermaid
     assert "where#35;2" not in mermaid
+
+
+def test_nobody_is_told_of_what_a_graph_or_a_matrix_runs_again():
+    x = tg.Tensor(np.ones((1, 2, 4), np.float32), True)
+    loss = tg.ops.attention(x, x, x, n_heads=2).sum() * np.float32(np.nan)
+    with debug.anomaly(), tg.no_grad():
+        assert "nan" in debug.to_dot(loss)
+    (_, _, step) = loss.backward_steps(retain_graph=True)
+    seen = []
+
+    class Watch(Observer):
+        def after_forward(self, op, inputs, arrays, options, out, node):
+            seen.append(op.name)
+
+    with Watch(), tg.no_grad(), tg.composed():
+        assert [list(head) for head in heads(step)] == [["P", "dP", "dS"]] * 2
+    assert seen == []
+    np.testing.assert_array_equal(heads(step)[1]["P"], [[1, 0], [0.5, 0.5]])
