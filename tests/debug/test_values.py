@@ -86,6 +86,9 @@ def test_the_variable_is_what_the_result_is_stored_in():
     names = {"w": w}
     exec("y = w[0]\nz: object = y.tanh()", names)
     assert variables(names["z"]) == ["y", "z"]
+    many = "".join(f"v{i} = {i}\n" for i in range(300))
+    exec(f"{many}last = w * 2", names)
+    assert variables(names["last"]) == ["last"]
     kept = [b * 2]
     assert variables(kept[0]) == ["b", None]
     assert e is not None

@@ -14,7 +14,7 @@ Place = tuple[CodeType, int]  # a function's code and the instruction in it
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _TWINS = _PACKAGE + "unfused.py"  # whose lines are the user's to read: only composed() comes by them
 _OPERATORS = ("BINARY_", "INPLACE_", "UNARY_")  # of instructions, each of which records one node
-_COPIES = ("COPY", "DUP_TOP")  # b = c = a + a, and (b := a + a)
+_BESIDE_A_STORE = ("COPY", "DUP_TOP", "EXTENDED_ARG")  # b = c = a + a, (b := a + a), and more than 256 variables
 
 
 class _Ours(dict[str, bool]):
@@ -57,7 +57,7 @@ def stored_in(place: Place) -> str | None:
             return None
         frame = frame.f_back
     instructions, k = _around(place)
-    following = next((i for i in instructions[k + 1 : k + 3] if i.opname not in _COPIES), None)
+    following = next((i for i in instructions[k + 1 : k + 4] if i.opname not in _BESIDE_A_STORE), None)
     stores = _names(following) if following is not None and following.opname.startswith("STORE_") else ()
     return stores[0] if stores else None
 

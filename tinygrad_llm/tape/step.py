@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..engine import Tensor
 
 
-_RUN_ELEMENTS = 2**26
+_RUN_ELEMENTS = 2**26  # in all results of a forward, up to which a display runs it again
 
 
 class Step:
@@ -104,7 +104,7 @@ class Step:
         if len(self.node.parents) == 1 and (size := math.prod(self.node.shape)):
             known.setdefault(
                 "n", math.prod(self.node.parents[0].shape) // size
-            )  # elements that went into each of the output
+            )  # how many went into each of the output
         numbers = {}
         for letter in letters(side) & known.keys():
             value = np.asarray(known[letter])
