@@ -287,6 +287,9 @@ def test_micrograd_s_own_example_as_graphs():
         assert '"' + "\\n".join(lines) + '"' in dot
         assert '"' + "<br/>".join(lines).replace("#", "#35;") + '"' in mermaid
     assert mermaid.count("leaf0 --> node1") == mermaid.count("node1 --> node2") == 2
+    b.node.hooks = [lambda g: 3 * g]
+    assert "data 4\\ngrad 24\\n" in debug.to_dot(c)
+    b.node.hooks = None
     c.backward()
     assert a.grad == 16
     assert "data" not in debug.to_dot(c)  # the graph was freed

@@ -148,7 +148,11 @@ def _numbers(loss: Tensor, walk: Walk) -> tuple[dict[Node | Tensor, list[str]], 
         if step.idle:
             idle.add(node)
         if step.out.size <= _FEW:
-            notes[node] = [f"data {_written(step.out)}", _sum(parts[node] or [step.grad_out]), step.worked]
+            notes[node] = [
+                f"data {_written(step.out)}",
+                _sum((not node.hooks and parts[node]) or [step.grad_out]),
+                step.worked,
+            ]
         for parent, dx in zip(node.parents, step.gradients, strict=True):
             if parent is not None and dx is not None and dx.size <= _FEW:
                 parts[parent].append(dx)
