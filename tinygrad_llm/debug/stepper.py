@@ -2,36 +2,104 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import pdb
 import sys
+from types import FrameType, TracebackType
 from typing import Any
 
-# What a step passes through, by name of module: the tape and what calls it, and everything that is not of the package's maths.
-SKIPPED = (
-    "tinygrad_llm.engine",
-    "tinygrad_llm.tape.*",
-    "tinygrad_llm.nn.module",
-    "tinygrad_llm.parallel",
-    "tinygrad_llm.checks",
-    "tinygrad_llm.errors",
-    "tinygrad_llm.debug.*",
+_PACKAGE = __name__.partition(".")[0]
+
+# What a step passes through, modules with all that is inside them, besides Python's own library: the tape and what calls it, and
+# what is not the maths of this package. VS Code is given the same (vscode.py).
+PASSED = (
+    f"{_PACKAGE}.engine",
+    f"{_PACKAGE}.tape",
+    f"{_PACKAGE}.nn.module",
+    f"{_PACKAGE}.nn.hooks",
+    f"{_PACKAGE}.ops.arguments",
+    f"{_PACKAGE}.parallel",
+    f"{_PACKAGE}.rng",
+    f"{_PACKAGE}.checks",
+    f"{_PACKAGE}.errors",
+    f"{_PACKAGE}.debug",
     "numpy",
-    "numpy.*",
-    "contextlib",
-    "copy",
-    "pkgutil",
-    "runpy",
-    "importlib.*",
+    "threadpoolctl",
+    "tqdm",
 )
 
 
+@functools.cache
+def is_passed(module: str | None) -> bool:
+    """Whether steps pass through the module of this name."""
+    if module is None:
+        return False
+    return module.partition(".")[0] in sys.stdlib_module_names or any(f"{module}.".startswith(f"{p}.") for p in PASSED)
+
+
 class Stepper(pdb.Pdb):
-    """pdb with a list of modules in which `s` and `n` never stop; breakpoints there do."""
+    """pdb in which `s` and `n` do not stop in what is passed, and go from the end of an op to the next one in one press.
+
+    Breakpoints there do stop, and so do `n`, `r` and `unt` where one has gone there by `up` or by leaving an op. With ipdb
+    installed and at a terminal, it is IPython's debugger instead.
+    """
+
+    def __new__(cls, **_: Any) -> Stepper:
+        if cls is Stepper and importlib.util.find_spec("ipdb") and sys.stdin is not None and sys.stdin.isatty():
+            cls = _with_ipython()
+        return super().__new__(cls)
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(skip=SKIPPED, **options)
+        super().__init__(skip=PASSED, **options)
+
+    def is_skipped_module(self, module_name: str | None) -> bool:
+        return is_passed(module_name)
+
+    def stop_here(self, frame: FrameType) -> bool:
+        if frame is self.stopframe:  # one has asked for this frame, whatever it is of
+            return self.stoplineno != -1 and frame.f_lineno >= self.stoplineno
+        return bool(super().stop_here(frame))
+
+    def interaction(self, frame: FrameType | None, *rest: Any) -> None:
+        caller = frame and frame.f_back
+        while (
+            caller and caller is not self.botframe
+        ):  # pdb does not trace who called an op from a frame it passed through
+            caller.f_trace = caller.f_trace or self.trace_dispatch
+            caller = caller.f_back
+        super().interaction(frame, *rest)
+
+    def get_stack(self, frame: FrameType | None, tb: TracebackType | None) -> tuple[list, int]:
+        stack, i = super().get_stack(frame, tb)
+        found = i
+        while frame is None and found > 0 and is_passed(stack[found][0].f_globals.get("__name__")):
+            found -= 1  # after an error, begin at the line that it is about
+        return stack, found
+
+    def user_call(self, frame: FrameType, argument_list: Any) -> None:
+        if not self._amid(frame):
+            super().user_call(frame, argument_list)
+
+    def user_return(self, frame: FrameType, return_value: Any) -> None:
+        if self.stopframe is not None or not self._amid(frame):  # `n` and `r` show what an op returns
+            super().user_return(frame, return_value)
+
+    def _amid(self, frame: FrameType) -> bool:
+        """Whether entering and leaving it is no stop of its own: a function of the package, or called from what is passed."""
+        module, caller = frame.f_globals.get("__name__") or "", frame.f_back
+        if frame.f_code.co_name == "<module>" or caller is None:
+            return False
+        return module.startswith(f"{_PACKAGE}.") or is_passed(caller.f_globals.get("__name__"))
+
+
+@functools.cache
+def _with_ipython() -> type[Stepper]:
+    from IPython.terminal.debugger import TerminalPdb
+
+    return type("Stepper", (Stepper, TerminalPdb), {})
 
 
 def set_trace() -> None:
-    """Open the debugger at the line after this call."""
+    """Open the debugger where this is called."""
     Stepper().set_trace(sys._getframe(1))
