@@ -13,7 +13,7 @@ import numpy as np
 
 from . import ops
 from .engine import Tensor
-from .ops.scaled_dot_product import dropout_pattern
+from .ops.arguments import dropout_pattern
 
 
 @ops.sigmoid.twin

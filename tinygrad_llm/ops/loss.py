@@ -9,34 +9,11 @@ from functools import partial
 
 import numpy as np
 
-from ..checks import check_number, check_size
+from ..checks import check_size
 from ..engine import Op
-from ..errors import ConfigError, DataError, DTypeError, ShapeError
+from ..errors import ShapeError
 from ..parallel import blocks, each, product
-
-_REDUCTIONS = ("mean", "sum", "none")
-
-
-def check_targets(shape: tuple[int, ...], targets, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
-    """The targets as a flat array in which ignored ones are 0, and which of them count (both (N,))."""
-    targets = np.asarray(targets)
-    if targets.dtype.kind not in "iu":
-        raise DTypeError(
-            f"cross_entropy: targets are {targets.dtype}, they must be integers: use targets.astype(np.int64)"
-        )
-    if len(shape) == 0 or targets.shape != shape[:-1]:
-        raise ShapeError(
-            f"cross_entropy: logits are {shape}, targets are {targets.shape}: targets must be {shape[:-1]}"
-        )
-    counted = targets != ignore_index
-    wrong = counted & ((targets < 0) | (targets >= shape[-1]))
-    if wrong.any():
-        position = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise DataError(
-            f"cross_entropy: target {targets[position]} at position {position} is out of range: "
-            f"targets go from 0 to {shape[-1] - 1}, or are ignore_index {ignore_index}"
-        )
-    return np.where(counted, targets, 0).reshape(-1), counted.reshape(-1)
+from .arguments import check_options, check_targets
 
 
 def cross_entropy_forward(logits, *, targets, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
@@ -44,8 +21,7 @@ def cross_entropy_forward(logits, *, targets, ignore_index=-100, label_smoothing
 
     Mean over the counted targets, "sum" of them, or "none": one loss a target, 0 where it is ignored. All ignored: 0.
     """
-    if label_smoothing or reduction not in _REDUCTIONS:
-        _check_options(label_smoothing, reduction)
+    check_options(label_smoothing, reduction)
     targets, counted = check_targets(logits.shape, targets, ignore_index)
     x = logits.reshape(-1, logits.shape[-1])  # (N, V)
     e, total, losses = np.empty_like(x), np.empty(len(x), x.dtype), np.empty(len(x), x.dtype)
@@ -75,7 +51,7 @@ def linear_cross_entropy_forward(
 
     For long sequences and large vocabularies. x is (..., I), W (V, I); the backward makes the logits a second time.
     """
-    _check_options(label_smoothing, reduction)
+    check_options(label_smoothing, reduction)
     check_size("linear_cross_entropy", rows=rows)
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
@@ -150,9 +126,3 @@ def _weights(g, counted, reduction, dtype):
     """What each target's gradient counts, (N,)."""
     weights = (g.reshape(-1) * counted).astype(dtype)
     return weights / (int(counted.sum()) or 1) if reduction == "mean" else weights
-
-
-def _check_options(label_smoothing, reduction):
-    if reduction not in _REDUCTIONS:
-        raise ConfigError(f"cross_entropy: reduction is {reduction!r}: use 'mean', 'sum' or 'none'")
-    check_number("cross_entropy: label_smoothing", label_smoothing, most=1)
