@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,9 +76,17 @@ def available() -> int:
     return _here.threads
 
 
+def debugged() -> bool:
+    """Whether a debugger follows this thread: it would pass the breakpoints in others, and two prompts would share one stdin."""
+    if sys.gettrace() is not None:
+        return True
+    monitoring = getattr(sys, "monitoring", None)  # what debuggers may use from Python 3.12 on
+    return monitoring is not None and monitoring.get_tool(monitoring.DEBUGGER_ID) is not None
+
+
 def spread(task: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """[task(item) for item in items], by the threads there are; the results in order, and the first error raised."""
-    n = min(_here.threads, len(items))
+    n = 1 if debugged() else min(_here.threads, len(items))
     if n <= 1:
         return list(map(task, items))
     results: list[Any] = [None] * len(items)

@@ -44,6 +44,8 @@ class break_on(Observer):
     what is computed does not depend on it. ConfigError when no condition is given, or `op` names none.
     """
 
+    opens_debugger = True
+
     def __init__(
         self,
         *,

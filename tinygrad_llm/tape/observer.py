@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,8 +17,11 @@ observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=()
 class Observer:
     """Watches from when it is made until `off()`, or until the end of a `with` block; the threads of a training step too.
 
-    Subclasses write the methods they need. With threads, several may run at the same time.
+    Subclasses write the methods they need. With threads, several may run at the same time; one that opens a debugger says so,
+    and a training step takes one thread.
     """
+
+    opens_debugger: ClassVar[bool] = False
 
     def __init__(self) -> None:
         observers.set((*observers.get(), self))

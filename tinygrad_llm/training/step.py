@@ -26,6 +26,7 @@ from ..nn import Module, Parameter
 from ..ops import cross_entropy
 from ..optim import Optimizer, clip_scale, gradient_norm
 from ..rng import Generator, get_generator, use_generator
+from ..tape.observer import observers
 
 _SHARD = 512  # tokens that make a shard worth a thread of its own
 _MOST_SHARDS = 8
@@ -73,14 +74,16 @@ def train_step(
     zero_grad, forward, the objective's mean loss, backward, `optimizer.step()`; with `max_norm`, gradients are clipped to
     that norm first, and `optimizer.gradient_norm` is what it was. `accumulate`: cut the batch into at least so many parts whose
     gradients are added up, for a batch whose activations do not fit into memory at once. `threads`: None for the cores of the
-    machine, 1 to run the same lines in order, with the same bits. `measure`: `optimizer.update_ratio` says how far the weights
-    went. NonFiniteError, before any weight has changed, when the loss or (with `max_norm`) a gradient is not finite; LossSpike,
-    which is one, for a loss above `max_loss`.
+    machine, 1 to run the same lines in order, with the same bits, which a debugger makes of any number. `measure`:
+    `optimizer.update_ratio` says how far the weights went. NonFiniteError, before any weight has changed, when the loss or (with
+    `max_norm`) a gradient is not finite; LossSpike, which is one, for a loss above `max_loss`.
     """
     parallel.recycle_memory()
     optimizer.zero_grad()
     batch = tuple(map(np.asarray, batch))
     shards = shard_batch(batch[0], accumulate)
+    if any(observer.opens_debugger for observer in observers.get()):
+        threads = 1  # two prompts would share one stdin
     with parallel.threads(threads, sharing_rows=len(shards) == 1):
         loss, gradients = loss_and_gradients(model, optimizer.parameters(), batch, shards, objective)
         if not math.isfinite(loss):
