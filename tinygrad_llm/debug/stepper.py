@@ -35,9 +35,9 @@ def is_passed(module: str | None) -> bool:
     """Whether steps pass through the module of this name."""
     if module is None:
         return False
-    if module.startswith("namedtuple_"):  # the making of one, of which collections has written the code
-        return True
-    return module.partition(".")[0] in sys.stdlib_module_names or any(f"{module}.".startswith(f"{p}.") for p in PASSED)
+    if module.startswith("namedtuple_") or module.partition(".")[0] in sys.stdlib_module_names:
+        return True  # collections has written the former
+    return any(f"{module}.".startswith(f"{passed}.") for passed in PASSED)
 
 
 class Stepper(pdb.Pdb):
@@ -52,22 +52,14 @@ class Stepper(pdb.Pdb):
             cls = _with_ipython()
         return super().__new__(cls)
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(skip=PASSED, **options)
-
-    def is_skipped_module(self, module_name: str | None) -> bool:
-        return is_passed(module_name)
-
     def stop_here(self, frame: FrameType) -> bool:
         if frame is self.stopframe:  # one has asked for this frame, whatever it is of
             return self.stoplineno != -1 and frame.f_lineno >= self.stoplineno
-        return bool(super().stop_here(frame))
+        return not is_passed(frame.f_globals.get("__name__")) and bool(super().stop_here(frame))
 
     def interaction(self, frame: FrameType | None, *rest: Any) -> None:
         caller = frame and frame.f_back
-        while (
-            caller and caller is not self.botframe
-        ):  # pdb does not trace who called an op from a frame it passed through
+        while caller and caller is not self.botframe:  # pdb leaves frames alone that it came to by passing or by a breakpoint
             caller.f_trace = caller.f_trace or self.trace_dispatch
             caller = caller.f_back
         super().interaction(frame, *rest)
