@@ -14,7 +14,7 @@ from ..checks import check_number
 from ..errors import ConfigError, DataError, DTypeError, ShapeError
 from .regularization import kept, scale_of
 
-_REDUCTIONS = ("mean", "sum", "none")
+REDUCTIONS = ("mean", "sum", "none")
 _QUERIES = (64, 128)  # least and most queries in a block: longer ones waste more on scores that the mask hides
 _SCORES = 2**18  # scores in a block of heads: about what the cache of one core holds
 
@@ -43,7 +43,7 @@ def check_targets(shape: tuple[int, ...], targets, ignore_index: int) -> tuple[n
 
 def check_options(label_smoothing, reduction):
     """Refuse what cross-entropy does not know."""
-    if reduction not in _REDUCTIONS:
+    if reduction not in REDUCTIONS:
         raise ConfigError(f"cross_entropy: reduction is {reduction!r}: use 'mean', 'sum' or 'none'")
     check_number("cross_entropy: label_smoothing", label_smoothing, most=1)
 

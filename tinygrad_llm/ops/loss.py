@@ -13,7 +13,7 @@ from ..checks import check_size
 from ..engine import Op
 from ..errors import ShapeError
 from ..parallel import blocks, each, product
-from .arguments import check_options, check_targets
+from .arguments import REDUCTIONS, check_options, check_targets
 
 
 def cross_entropy_forward(logits, *, targets, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
@@ -21,7 +21,8 @@ def cross_entropy_forward(logits, *, targets, ignore_index=-100, label_smoothing
 
     Mean over the counted targets, "sum" of them, or "none": one loss a target, 0 where it is ignored. All ignored: 0.
     """
-    check_options(label_smoothing, reduction)
+    if label_smoothing or reduction not in REDUCTIONS:
+        check_options(label_smoothing, reduction)
     targets, counted = check_targets(logits.shape, targets, ignore_index)
     x = logits.reshape(-1, logits.shape[-1])  # (N, V)
     e, total, losses = np.empty_like(x), np.empty(len(x), x.dtype), np.empty(len(x), x.dtype)

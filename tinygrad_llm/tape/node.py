@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context, ContextVar
 from functools import partial
+from itertools import chain
 from operator import attrgetter, is_not
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -165,13 +166,11 @@ class Node:
 
 def recorded(root: Any) -> list[Node]:
     """Every node that `root` was made from, in the order in which they were recorded."""
-    nodes = {root} if isinstance(root, Node) else set()
-    stack = list(nodes)
-    while stack:
-        for parent in stack.pop().parents:
-            if isinstance(parent, Node) and parent not in nodes:
-                nodes.add(parent)
-                stack.append(parent)
+    nodes: set[Node] = set()
+    new = {root} if isinstance(root, Node) else set()
+    while new:  # all parents of these at once: in a debugger, few lines come before the maths
+        nodes |= new
+        new = set(filter(Node.__instancecheck__, chain.from_iterable(map(attrgetter("parents"), new)))) - nodes
     return sorted(nodes, key=attrgetter("serial"))
 
 
