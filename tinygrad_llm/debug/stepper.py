@@ -24,6 +24,7 @@ PASSED = (
     f"{_PACKAGE}.checks",
     f"{_PACKAGE}.errors",
     f"{_PACKAGE}.debug",
+    "hypothesis",  # which is called whenever garbage is collected
     "numpy",
     "threadpoolctl",
     "tqdm",
