@@ -56,6 +56,11 @@ def silu(x: Tensor) -> Tensor:
     return x * ops.sigmoid(x)
 
 
+@ops.swiglu.twin
+def swiglu(x: Tensor, y: Tensor) -> Tensor:
+    return ops.silu(x) * y
+
+
 @ops.mean.twin
 def mean(x: Tensor, *, axis: Any = None, keepdims: bool = False) -> Tensor:
     x = _tensor(x)
@@ -159,6 +164,20 @@ def layer_norm(x: Tensor, scale: Tensor, shift: Tensor | None = None, *, eps: fl
 def rms_norm(x: Tensor, scale: Tensor, *, eps: float = 1e-5) -> Tensor:
     x = _tensor(x)
     return scale * (x / ((x * x).mean(axis=-1, keepdims=True) + eps).sqrt())
+
+
+@ops.rotary.twin
+def rotary(x: Tensor, *, cos: Any, sin: Any, n_heads: int, interleaved: bool = False) -> Tensor:
+    x = _tensor(x)
+    cos, sin = np.asarray(cos)[..., None, :], np.asarray(sin)[..., None, :]  # (..., T, 1, h)
+    b, t, c = x.shape
+    if interleaved:
+        halves = x.reshape(b, t, n_heads, -1, 2)
+        a, b_ = halves[..., 0], halves[..., 1]  # (B, T, H, h) each
+        return ops.stack([a * cos - b_ * sin, b_ * cos + a * sin], axis=-1).reshape(b, t, c)
+    halves = x.reshape(b, t, n_heads, 2, -1)
+    a, b_ = halves[..., 0, :], halves[..., 1, :]
+    return ops.stack([a * cos - b_ * sin, b_ * cos + a * sin], axis=-2).reshape(b, t, c)
 
 
 @ops.attention.twin

@@ -18,6 +18,8 @@ from ..nn.state import State
 from ..ops.matrix import check_ids
 from ..rng import Generator
 
+MAX_BYTES = 64 * 2**30  # a model larger than this is a slip of the keyboard, not a plan for a laptop
+
 
 class Config(Protocol):
     """A frozen dataclass of sizes and options, checked when it is made, before anything is allocated."""

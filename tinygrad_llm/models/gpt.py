@@ -16,9 +16,7 @@ from ..engine import Tensor
 from ..errors import ConfigError
 from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Sequential, TransformerBlock, checkpoint
 from ..rng import Generator, Zeros, get_generator
-from .base import LanguageModel
-
-_MAX_BYTES = 64 * 2**30  # a model larger than this is a slip of the keyboard, not a plan for a laptop
+from .base import MAX_BYTES, LanguageModel
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,10 @@ class GPTConfig:
             raise ConfigError(f"GPTConfig: activation is {self.activation!r}: use 'gelu' or 'gelu_erf'")
         object.__setattr__(self, "norm_eps", check_number("GPTConfig: norm_eps", self.norm_eps, below=1))
         n_bytes = 4 * self.n_parameters()
-        if n_bytes > _MAX_BYTES:
+        if n_bytes > MAX_BYTES:
             raise ConfigError(
                 f"GPTConfig: {self.n_parameters():,} parameters need {byte_size(n_bytes)} in float32, "
-                f"more than {byte_size(_MAX_BYTES)}: choose smaller sizes"
+                f"more than {byte_size(MAX_BYTES)}: choose smaller sizes"
             )
 
     def n_parameters(self) -> int:

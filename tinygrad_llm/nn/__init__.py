@@ -4,8 +4,9 @@ from .attention import MultiHeadAttention
 from .checkpointing import checkpoint
 from .layers import GELU, Dropout, Embedding, LayerNorm, Linear, RMSNorm
 from .module import Module, ModuleDict, ModuleList, Parameter, Sequential
+from .rotary import Rotary
 from .state import KVCache
-from .transformer import FeedForward, TransformerBlock
+from .transformer import FeedForward, SwiGLU, TransformerBlock
 
 __all__ = [
     "GELU",
@@ -21,7 +22,9 @@ __all__ = [
     "MultiHeadAttention",
     "Parameter",
     "RMSNorm",
+    "Rotary",
     "Sequential",
+    "SwiGLU",
     "TransformerBlock",
     "checkpoint",
 ]

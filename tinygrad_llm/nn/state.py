@@ -87,6 +87,10 @@ class LayerCache:
         # Zeros, which take no memory until they are written: a masked key of NaN would still make its value NaN.
         self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)  # (B, capacity, C)
 
+    def positions(self, n_tokens: int) -> np.ndarray:
+        """Those of the next tokens, as KVCache.positions has them."""
+        return self.cache.positions(len(self.cache.lengths), n_tokens)
+
     def extend(self, keys: Tensor, values: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Keep the new keys and values (B, T, C); all there are now, (B, S, C) each, and the mask over them: None, or where rows
         are of different ages (B, 1, T, S), False where a key is not that row's, or later than the query.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import ops
 from ..engine import Tensor
 from ..rng import Generator
 from .attention import MultiHeadAttention
@@ -31,6 +32,21 @@ class FeedForward(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
+
+
+class SwiGLU(Module):
+    """Each token by itself, through H features of which each has a gate: (..., C) -> (..., C) (Shazeer 2020).
+
+    fc3(silu(fc1 x) * fc2 x), with the names of the book's Llama; Meta's files call these three w1, w3 and w2.
+    """
+
+    def __init__(self, emb_dim: int, hidden_dim: int, bias: bool = False, *, rng: Generator | None = None) -> None:
+        self.fc1 = Linear(emb_dim, hidden_dim, bias, rng=rng)
+        self.fc2 = Linear(emb_dim, hidden_dim, bias, rng=rng)
+        self.fc3 = Linear(hidden_dim, emb_dim, bias, rng=rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc3(ops.swiglu(self.fc1(x), self.fc2(x)))
 
 
 class TransformerBlock(Module):

@@ -1,6 +1,6 @@
 """Every op: a forward and a backward on plain NumPy arrays, side by side, one file a family."""
 
-from .activation import erf, gelu, gelu_erf, log_sigmoid, relu, sigmoid, silu, tanh
+from .activation import erf, gelu, gelu_erf, log_sigmoid, relu, sigmoid, silu, swiglu, tanh
 from .elementwise import (
     absolute,
     add,
@@ -25,6 +25,7 @@ from .normalization import layer_norm, rms_norm
 from .probability import log_softmax, softmax
 from .reduction import logsumexp, max, mean, norm, sum, var
 from .regularization import dropout
+from .rotary import rotary
 from .scaled_dot_product import attention
 from .shape import (
     broadcast_to,

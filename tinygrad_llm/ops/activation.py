@@ -143,3 +143,29 @@ def silu_backward(g, x, s):
 
 
 silu = Op(silu_forward, silu_backward)
+
+
+def swiglu_forward(x, y):
+    """z = x s y,  s = 1 / (1 + e^-x): silu(x) as a gate on y (Shazeer 2020)"""
+    s = np.asarray(np.exp(-x))
+    s += 1
+    np.divide(1, s, out=s)
+    z = x * s
+    z *= y
+    return z, (x, y, s)
+
+
+def swiglu_backward(g, x, y, s):
+    """dx = g y s [ 1 + x (1 - s) ],  dy = g x s"""
+    dx = 1 - s
+    dx *= x
+    dx += 1
+    dx *= s
+    dx *= y
+    dx *= g
+    dy = g * x
+    dy *= s
+    return dx, dy
+
+
+swiglu = Op(swiglu_forward, swiglu_backward)

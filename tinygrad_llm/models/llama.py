@@ -1,0 +1,215 @@
+"""Llama 2 (Touvron et al. 2023 §2.2), with the names of the book's Llama. It reads from top to bottom.
+
+What differs from GPT-2: RMSNorm in place of LayerNorm, positions by turning queries and keys in place of a table, a gate in the
+feed-forward layers, key heads that several query heads may share, no biases, no dropout, and a head of its own.
+
+Letters in shape comments: B batch, T tokens, C = emb_dim, V = vocab_size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from ..checks import byte_size, check_flag, check_integer, check_number
+from ..engine import Tensor
+from ..errors import ConfigError
+from ..nn import (
+    Dropout,
+    Embedding,
+    KVCache,
+    Linear,
+    Module,
+    MultiHeadAttention,
+    RMSNorm,
+    Rotary,
+    Sequential,
+    SwiGLU,
+    checkpoint,
+)
+from ..nn.state import LayerCache
+from ..rng import Generator, Zeros, get_generator
+from .base import MAX_BYTES, LanguageModel
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The sizes of Llama 2 7B and a few options, checked when it is made, before anything is allocated.
+
+    `n_kv_heads`: key heads, if fewer than heads. `hidden_dim`: of the feed-forward layers, by default as Meta computes it
+    (`hidden_dim_of`). `head_dim`: features of a head, if not emb_dim / n_heads. `rope_base`: of the angles. `window`: how many
+    tokens back a token sees, itself among them, if not all. `qkv_bias` and `out_bias` are of attention, `bias` of the
+    feed-forward layers. `init`: "gpt2" draws N(0, 0.02), and N(0, 0.02/√(2 n_layers)) what adds to the residual stream;
+    "pytorch" as PyTorch draws each layer. `drop_rate` is 0 in Llama.
+    """
+
+    architecture: ClassVar[str] = "llama"
+
+    vocab_size: int = 32000
+    context_length: int = 4096
+    emb_dim: int = 4096
+    n_heads: int = 32
+    n_layers: int = 32
+    n_kv_heads: int | None = None
+    hidden_dim: int | None = None
+    head_dim: int | None = None
+    drop_rate: float = 0.0
+    qkv_bias: bool = False
+    out_bias: bool = False
+    bias: bool = False
+    tie_weights: bool = False
+    init: str = "gpt2"
+    norm_eps: float = 1e-5
+    rope_base: float = 10000.0
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        sizes = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
+        optional = ("n_kv_heads", "hidden_dim", "head_dim", "window")
+        for name in (*sizes, *optional):
+            if name in sizes or getattr(self, name) is not None:
+                object.__setattr__(self, name, check_integer(f"LlamaConfig: {name}", getattr(self, name)))
+        if self.head_dim is None and self.emb_dim % self.n_heads:
+            raise ConfigError(f"LlamaConfig: n_heads {self.n_heads} does not divide emb_dim {self.emb_dim}")
+        if self.head_width % 2:
+            raise ConfigError(
+                f"LlamaConfig: a head has {self.head_width} features: they are turned in pairs, so it must be an even number"
+            )
+        if self.n_heads % self.kv_heads:
+            raise ConfigError(f"LlamaConfig: n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}")
+        for name in ("qkv_bias", "out_bias", "bias", "tie_weights"):
+            check_flag(f"LlamaConfig: {name}", getattr(self, name))
+        if self.init not in ("pytorch", "gpt2"):
+            raise ConfigError(f"LlamaConfig: init is {self.init!r}: use 'pytorch' or 'gpt2'")
+        object.__setattr__(self, "drop_rate", check_number("LlamaConfig: drop_rate", self.drop_rate, most=1))
+        object.__setattr__(self, "norm_eps", check_number("LlamaConfig: norm_eps", self.norm_eps, below=1))
+        object.__setattr__(self, "rope_base", Rotary(self.head_width, self.rope_base).base)
+        if 4 * self.n_parameters() > MAX_BYTES:
+            raise ConfigError(
+                f"LlamaConfig: {self.n_parameters():,} parameters need {byte_size(4 * self.n_parameters())} in float32, "
+                f"more than {byte_size(MAX_BYTES)}: choose smaller sizes"
+            )
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def head_width(self) -> int:
+        """The features of a head."""
+        return self.head_dim or self.emb_dim // self.n_heads
+
+    @property
+    def hidden_width(self) -> int:
+        """The features between the feed-forward layers."""
+        return self.hidden_dim or hidden_dim_of(self.emb_dim)
+
+    def n_parameters(self) -> int:
+        """How many numbers the model learns, by formula: nothing is allocated."""
+        c, hidden = self.emb_dim, self.hidden_width
+        width, kv_width = self.n_heads * self.head_width, self.kv_heads * self.head_width
+        biases = (width + 2 * kv_width) * self.qkv_bias + c * self.out_bias + (2 * hidden + c) * self.bias
+        block = 2 * c * width + 2 * c * kv_width + 3 * c * hidden + 2 * c + biases
+        head = 0 if self.tie_weights else self.vocab_size * c
+        return self.vocab_size * c + self.n_layers * block + c + head
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def hidden_dim_of(emb_dim: int, multiple_of: int = 256, multiplier: float = 1.0) -> int:
+    """Two thirds of 4 emb_dim, times a multiplier, rounded up to a multiple: so the gate costs nothing (Meta's model.py)."""
+    hidden = int(multiplier * int(2 * 4 * emb_dim / 3))
+    return -(-hidden // multiple_of) * multiple_of
+
+
+# Touvron et al. 2023, table 1 and §2.2.
+PRESETS: dict[str, LlamaConfig] = {
+    "tales-llama": LlamaConfig(
+        vocab_size=1024, context_length=256, emb_dim=128, n_heads=4, n_layers=4, hidden_dim=344, tie_weights=False
+    ),
+    "llama2-7B": LlamaConfig(),
+    "llama2-13B": LlamaConfig(emb_dim=5120, n_heads=40, n_layers=40),
+}
+
+
+class LlamaBlock(Module):
+    """x + attention(norm(x)), then x + swiglu(norm(x)): (B, T, C) -> (B, T, C)."""
+
+    def __init__(self, config: LlamaConfig, rotary: Rotary, *, rng: Generator | None = None) -> None:
+        c = config.emb_dim
+        self.att = MultiHeadAttention(
+            c,
+            c,
+            config.context_length,
+            config.drop_rate,
+            config.n_heads,
+            config.qkv_bias,
+            out_bias=config.out_bias,
+            num_kv_heads=config.kv_heads,
+            head_dim=config.head_width,
+            rotary=rotary,
+            window=config.window,
+            rng=rng,
+        )
+        self.ff = SwiGLU(c, config.hidden_width, config.bias, rng=rng)
+        self.norm1 = RMSNorm(c, config.norm_eps)
+        self.norm2 = RMSNorm(c, config.norm_eps)
+        self.drop_shortcut = Dropout(config.drop_rate)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        x = x + self.drop_shortcut(self.att(self.norm1(x), cache))
+        return x + self.drop_shortcut(self.ff(self.norm2(x)))
+
+
+class LlamaModel(LanguageModel):
+    """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token."""
+
+    architecture = "llama"
+    config_class = LlamaConfig
+
+    def __init__(self, config: LlamaConfig, *, rng: Generator | None = None) -> None:
+        if not isinstance(config, LlamaConfig):
+            raise ConfigError(f"LlamaModel: config is a {type(config).__name__}: pass LlamaConfig(emb_dim=..., ...)")
+        rng = rng or get_generator()
+        draw = rng if config.init == "pytorch" else Zeros()
+        self.config = config
+        self.tok_emb = Embedding(config.vocab_size, config.emb_dim, rng=draw)
+        rotary = Rotary(config.head_width, config.rope_base)
+        self.trf_blocks = Sequential(*(LlamaBlock(config, rotary, rng=draw) for _ in range(config.n_layers)))
+        self.final_norm = RMSNorm(config.emb_dim, config.norm_eps)
+        self.out_head = Linear(config.emb_dim, config.vocab_size, bias=False, rng=draw)
+        if config.tie_weights:
+            self.out_head.weight = self.tok_emb.weight
+        if config.init == "gpt2":
+            self._draw_gpt2(rng)
+        for name, parameter in self.named_parameters():
+            parameter.name = name
+
+    def features(self, ids: Any, *, state: KVCache | None = None) -> Tensor:
+        ids = self.check_ids(ids)
+        if state is not None:
+            state.positions(*ids.shape)  # an error now if there is no room
+        x = self.tok_emb(ids)  # (B, T, C)
+        for i, block in enumerate(self.trf_blocks):
+            if self.checkpoint_blocks and state is None:
+                x = checkpoint(block, x)  # (B, T, C)
+            else:
+                x = block(x, state and state.layers[i])  # (B, T, C)
+        if state is not None:
+            state.lengths += ids.shape[1]
+        return x
+
+    def make_state(self, batch_size: int = 1, capacity: int | None = None) -> KVCache:
+        config = self.config
+        capacity = min(capacity or config.context_length, config.context_length)
+        width = config.kv_heads * config.head_width  # key heads alone
+        return KVCache(config.n_layers, batch_size, capacity, width, self.tok_emb.weight.dtype)
+
+    def _draw_gpt2(self, rng: Generator) -> None:
+        residual = 0.02 / math.sqrt(2 * self.config.n_layers)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                std = residual if name.endswith(("att.out_proj.weight", "ff.fc3.weight")) else 0.02
+                parameter.data = rng.normal(0.0, std, parameter.shape)

@@ -1,0 +1,36 @@
+"""Positions as angles: what Llama's attention has in place of a table of positions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import ops
+from ..checks import check_integer, check_number
+from ..engine import Tensor
+from ..errors import ConfigError
+
+
+class Rotary:
+    """Turns pair i of each head by the angle position / base^(2i/d): (B, T, H d) -> (B, T, H d) (Su et al. 2021 §3.2.2).
+
+    The product of a query and a key then depends on how far apart they are, and not on where they stand. `interleaved`: which
+    features make a pair (ops.rotary); weights made for one of the two conventions are of no use with the other.
+    """
+
+    def __init__(self, head_dim: int, base: float = 10000.0, interleaved: bool = False) -> None:
+        self.head_dim, self.interleaved = check_integer("Rotary: head_dim", head_dim), interleaved
+        if head_dim % 2:
+            raise ConfigError(f"Rotary: head_dim is {head_dim}: features are turned in pairs, so it must be even")
+        self.base = check_number("Rotary: base", base)
+        if self.base <= 1:
+            raise ConfigError(
+                f"Rotary: base is {base!r}: it must be above 1, or no pair would turn slower than another"
+            )
+        # in float64: in float32 the angle of token 100,000 is off by a hundredth
+        self.frequencies = self.base ** (-np.arange(0, head_dim, 2) / head_dim)  # (d/2,)
+
+    def __call__(self, x: Tensor, positions: np.ndarray) -> Tensor:
+        """Queries or keys of the tokens at these positions, (T,) or (B, T)."""
+        angles = positions[..., None] * self.frequencies  # (T, d/2) or (B, T, d/2)
+        cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
+        return ops.rotary(x, cos=cos, sin=sin, n_heads=x.shape[-1] // self.head_dim, interleaved=self.interleaved)
