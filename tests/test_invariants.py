@@ -4,6 +4,7 @@ Each of these has been seen to fail when the line that it watches is broken. Let
 V classes.
 """
 
+import dataclasses
 import math
 import warnings
 
@@ -15,11 +16,11 @@ from hypothesis import strategies as st
 import tinygrad_llm as tg
 from tinygrad_llm import ops
 from tinygrad_llm.errors import GraphError
-from tinygrad_llm.models.gpt import GPTModel
+from tinygrad_llm.models import make_model
 from tinygrad_llm.optim import SGD, AdamW, clip_grad_norm
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.testing import strategies
-from tinygrad_llm.testing.strategies import arrays, causal_masks, gpt_configs, shapes, tensors, token_batches
+from tinygrad_llm.testing.strategies import arrays, causal_masks, shapes, tensors, token_batches
 from tinygrad_llm.training.step import loss_and_gradients, shard_batch, train_step
 
 FINITE = ("generic", "spaced", "near_ties", "constant")
@@ -31,22 +32,26 @@ shifts = st.sampled_from([-50.0, 0.5, 7.0])
 close = {"rtol": 1e-9, "atol": 1e-12}
 
 
-def gpt(config, seed):
-    return GPTModel(config, rng=Generator(seed)).astype(np.float64).eval()
+CONFIGS = {"gpt": strategies.gpt_configs, "llama": strategies.llama_configs}
+
+
+def made(config, seed):
+    return make_model(config.architecture, config, Generator(seed)).astype(np.float64).eval()
 
 
 def normal(seed, shape):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-# ---- GPT
+# ---- language models
 
 
 @st.composite
 def models_and_ids(draw, **fixed):
-    """A model in float64 and ids (B, T) that fit it."""
-    config = draw(gpt_configs(4000, **{"emb_dim": 8, "context_length": 6} | fixed))
-    return gpt(config, draw(seeds)), draw(token_batches(config.vocab_size, config.context_length))
+    """A model in float64, of any architecture, and ids (B, T) that fit it."""
+    configs = CONFIGS[draw(st.sampled_from(list(CONFIGS)))]
+    config = draw(configs(4000, **{"emb_dim": 8, "context_length": 6} | fixed))
+    return made(config, draw(seeds)), draw(token_batches(config.vocab_size, config.context_length))
 
 
 @given(models_and_ids(), st.data())
@@ -66,11 +71,18 @@ def test_logits_do_not_depend_on_the_future(model_and_ids, data):
 def test_no_gradient_flows_to_the_future(model_and_ids, data):
     model, ids = model_and_ids
     t = data.draw(st.integers(0, ids.shape[1] - 1), "t")
+    window = getattr(model.config, "window", None)
+    reach = t + 1 if window is None else model.config.n_layers * (window - 1) + 1  # tokens back to which t can see
+    read = {}
+    model.tok_emb.forward = lambda ids: read.setdefault(
+        "x", tg.Tensor(model.tok_emb.weight.data[ids], requires_grad=True)
+    )
     logits = model(ids)
     (logits[:, t] * normal(0, logits.shape[::2])).sum().backward()
-    per_position = np.abs(model.pos_emb.weight.grad).max(1)  # (context_length,)
-    assert np.all(per_position[: t + 1] > 0)
-    assert np.all(per_position[t + 1 :] == 0)  # exactly
+    per_position = np.abs(read["x"].grad).max((0, 2))  # (T,)
+    assert np.all(per_position[max(0, t + 1 - reach) : t + 1] > 0)
+    assert np.all(per_position[: max(0, t + 1 - reach)] == 0)  # exactly
+    assert np.all(per_position[t + 1 :] == 0)
 
 
 @given(models_and_ids())
@@ -85,14 +97,16 @@ def test_a_sequence_does_not_depend_on_the_others_of_its_batch(model_and_ids):
 @given(models_and_ids(tie_weights=True), seeds)
 def test_the_gradient_of_a_tied_weight_is_the_sum_of_both_uses(model_and_ids, seed):
     tied, ids = model_and_ids
-    untied = gpt(tg.models.gpt.GPTConfig(**tied.config.to_dict() | {"tie_weights": False}), 0)
+    untied = made(dataclasses.replace(tied.config, tie_weights=False), 0)
     untied.load_state_dict({**tied.state_dict(), "out_head.weight": tied.tok_emb.weight.data})
     g = normal(seed, (*ids.shape, tied.config.vocab_size))
     for model in (tied, untied):
         (model(ids) * g).sum().backward()
-    both = untied.tok_emb.weight.grad + untied.out_head.weight.grad
-    np.testing.assert_allclose(tied.tok_emb.weight.grad, both, **close)
-    np.testing.assert_allclose(tied.pos_emb.weight.grad, untied.pos_emb.weight.grad, **close)
+    expected = {name: p.grad for name, p in untied.named_parameters()}
+    expected["tok_emb.weight"] = expected["tok_emb.weight"] + expected.pop("out_head.weight")
+    for name, p in tied.named_parameters():
+        np.testing.assert_allclose(p.grad, expected.pop(name), **close, err_msg=name)
+    assert not expected
 
 
 @given(models_and_ids(), seeds, seeds)
@@ -162,7 +176,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(batch, steps, make
     optimizer = make(whole.parameters())
     for _ in range(steps):
         train_step(whole, optimizer, ids, targets, max_norm=1.0, threads=1)
-    resumed = gpt(whole.config, 99)
+    resumed = made(whole.config, 99)
     resumed.load_state_dict(whole.state_dict())
     other = make(resumed.parameters())
     other.load_state_dict(optimizer.state_dict())

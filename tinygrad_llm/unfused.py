@@ -168,16 +168,14 @@ def rms_norm(x: Tensor, scale: Tensor, *, eps: float = 1e-5) -> Tensor:
 
 @ops.rotary.twin
 def rotary(x: Tensor, *, cos: Any, sin: Any, n_heads: int, interleaved: bool = False) -> Tensor:
-    x = _tensor(x)
-    cos, sin = np.asarray(cos)[..., None, :], np.asarray(sin)[..., None, :]  # (..., T, 1, h)
+    x, cos, sin = _tensor(x), cos[..., None, :], sin[..., None, :]  # (..., T, 1, h)
     b, t, c = x.shape
-    if interleaved:
-        halves = x.reshape(b, t, n_heads, -1, 2)
-        a, b_ = halves[..., 0], halves[..., 1]  # (B, T, H, h) each
-        return ops.stack([a * cos - b_ * sin, b_ * cos + a * sin], axis=-1).reshape(b, t, c)
-    halves = x.reshape(b, t, n_heads, 2, -1)
-    a, b_ = halves[..., 0, :], halves[..., 1, :]
-    return ops.stack([a * cos - b_ * sin, b_ * cos + a * sin], axis=-2).reshape(b, t, c)
+    h = c // n_heads // 2
+    axis = -1 if interleaved else -2  # the one along which the two of a pair lie
+    pairs = x.reshape(b, t, n_heads, h, 2) if interleaved else x.reshape(b, t, n_heads, 2, h)
+    first, second = (part.squeeze(axis) for part in ops.split(pairs, 2, axis=axis))  # (B, T, H, h) each
+    turned = ops.stack(first * cos - second * sin, second * cos + first * sin, axis=axis)
+    return turned.reshape(b, t, c)
 
 
 @ops.attention.twin

@@ -94,6 +94,19 @@ def _attention(q, k, v, n_heads, n_kv_heads=None, causal=True, mask=None, drop_r
     return y
 
 
+def _rotary(x, cos, sin, n_heads, interleaved=False):
+    """Pairs as complex numbers, times e^(i angle); the halves convention by putting the features of each pair side by side."""
+    d = x.shape[2] // n_heads
+    features = np.arange(n_heads * d).reshape(n_heads, d)
+    order = features if interleaved else features.reshape(n_heads, 2, d // 2).swapaxes(1, 2)
+    order = order.reshape(n_heads, d)
+    y = np.zeros_like(x)
+    for h in range(n_heads):
+        pairs = (x[..., order[h, ::2]] + 1j * x[..., order[h, 1::2]]) * (cos + 1j * sin)
+        y[..., order[h, ::2]], y[..., order[h, 1::2]] = pairs.real, pairs.imag
+    return y
+
+
 def _set_at(x, value, index):
     flat = np.arange(x.size).reshape(x.shape)[index]
     values = np.broadcast_to(value, flat.shape)
@@ -229,6 +242,24 @@ def _attentions(dropout):
         ]
 
     return samples
+
+
+def _rotaries(rng):
+    def turned(x, table, n_heads, interleaved=False):
+        angles = rng.uniform(-7, 7, table)
+        return x, {"cos": np.cos(angles), "sin": np.sin(angles), "n_heads": n_heads, "interleaved": interleaved}
+
+    x = rng.standard_normal((2, 3, 8))
+    return [
+        *(turned(x, table, 2, way) for way in (False, True) for table in ((3, 2), (2, 3, 2))),
+        turned(x[:1, :, :4], (3, 2), 1),
+        turned(x[:, :1, :2], (1, 1), 1, True),
+        turned(x[:0], (3, 1), 4),
+    ]
+
+
+def _swiglus(rng):
+    return [tuple(rng.uniform(-3, 3, (2, *shape))) for shape in [(3, 4), (2, 1, 3), (1,), (0, 3), ()]]
 
 
 def _getitems(rng):
@@ -385,6 +416,11 @@ SPECS = [
     _spec("silu", elementwise=True, reference=lambda x: x * scipy.special.expit(x), analytic=True,
           special=[((np.array([0.0, 90.0, -90.0, 1e4, -1e4]),), [0.0, 90.0, -90 * math.exp(-90), 1e4, 0.0],
                     ([0.5, 1.0, -89 * math.exp(-90), 1.0, 0.0],))]),
+    _spec("swiglu", samples=_swiglus, reference=lambda x, y: x * scipy.special.expit(x) * y, analytic=True,
+          special=[((np.array([0.0, 90.0, -90.0, 1e4, -1e4]), np.array([3.0, 2.0, 2.0, -1.0, 2.0])),
+                    [0.0, 180.0, -180 * math.exp(-90), -1e4, 0.0],
+                    ([1.5, 2.0, -178 * math.exp(-90), -1.0, 0.0], [0.0, 90.0, -90 * math.exp(-90), 1e4, 0.0]))],
+          errors=[((np.ones((2, 3)), np.ones(3)), ShapeError, "x is (2, 3), y is (3,)")]),
     # ---- reductions
     _spec("sum", samples=_reductions(), reference=lambda x, **k: np.einsum("...->...", x).sum(**k), analytic=True),
     _spec("mean", samples=_reductions(), reference=lambda x, **k: np.average(x, **k) if x.size else x.sum(**k), analytic=True),
@@ -461,6 +497,16 @@ SPECS = [
     _spec("rms_norm", samples=_norms(shift=False), reference=_rms_norm, rtol=1e-11,
           special=[((np.zeros((1, 4)), np.ones(4)), np.zeros((1, 4)), ([[1e5**0.5] * 4], np.zeros(4)))],
           errors=[((np.ones((2, 4)), np.ones((2, 4))), ShapeError, "must be (4,)")]),
+    _spec("rotary", samples=_rotaries, reference=_rotary, analytic=True,
+          special=[((np.array([[[1.0, 2.0, 3.0, 4.0]]]), {"cos": np.zeros((1, 2)), "sin": np.ones((1, 2)), "n_heads": 1}),
+                    [[[-3.0, -4.0, 1.0, 2.0]]], ([[[1.0, 1.0, -1.0, -1.0]]],))],  # a quarter turn
+          errors=[((np.ones((1, 2, 6)), {"cos": np.ones((2, 1)), "sin": np.ones((2, 1)), "n_heads": 2}), ConfigError, "d even"),
+                  ((np.ones((1, 2, 4)), {"cos": np.ones((2, 2)), "sin": np.ones((2, 2)), "n_heads": 0}), ConfigError, "0 heads"),
+                  ((np.ones((2, 4)), {"cos": np.ones((2, 2)), "sin": np.ones((2, 2)), "n_heads": 1}), ConfigError, "x is (2, 4)"),
+                  ((np.ones((3, 2, 4)), {"cos": np.ones((2, 1)), "sin": np.ones((2, 1)), "n_heads": 1}), ShapeError,
+                   "they must be (2, 2) or (3, 2, 2)"),
+                  ((np.ones((3, 2, 4)), {"cos": np.ones((3, 2, 2)), "sin": np.ones((2, 2)), "n_heads": 1}), ShapeError,
+                   "cos is (3, 2, 2), sin is (2, 2)")]),
     _spec("dropout",
           samples=lambda rng: [(rng.standard_normal(shape), {"drop_rate": p, "rng": np.random.default_rng(3)})
                                for shape, p in [((3, 4), 0.3), ((5,), 0.0), ((2, 2), 1.0), ((0, 3), 0.5), ((), 0.5)]],

@@ -69,6 +69,18 @@ def test_silu_at_one():
     assert ops.silu(np.float64(1.0)).item() == pytest.approx(0.73105858, abs=5e-9)
 
 
+def test_rotary_at_position_one():
+    """q = [1, 2, 3, 4] turned by the angles 1 and 0.01, in both conventions."""
+    q = np.array([[[1.0, 2.0, 3.0, 4.0]]])
+    turn = {"cos": np.cos([[1.0, 0.01]]), "sin": np.sin([[1.0, 0.01]]), "n_heads": 1}
+    halves, interleaved = (
+        [-1.98411065, 1.95990067, 2.4623779, 4.01979967],
+        [-1.14263966, 1.9220756, 2.95985067, 4.0297995],
+    )
+    assert_close(ops.rotary(q, **turn).data[0, 0], halves, rtol=0, atol=5e-9)
+    assert_close(ops.rotary(q, interleaved=True, **turn).data[0, 0], interleaved, rtol=0, atol=5e-9)
+
+
 def test_normalisation_of_one_to_four():
     x, one, zero = _leaf([1.0, 2.0, 3.0, 4.0]), np.ones(4), np.zeros(4)
     y = ops.layer_norm(x, one, zero)

@@ -72,10 +72,6 @@ class LlamaConfig:
                 object.__setattr__(self, name, check_integer(f"LlamaConfig: {name}", getattr(self, name)))
         if self.head_dim is None and self.emb_dim % self.n_heads:
             raise ConfigError(f"LlamaConfig: n_heads {self.n_heads} does not divide emb_dim {self.emb_dim}")
-        if self.head_width % 2:
-            raise ConfigError(
-                f"LlamaConfig: a head has {self.head_width} features: they are turned in pairs, so it must be an even number"
-            )
         if self.n_heads % self.kv_heads:
             raise ConfigError(f"LlamaConfig: n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}")
         for name in ("qkv_bias", "out_bias", "bias", "tie_weights"):

@@ -50,12 +50,18 @@ class MultiHeadAttention(Module):
         rng: Generator | None = None,
     ) -> None:
         check_size("MultiHeadAttention", d_in=d_in, d_out=d_out, context_length=context_length, num_heads=num_heads)
+        given = {"num_kv_heads": num_kv_heads, "head_dim": head_dim, "window": window}
+        check_size("MultiHeadAttention", **{name: size for name, size in given.items() if size is not None})
         if head_dim is None and d_out % num_heads:
             raise ConfigError(f"MultiHeadAttention: num_heads is {num_heads}, d_out is {d_out}: heads must divide it")
         num_kv_heads, head_dim = num_kv_heads or num_heads, head_dim or d_out // num_heads
         if num_heads % num_kv_heads:
             raise ConfigError(
                 f"MultiHeadAttention: num_kv_heads is {num_kv_heads}, num_heads is {num_heads}: key heads must divide the heads"
+            )
+        if rotary is not None and rotary.head_dim != head_dim:
+            raise ConfigError(
+                f"MultiHeadAttention: rotary is for heads of {rotary.head_dim} features, these have {head_dim}"
             )
         self.num_heads, self.num_kv_heads, self.context_length = num_heads, num_kv_heads, context_length
         self.drop_rate = check_number("MultiHeadAttention: drop_rate", dropout, most=1)
@@ -75,7 +81,7 @@ class MultiHeadAttention(Module):
         queries, keys, values = self.W_query(x), self.W_key(x), self.W_value(x)  # (B, T, C), twice (B, T, K)
         positions = np.arange(x.shape[1]) if cache is None else cache.positions(x.shape[1])  # (T,) or (B, T)
         if self.rotary is not None:
-            queries, keys = self.rotary(queries, positions), self.rotary(keys, positions)
+            queries, keys = self.rotary(positions, queries, keys)
         mask = None
         if cache is not None:
             keys, values, mask = cache.extend(keys, values)  # (B, S, K) each

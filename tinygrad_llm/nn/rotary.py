@@ -11,10 +11,11 @@ from ..errors import ConfigError
 
 
 class Rotary:
-    """Turns pair i of each head by the angle position / base^(2i/d): (B, T, H d) -> (B, T, H d) (Su et al. 2021 §3.2.2).
+    """Turns pair i of each head by the angle position / base^(2i/d), i = 0, 1, ...: (B, T, H d) -> (B, T, H d).
 
-    The product of a query and a key then depends on how far apart they are, and not on where they stand. `interleaved`: which
-    features make a pair (ops.rotary); weights made for one of the two conventions are of no use with the other.
+    Su et al. 2021 §3.2.2. The product of a query and a key then depends on how far apart they are, and not on where they stand.
+    `interleaved`: which features make a pair (ops.rotary); weights made for one of the two conventions are of no use with the
+    other.
     """
 
     def __init__(self, head_dim: int, base: float = 10000.0, interleaved: bool = False) -> None:
@@ -29,8 +30,9 @@ class Rotary:
         # in float64: in float32 the angle of token 100,000 is off by a hundredth
         self.frequencies = self.base ** (-np.arange(0, head_dim, 2) / head_dim)  # (d/2,)
 
-    def __call__(self, x: Tensor, positions: np.ndarray) -> Tensor:
-        """Queries or keys of the tokens at these positions, (T,) or (B, T)."""
+    def __call__(self, positions: np.ndarray, *xs: Tensor) -> list[Tensor]:
+        """Queries and keys, each (B, T, some heads of d), of the tokens at these positions, (T,) or (B, T)."""
         angles = positions[..., None] * self.frequencies  # (T, d/2) or (B, T, d/2)
-        cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
-        return ops.rotary(x, cos=cos, sin=sin, n_heads=x.shape[-1] // self.head_dim, interleaved=self.interleaved)
+        cos, sin = np.cos(angles).astype(xs[0].dtype), np.sin(angles).astype(xs[0].dtype)
+        turn = {"cos": cos, "sin": sin, "interleaved": self.interleaved}
+        return [ops.rotary(x, n_heads=x.shape[-1] // self.head_dim, **turn) for x in xs]

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from ..engine import Op
+from ..errors import ShapeError
 from .error_function import erf_of
 
 
@@ -147,22 +148,17 @@ silu = Op(silu_forward, silu_backward)
 
 def swiglu_forward(x, y):
     """z = x s y,  s = 1 / (1 + e^-x): silu(x) as a gate on y (Shazeer 2020)"""
-    s = np.asarray(np.exp(-x))
-    s += 1
-    np.divide(1, s, out=s)
-    z = x * s
+    if x.shape != y.shape:
+        raise ShapeError(f"swiglu: x is {x.shape}, y is {y.shape}: each feature has one gate")
+    z, (_, s) = silu_forward(x)
     z *= y
     return z, (x, y, s)
 
 
 def swiglu_backward(g, x, y, s):
     """dx = g y s [ 1 + x (1 - s) ],  dy = g x s"""
-    dx = 1 - s
-    dx *= x
-    dx += 1
-    dx *= s
+    (dx,) = silu_backward(g, x, s)
     dx *= y
-    dx *= g
     dy = g * x
     dy *= s
     return dx, dy

@@ -27,21 +27,22 @@ def rotary_backward(g, cos, sin, n_heads, interleaved):
 rotary = Op(rotary_forward, rotary_backward)
 
 
-def pairs(x, n_heads, interleaved):
-    """Views of both features of each pair, (B, T, H, h) twice."""
-    b, t, _ = x.shape
+def _pairs(x, n_heads, interleaved):
+    """The first and the second feature of every pair, (B, T, H, h) each; views where x lies in order."""
+    b, t, c = x.shape
+    h = c // n_heads // 2
     if interleaved:
-        halves = x.reshape(b, t, n_heads, -1, 2)  # (B, T, H, h, 2)
-        return halves[..., 0], halves[..., 1]
-    halves = x.reshape(b, t, n_heads, 2, -1)  # (B, T, H, 2, h)
-    return halves[..., 0, :], halves[..., 1, :]
+        x = x.reshape(b, t, n_heads, h, 2)
+        return x[..., 0], x[..., 1]
+    x = x.reshape(b, t, n_heads, 2, h)
+    return x[..., 0, :], x[..., 1, :]
 
 
 def _turn(x, cos, sin, n_heads, interleaved):
     cos, sin = cos[..., None, :], sin[..., None, :]  # (..., T, 1, h): the same for every head
-    y = np.empty(x.shape, x.dtype)  # in order, so that the parts of it are views
-    a, b = pairs(x, n_heads, interleaved)
-    y_a, y_b = pairs(y, n_heads, interleaved)
+    y = np.empty(x.shape, x.dtype)  # in order, so that its pairs are views
+    a, b = _pairs(x, n_heads, interleaved)
+    y_a, y_b = _pairs(y, n_heads, interleaved)
     np.multiply(a, cos, out=y_a)
     y_a -= b * sin
     np.multiply(b, cos, out=y_b)

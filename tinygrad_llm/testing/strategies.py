@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -242,45 +243,56 @@ def gpt_configs(max_parameters: int = 10_000, **fixed: Any) -> st.SearchStrategy
 
     Any key of GPTConfig can be fixed: `gpt_configs(n_layers=1, tie_weights=True)`. ConfigError where nothing fits.
     """
-    n_heads = fixed.get("n_heads", 1)
-    sizes = {"vocab_size": 2, "context_length": 1, "emb_dim": max(2, n_heads), "n_heads": n_heads, "n_layers": 1}
-    least = make_config("gpt", {**sizes, "drop_rate": 0.0, "tie_weights": True, **fixed})
+    return _configs("gpt", max_parameters, fixed)
+
+
+def llama_configs(max_parameters: int = 10_000, **fixed: Any) -> st.SearchStrategy[Any]:
+    """As gpt_configs, with the keys of LlamaConfig: key heads, a head_dim and a window of every kind."""
+    return _configs("llama", max_parameters, {"hidden_dim": 3, **fixed})
+
+
+_HEAD = {"gpt": 1, "llama": 2}  # features of a head at least
+_SIZES = {
+    "n_layers": range(2, 4),
+    "n_heads": range(2, 5),
+    "emb_dim": range(3, 33),
+    "context_length": range(2, 17),
+    "vocab_size": range(3, 65),
+}
+_MORE: dict[str, dict[str, Sequence[Any]]] = {  # after the sizes, in which they must fit
+    "gpt": {},
+    "llama": {"n_kv_heads": (1, 2), "head_dim": (2, 4), "window": (1, 2, 4), "out_bias": (True,), "bias": (True,)},
+}
+
+
+def _configs(architecture: str, max_parameters: int, fixed: dict[str, Any]) -> st.SearchStrategy[Any]:
+    n_heads, features = fixed.get("n_heads", 1), _HEAD[architecture]
+    sizes = {"vocab_size": 2, "context_length": 1, "emb_dim": max(2, n_heads * features), "n_heads": n_heads}
+    plain = {"n_layers": 1, "drop_rate": 0.0, "tie_weights": True}
+    least = make_config(architecture, {**sizes, **plain, **fixed})
     if least.n_parameters() > max_parameters:
         raise ConfigError(
-            f"strategies: the smallest GPT with {fixed or 'no key fixed'} has {least.n_parameters()} parameters, "
+            f"strategies: the smallest {architecture} with {fixed or 'no key fixed'} has {least.n_parameters()} parameters, "
             f"max_parameters is {max_parameters}: raise it"
         )
+    options = {"tie_weights": (False,), "qkv_bias": (True,), "init": ("pytorch", "gpt2")}
+    choices = {**options, **_SIZES, **_MORE[architecture]}
 
-    def sizes_that_fit(config: Any, name: str, most: int) -> list[Any]:
-        """The configuration with one size from what it is up to `most`, as far as the budget goes."""
+    def that_fit(config: Any, name: str) -> list[Any]:
+        """The configuration as it is, and with each choice for one key, where that can be and the budget allows it."""
         found = [config]
-        for size in range(getattr(config, name) + 1, most + 1):
-            changes: dict[str, Any] = {name: size}
-            if name == "n_heads" and "emb_dim" not in fixed:
-                changes["emb_dim"] = size
-            if changes.get("emb_dim", config.emb_dim) % changes.get("n_heads", config.n_heads) == 0:
-                found.append(replace(config, **changes))
+        for value in choices[name]:
+            wider = {"emb_dim": value * features} if name == "n_heads" and "emb_dim" not in fixed else {}
+            with suppress(ConfigError):
+                found.append(replace(config, **{name: value, **wider}))
         return [c for c in found if c.n_parameters() <= max_parameters]
 
     @st.composite
     def draw_config(draw: Any) -> Any:
-        options = {
-            "tie_weights": st.booleans(),
-            "qkv_bias": st.booleans(),
-            "init": st.sampled_from(["pytorch", "gpt2"]),
-        }
-        config = replace(least, **{name: draw(option) for name, option in options.items() if name not in fixed})
-        if config.n_parameters() > max_parameters:
-            config = least
-        for name, most in (
-            ("n_layers", 3),
-            ("n_heads", 4),
-            ("emb_dim", 32),
-            ("context_length", 16),
-            ("vocab_size", 64),
-        ):
+        config = least
+        for name in choices:
             if name not in fixed:
-                config = draw(st.sampled_from(sizes_that_fit(config, name, most)))
+                config = draw(st.sampled_from(that_fit(config, name)))
         return config
 
     return draw_config()
