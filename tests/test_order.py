@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+from tinygrad_llm.models import _find, architectures
+
 PACKAGE = Path(__file__).parent.parent / "tinygrad_llm"
 ORDER = [
     "errors",
@@ -103,12 +105,19 @@ def test_contributing_shows_the_house_in_this_order():
 
 
 def test_architectures_are_named_in_their_own_files_alone():
-    """GPTModel in models/gpt.py, models/__init__.py, its table in weights/, and docstrings."""
+    """GPTModel in models/gpt.py, models/__init__.py, its table in weights/, and docstrings; and so with every architecture."""
+    named = {
+        architecture: {each.__name__ for each in (_find(architecture), _find(architecture).config_class)}
+        for architecture in architectures()
+    }
+    assert named["gpt"] == {"GPTModel", "GPTConfig"}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE).parts
-        if parts[0] in ("models", "weights") and parts[-1] in ("__init__.py", "gpt.py"):
+        if parts[0] in ("models", "weights") and parts[-1] == "__init__.py":
             continue
+        own = path.stem if parts[0] in ("models", "weights") else None
         names = {
             node.id for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Name)
         }
-        assert not names & {"GPTModel", "GPTConfig"}, path
+        for architecture, its_names in named.items():
+            assert own == architecture or not names & its_names, path

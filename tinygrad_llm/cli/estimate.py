@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 HELP = "parameters, FLOPs, memory and training cost of a model, without making it"
 _SIZES = {
@@ -14,7 +14,8 @@ _SIZES = {
     "n_heads": "attention heads in each layer",
     "n_layers": "transformer blocks",
     "n_kv_heads": "key and value heads in each layer, if fewer",
-    "hidden_dim": "width of the feed-forward layers, if not 4 times that of the model",
+    "head_dim": "features of a head, if not emb_dim / n_heads",
+    "hidden_dim": "width of the feed-forward layers, if not as usual",
     "window": "tokens that a layer looks back, if not all",
     "global_every": "with --window, each so many-th layer sees all tokens",
 }
@@ -57,11 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..checks import byte_size
+    from ..models import make_config
     from ..models.estimate import SIZES, TRAINING_TOKENS, estimate
 
     chosen = {name: getattr(args, name) for name in (*_SIZES, "qkv_bias", "bias", "tie_weights")}
-    sizes = replace(SIZES[args.preset], **{name: value for name, value in chosen.items() if value is not None})
-    e = estimate(sizes, batch_size=args.batch_size, bytes_per_number=_DTYPES[args.dtype])
+    config = SIZES[args.preset]
+    changes = {name: value for name, value in chosen.items() if value is not None}
+    config = make_config(config.architecture, config.to_dict() | changes)
+    e = estimate(config, batch_size=args.batch_size, bytes_per_number=_DTYPES[args.dtype])
     tokens = TRAINING_TOKENS.get(args.preset) if args.tokens is None else args.tokens
     cost = None if tokens is None else e.training_cost(tokens, args.tflops, args.price)
     if args.json:
@@ -84,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name:28} {copies:>6} {parameters:18,} {flops:16,} {byte_size(kept):>12} {byte_size(cached):>12}")
     print(f"\nweights in {args.dtype}: {byte_size(e.weight_bytes)}")
     print(
-        f"training with AdamW in float32, {args.batch_size} x {sizes.context_length} tokens at a time: "
+        f"training with AdamW in float32, {args.batch_size} x {config.context_length} tokens at a time: "
         f"{byte_size(e.training_bytes)}"
     )
     attention, both = e.attention_flops_per_token, e.training_flops_per_token

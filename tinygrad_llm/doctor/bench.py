@@ -17,8 +17,8 @@ import numpy as np
 
 from .. import parallel
 from ..debug.profile import profile
-from ..models import LanguageModel, make_model
-from ..models.estimate import ModelSizes, estimate
+from ..models import LanguageModel, make_config, make_model
+from ..models.estimate import estimate
 from ..optim import AdamW
 from ..rng import Generator
 from ..training.step import shard_batch, train_step
@@ -144,7 +144,7 @@ def profile_step(work: Workload, drop_rate: float = 0.0) -> profile:
 
 def flops(work: Workload) -> int:
     """Of one step, by formula: 6 N + 12 L C T for each token."""
-    return work.tokens * estimate(ModelSizes(**work.sizes)).training_flops_per_token
+    return work.tokens * estimate(make_config("gpt", work.sizes)).training_flops_per_token
 
 
 def peak_megabytes() -> float:

@@ -1,7 +1,6 @@
 """Language models: base is what they have in common, then a file each, which reads from top to bottom."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -10,15 +9,19 @@ from ..checks import check_options
 from ..errors import ConfigError
 from ..nn.lora import LoRAConfig, inject, lora_of
 from ..rng import Generator
-from .base import LanguageModel
-from .gpt import PRESETS, GPTConfig, GPTModel, preset
+from . import gpt, llama
+from .base import Config, LanguageModel
+from .gpt import GPTConfig, GPTModel
 from .heads import PolicyAndValue, add_classifier, check_head, describe_head
+from .llama import LlamaConfig, LlamaModel
 
 __all__ = [
     "PRESETS",
     "GPTConfig",
     "GPTModel",
     "LanguageModel",
+    "LlamaConfig",
+    "LlamaModel",
     "architectures",
     "build_model",
     "describe_model",
@@ -26,6 +29,17 @@ __all__ = [
     "make_model",
     "preset",
 ]
+
+
+PRESETS: dict[str, Config] = {**gpt.PRESETS, **llama.PRESETS}
+
+
+def preset(name: str, **changes: Any) -> Any:
+    """A named configuration with some keys changed: `preset("124M", context_length=256)`."""
+    if name not in PRESETS:
+        raise ConfigError(f"preset {name!r} is not one of {', '.join(PRESETS)}")
+    config = PRESETS[name]
+    return make_config(config.architecture, config.to_dict() | changes)
 
 
 def architectures() -> list[str]:

@@ -5,33 +5,51 @@ Letters in shape comments: B batch, T tokens, C features, V = vocab_size.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, ClassVar, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..checks import check_integer
+from ..checks import byte_size, check_integer
 from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, DataError
 from ..nn import Embedding, Module, Sequential
 from ..nn.state import State
 from ..ops.matrix import check_ids
 from ..rng import Generator
+from .costs import Cost
 
 MAX_BYTES = 64 * 2**30  # a model larger than this is a slip of the keyboard, not a plan for a laptop
 
 
-class Config(Protocol):
-    """A frozen dataclass of sizes and options, checked when it is made, before anything is allocated."""
+@dataclass(frozen=True)
+class Config:
+    """Sizes and options, checked when they are put together. They may be those of a model that no laptop holds."""
 
     architecture: ClassVar[str]
 
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def context_length(self) -> int | None: ...  # None: no end to what the model can read
-    def n_parameters(self) -> int: ...
-    def to_dict(self) -> dict[str, Any]: ...
+    vocab_size: int
+    context_length: int | None  # None: no end to what the model can read
+
+    def costs(self) -> list[Cost]:
+        """What each module of the model takes."""
+        raise TypeError(f"{type(self).__name__} must define costs()")
+
+    def n_parameters(self) -> int:
+        """How many numbers the model learns, by formula: nothing is allocated."""
+        return sum(module.copies * module.parameters for module in self.costs())
+
+    def check_bytes(self) -> None:
+        """ConfigError for a model that no laptop holds."""
+        n_parameters = self.n_parameters()
+        if 4 * n_parameters > MAX_BYTES:
+            raise ConfigError(
+                f"{type(self).__name__}: {n_parameters:,} parameters need {byte_size(4 * n_parameters)} in float32, "
+                f"more than {byte_size(MAX_BYTES)}: choose smaller sizes"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 class LanguageModel(Module):
@@ -43,8 +61,8 @@ class LanguageModel(Module):
     """
 
     architecture: ClassVar[str]
-    config_class: ClassVar[type]
-    config: Any  # a Config
+    config_class: ClassVar[type[Config]]
+    config: Any  # of that class
     tok_emb: Embedding
     trf_blocks: Sequential
     final_norm: Module
@@ -56,6 +74,15 @@ class LanguageModel(Module):
 
     def __init__(self, config: Any, *, rng: Generator | None = None) -> None:
         raise TypeError(f"{type(self).__name__} must define __init__(config, *, rng=None)")
+
+    @classmethod
+    def check_config(cls, config: Any) -> None:
+        """ConfigError for what no such model can be made of; before anything is allocated."""
+        if not isinstance(config, cls.config_class):
+            raise ConfigError(
+                f"{cls.__name__}: config is a {type(config).__name__}: pass {cls.config_class.__name__}(emb_dim=..., ...)"
+            )
+        config.check_bytes()
 
     def features(self, ids: Any, *, state: Any = None) -> Tensor:
         """What the blocks make of ids (B, T): (B, T, C), before the final norm. With a `state`, ids follow the tokens in it."""
@@ -99,7 +126,8 @@ class LanguageModel(Module):
             raise ConfigError(
                 f"resize_vocabulary: vocab_size is {vocab_size}: the model has {old} tokens, none can be taken away"
             )
-        config = replace(self.config, vocab_size=int(vocab_size))  # checked before anything is allocated
+        config = replace(self.config, vocab_size=int(vocab_size))
+        config.check_bytes()  # before anything is allocated
         tables = [self.tok_emb.weight, *(p for p in self.out_head.parameters() if len(p.data) == old)]
         grown = {id(table): (table, _with_means(table.data, config.vocab_size)) for table in tables}  # a tied one once
         for table, data in grown.values():

@@ -1,8 +1,10 @@
-"""What a GPT costs before it exists: parameters, FLOPs and memory of each module, by formula. Nothing is allocated.
+"""What a model costs before it exists: parameters, FLOPs and memory of each module, by formula. Nothing is allocated.
 
     estimate(SIZES["124M"]).parameters                            # 163,009,536
     estimate(SIZES["gpt3-175B"]).training_cost(300e9).dollars     # 4.8 million, 4.68 of them for the weights
-    estimate(ModelSizes(emb_dim=4096, n_heads=32, n_layers=32, context_length=32768, n_kv_heads=8), bytes_per_number=2)
+    estimate(preset("llama2-7B", context_length=32768, n_kv_heads=8), bytes_per_number=2).kv_cache_bytes    # 4.29e9
+
+What a module takes, the configuration of each architecture says (`costs`).
 
 The conventions, and where they come from:
 
@@ -16,7 +18,7 @@ The conventions, and where they come from:
   number for each logit. Dropout, and what saves memory (checkpointing, a loss that is cut into rows), are not counted.
 - Training in float32 takes 16 bytes a parameter besides: the weight, its gradient and AdamW's two moments. `TrainingMemory`
   puts all that a run needs beside what this machine, or the container, has.
-- The KV cache keeps 2 T H_kv d numbers in each layer, or as many as its window sees.
+- The KV cache keeps 2 T H_kv d numbers in each layer, or as many as its window sees (nn.KVCache keeps all).
 """
 
 from __future__ import annotations
@@ -29,60 +31,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checks import byte_size, check_flag, check_integer, is_number
+from ..checks import byte_size, check_integer, is_number
 from ..errors import ConfigError, OutOfMemory
-from ..ops.scaled_dot_product import _KEPT
-from . import PRESETS
+from . import PRESETS, preset
 from .base import Config
 
-
-@dataclass(frozen=True)
-class ModelSizes:
-    """The sizes of a GPT, however large: GPTConfig refuses what no laptop holds, these are only numbers.
-
-    Besides GPTConfig's: `n_kv_heads` key and value heads (default: n_heads), `hidden_dim` of the feed-forward layer
-    (default: 4 emb_dim), a sliding `window` of so many tokens, in every layer or, with `global_every` = n, in all but each
-    n-th. ConfigError for sizes that cannot be.
-    """
-
-    vocab_size: int = 50257
-    context_length: int = 1024
-    emb_dim: int = 768
-    n_heads: int = 12
-    n_layers: int = 12
-    qkv_bias: bool = False
-    bias: bool = True
-    tie_weights: bool = False
-    n_kv_heads: int | None = None
-    hidden_dim: int | None = None
-    window: int | None = None
-    global_every: int | None = None
-
-    def __post_init__(self) -> None:
-        optional = ("n_kv_heads", "hidden_dim", "window", "global_every")
-        for name, value in asdict(self).items():
-            if name in ("qkv_bias", "bias", "tie_weights"):
-                check_flag(f"estimate: {name}", value)
-            elif value is not None or name not in optional:
-                object.__setattr__(self, name, check_integer(f"estimate: {name}", value))
-        if self.emb_dim % self.n_heads or self.n_heads % (self.n_kv_heads or self.n_heads):
-            raise ConfigError(
-                f"estimate: emb_dim {self.emb_dim}, n_heads {self.n_heads}, n_kv_heads {self.n_kv_heads}: "
-                "heads must divide the width, and key heads the heads"
-            )
-        if self.global_every is not None and self.window is None:
-            raise ConfigError("estimate: global_every without a window: every layer sees all tokens already")
-
-    @classmethod
-    def of(cls, config: Config) -> ModelSizes:
-        """The sizes of a model that can be made."""
-        return cls(**{name: value for name, value in config.to_dict().items() if name in cls.__dataclass_fields__})
-
-
-SIZES: dict[str, ModelSizes] = {name: ModelSizes.of(config) for name, config in PRESETS.items()} | {
+# The presets, and what is too large for one.
+SIZES: dict[str, Config] = PRESETS | {
+    # Touvron et al. 2023, table 1 and §2.2
+    "llama2-70B": preset("llama2-7B", emb_dim=8192, n_heads=64, n_layers=80, n_kv_heads=8, hidden_dim=28672),
     # Brown et al. 2020, table 2.1. Every second layer there is banded, which the paper does not size: counted as dense.
-    "gpt3-175B": ModelSizes(
-        context_length=2048, emb_dim=12288, n_heads=96, n_layers=96, qkv_bias=True, tie_weights=True
+    "gpt3-175B": preset(
+        "124M", context_length=2048, emb_dim=12288, n_heads=96, n_layers=96, qkv_bias=True, tie_weights=True
     ),
 }
 TRAINING_TOKENS = {"gpt3-175B": 300e9}  # Brown et al. 2020, table 2.1
@@ -90,7 +50,7 @@ TRAINING_TOKENS = {"gpt3-175B": 300e9}  # Brown et al. 2020, table 2.1
 
 @dataclass(frozen=True)
 class ModuleCost:
-    """One module, `copies` times in the model; the other numbers are those of one copy, for the whole batch."""
+    """One module, `copies` times in the model; the other numbers are those of one copy, and bytes for the whole batch."""
 
     name: str
     copies: int = 1
@@ -114,7 +74,7 @@ class TrainingCost:
 class Estimate:
     """The costs of a model: of each module, and of all together."""
 
-    sizes: ModelSizes
+    config: Config
     batch_size: int
     bytes_per_number: int
     modules: tuple[ModuleCost, ...]
@@ -175,69 +135,23 @@ class Estimate:
         return asdict(self) | {name: getattr(self, name) for name in (*totals, *flops)}
 
 
-def estimate(sizes: ModelSizes, *, batch_size: int = 1, bytes_per_number: int = 4) -> Estimate:
+def estimate(config: Config, *, batch_size: int = 1, bytes_per_number: int = 4) -> Estimate:
     """The costs of a model for a batch of whole contexts; 4 bytes a number are float32, 2 float16 or bfloat16."""
     batch_size = check_integer("estimate: batch_size", batch_size)
     bytes_per_number = check_integer("estimate: bytes_per_number", bytes_per_number)
-    s, c, t = sizes, sizes.emb_dim, sizes.context_length
-    kv_width = c // s.n_heads * (s.n_kv_heads or s.n_heads)
-    hidden = s.hidden_dim or 4 * c
-
-    def module(
-        name: str, *, copies: int = 1, parameters: int = 0, flops: int | None = None, kept: int = 0, cached: int = 0
-    ):
-        """`kept` counts numbers for each token, `cached` for each sequence."""
-        return ModuleCost(
-            name,
-            copies,
-            parameters,
-            2 * parameters if flops is None else flops,
-            kept * batch_size * t * bytes_per_number,
-            cached * batch_size * bytes_per_number,
+    n_tokens = batch_size * (config.context_length or 1)
+    modules = (
+        ModuleCost(
+            cost.name,
+            cost.copies,
+            cost.parameters,
+            2 * cost.parameters if cost.flops is None else cost.flops,
+            cost.kept * n_tokens * bytes_per_number,
+            cost.cached * batch_size * bytes_per_number,
         )
-
-    def block(name: str, copies: int, keys: int) -> list[ModuleCost]:
-        """`copies` blocks whose queries see `keys` keys."""
-        probabilities = s.n_heads * t if t <= _KEPT else 0
-        qkv_bias, bias = int(s.qkv_bias), int(s.bias)
-        parts = {
-            "norm1": {"parameters": c + c * bias, "kept": c + 1},
-            "att.W_query": {"parameters": c * (c + qkv_bias), "kept": c},  # its input, which W_key and W_value share
-            "att.W_key": {"parameters": kv_width * (c + qkv_bias), "cached": keys * kv_width},
-            "att.W_value": {"parameters": kv_width * (c + qkv_bias), "cached": keys * kv_width},
-            "att": {"flops": 4 * keys * c, "kept": 4 * c + s.n_heads + probabilities},
-            "att.out_proj": {"parameters": c * (c + bias)},  # its input is the result of att, counted there
-            "norm2": {"parameters": c + c * bias, "kept": c + 1},
-            "ff.layers.0": {"parameters": hidden * (c + bias), "kept": c},
-            "ff.layers.1": {"kept": 2 * hidden},
-            "ff.layers.2": {"parameters": c * (hidden + bias), "kept": hidden},
-        }
-        return [module(f"{name}.{part}", copies=copies, **costs) for part, costs in parts.items()]
-
-    n_global = s.n_layers // s.global_every if s.global_every else 0 if s.window else s.n_layers
-    blocks = []
-    if n_global:
-        blocks += block("trf_blocks", n_global, t)
-    if n_global < s.n_layers:
-        blocks += block("trf_blocks.window", s.n_layers - n_global, min(s.window or t, t))
-    return Estimate(
-        sizes,
-        batch_size,
-        bytes_per_number,
-        (
-            module("tok_emb", parameters=s.vocab_size * c, flops=0),
-            module("pos_emb", parameters=t * c, flops=0),
-            *blocks,
-            module("final_norm", parameters=c + c * s.bias, kept=c + 1),
-            module(
-                "out_head",
-                parameters=0 if s.tie_weights else s.vocab_size * c,
-                flops=2 * s.vocab_size * c,
-                kept=c,
-            ),
-            module("cross_entropy", kept=s.vocab_size + 1),
-        ),
+        for cost in config.costs()
     )
+    return Estimate(config, batch_size, bytes_per_number, tuple(modules))
 
 
 # ---- beside what there is
@@ -261,7 +175,7 @@ class TrainingMemory:
 
     @property
     def n_bytes(self) -> int:
-        return estimate(ModelSizes.of(self.config), batch_size=self.at_once).training_bytes + self.text_bytes
+        return estimate(self.config, batch_size=self.at_once).training_bytes + self.text_bytes
 
     def __str__(self) -> str:
         n_parameters, t = self.config.n_parameters(), self.config.context_length

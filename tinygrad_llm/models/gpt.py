@@ -6,22 +6,23 @@ Letters in shape comments: B batch, T tokens, C = emb_dim, V = vocab_size.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..checks import byte_size, check_flag, check_integer, check_number
+from ..checks import check_flag, check_integer, check_number
 from ..engine import Tensor
 from ..errors import ConfigError
 from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Sequential, TransformerBlock, checkpoint
 from ..rng import Generator, Zeros, get_generator
-from .base import MAX_BYTES, LanguageModel
+from .base import Config, LanguageModel
+from .costs import Cost, attention_costs, head_costs, repeated
 
 
 @dataclass(frozen=True)
-class GPTConfig:
-    """The book's keys and a few options; the sizes are checked when it is made, before anything is allocated.
+class GPTConfig(Config):
+    """The book's keys and a few options, checked when they are put together.
 
     `init`: "pytorch" draws each layer as PyTorch does, in the order of construction; "gpt2" draws N(0, 0.02), positions
     N(0, 0.01) and the layers that add to the residual stream N(0, 0.02/√(2 n_layers)) (OpenAI's model.py; Radford et al. 2019
@@ -62,23 +63,26 @@ class GPTConfig:
         if self.activation not in ("gelu", "gelu_erf"):
             raise ConfigError(f"GPTConfig: activation is {self.activation!r}: use 'gelu' or 'gelu_erf'")
         object.__setattr__(self, "norm_eps", check_number("GPTConfig: norm_eps", self.norm_eps, below=1))
-        n_bytes = 4 * self.n_parameters()
-        if n_bytes > MAX_BYTES:
-            raise ConfigError(
-                f"GPTConfig: {self.n_parameters():,} parameters need {byte_size(n_bytes)} in float32, "
-                f"more than {byte_size(MAX_BYTES)}: choose smaller sizes"
-            )
 
-    def n_parameters(self) -> int:
-        """How many numbers the model learns, by formula: nothing is allocated."""
-        c, hidden = self.emb_dim, self.hidden_dim or 4 * self.emb_dim
-        biases = 3 * c * self.qkv_bias + (4 * c + hidden) * self.bias
-        block = 4 * c * c + 2 * c * hidden + 2 * c + biases
-        head = 0 if self.tie_weights else self.vocab_size * c
-        return (self.vocab_size + self.context_length) * c + self.n_layers * block + c + c * self.bias + head
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def costs(self) -> list[Cost]:
+        c, h, t, bias = self.emb_dim, self.n_heads, self.context_length, self.bias
+        hidden = self.hidden_dim or 4 * c
+        norm = c + c * bias
+        block = [
+            Cost("norm1", norm, kept=c + 1),
+            *attention_costs(c, h, h, c // h, t, keys=t, qkv_bias=self.qkv_bias, out_bias=bias),
+            Cost("norm2", norm, kept=c + 1),
+            Cost("ff.layers.0", hidden * (c + bias), kept=c),
+            Cost("ff.layers.1", kept=2 * hidden),
+            Cost("ff.layers.2", c * (hidden + bias), kept=hidden),
+        ]
+        return [
+            Cost("tok_emb", self.vocab_size * c, flops=0),
+            Cost("pos_emb", t * c, flops=0),
+            *repeated("trf_blocks", self.n_layers, block),
+            Cost("final_norm", norm, kept=c + 1),
+            *head_costs(c, self.vocab_size, self.tie_weights),
+        ]
 
 
 PRESETS: dict[str, GPTConfig] = {
@@ -98,8 +102,7 @@ class GPTModel(LanguageModel):
     config_class = GPTConfig
 
     def __init__(self, config: GPTConfig, *, rng: Generator | None = None) -> None:
-        if not isinstance(config, GPTConfig):
-            raise ConfigError(f"GPTModel: config is a {type(config).__name__}: pass GPTConfig(emb_dim=..., ...)")
+        self.check_config(config)
         rng = rng or get_generator()
         draw = rng if config.init == "pytorch" else Zeros()
         c = config.emb_dim
@@ -159,10 +162,3 @@ class GPTModel(LanguageModel):
                 onto_residual = name.endswith(("att.out_proj.weight", "ff.layers.2.weight"))
                 std = residual if onto_residual else 0.01 if name == "pos_emb.weight" else 0.02
                 parameter.data = rng.normal(0.0, std, parameter.shape)
-
-
-def preset(name: str, **changes: Any) -> GPTConfig:
-    """A named configuration with some keys changed: `preset("124M", context_length=256)`."""
-    if name not in PRESETS:
-        raise ConfigError(f"preset {name!r} is not one of {', '.join(PRESETS)}")
-    return replace(PRESETS[name], **changes)

@@ -9,10 +9,10 @@ Letters in shape comments: B batch, T tokens, C = emb_dim, V = vocab_size.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..checks import byte_size, check_flag, check_integer, check_number
+from ..checks import check_flag, check_integer, check_number
 from ..engine import Tensor
 from ..errors import ConfigError
 from ..nn import (
@@ -30,18 +30,19 @@ from ..nn import (
 )
 from ..nn.state import LayerCache
 from ..rng import Generator, Zeros, get_generator
-from .base import MAX_BYTES, LanguageModel
+from .base import Config, LanguageModel
+from .costs import Cost, attention_costs, head_costs, repeated
 
 
 @dataclass(frozen=True)
-class LlamaConfig:
-    """The sizes of Llama 2 7B and a few options, checked when it is made, before anything is allocated.
+class LlamaConfig(Config):
+    """The sizes of Llama 2 7B and a few options, checked when they are put together.
 
     `n_kv_heads`: key heads, if fewer than heads. `hidden_dim`: of the feed-forward layers, by default as Meta computes it
     (`hidden_dim_of`). `head_dim`: features of a head, if not emb_dim / n_heads. `rope_base`: of the angles. `window`: how many
-    tokens back a token sees, itself among them, if not all. `qkv_bias` and `out_bias` are of attention, `bias` of the
-    feed-forward layers. `init`: "gpt2" draws N(0, 0.02), and N(0, 0.02/√(2 n_layers)) what adds to the residual stream;
-    "pytorch" as PyTorch draws each layer. `drop_rate` is 0 in Llama.
+    tokens back a token sees, itself among them, if not all; in each `global_every`-th layer it sees all nevertheless. `qkv_bias`
+    and `out_bias` are of attention, `bias` of the feed-forward layers. `init`: "gpt2" draws N(0, 0.02), and
+    N(0, 0.02/√(2 n_layers)) what adds to the residual stream; "pytorch" as PyTorch draws each layer. `drop_rate` is 0 in Llama.
     """
 
     architecture: ClassVar[str] = "llama"
@@ -63,10 +64,11 @@ class LlamaConfig:
     norm_eps: float = 1e-5
     rope_base: float = 10000.0
     window: int | None = None
+    global_every: int | None = None
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
-        optional = ("n_kv_heads", "hidden_dim", "head_dim", "window")
+        optional = ("n_kv_heads", "hidden_dim", "head_dim", "window", "global_every")
         for name in (*sizes, *optional):
             if name in sizes or getattr(self, name) is not None:
                 object.__setattr__(self, name, check_integer(f"LlamaConfig: {name}", getattr(self, name)))
@@ -81,11 +83,8 @@ class LlamaConfig:
         object.__setattr__(self, "drop_rate", check_number("LlamaConfig: drop_rate", self.drop_rate, most=1))
         object.__setattr__(self, "norm_eps", check_number("LlamaConfig: norm_eps", self.norm_eps, below=1))
         object.__setattr__(self, "rope_base", Rotary(self.head_width, self.rope_base).base)
-        if 4 * self.n_parameters() > MAX_BYTES:
-            raise ConfigError(
-                f"LlamaConfig: {self.n_parameters():,} parameters need {byte_size(4 * self.n_parameters())} in float32, "
-                f"more than {byte_size(MAX_BYTES)}: choose smaller sizes"
-            )
+        if self.global_every is not None and self.window is None:
+            raise ConfigError("LlamaConfig: global_every without a window: every layer sees all tokens already")
 
     @property
     def kv_heads(self) -> int:
@@ -101,17 +100,35 @@ class LlamaConfig:
         """The features between the feed-forward layers."""
         return self.hidden_dim or hidden_dim_of(self.emb_dim)
 
-    def n_parameters(self) -> int:
-        """How many numbers the model learns, by formula: nothing is allocated."""
-        c, hidden = self.emb_dim, self.hidden_width
-        width, kv_width = self.n_heads * self.head_width, self.kv_heads * self.head_width
-        biases = (width + 2 * kv_width) * self.qkv_bias + c * self.out_bias + (2 * hidden + c) * self.bias
-        block = 2 * c * width + 2 * c * kv_width + 3 * c * hidden + 2 * c + biases
-        head = 0 if self.tie_weights else self.vocab_size * c
-        return self.vocab_size * c + self.n_layers * block + c + head
+    def window_of(self, layer: int) -> int | None:
+        """How far back the tokens of a layer see, the first of which is 0."""
+        return None if self.global_every and (layer + 1) % self.global_every == 0 else self.window
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def costs(self) -> list[Cost]:
+        c, t, hidden, bias = self.emb_dim, self.context_length, self.hidden_width, self.bias
+
+        def block(keys: int) -> list[Cost]:
+            heads = self.n_heads, self.kv_heads, self.head_width
+            biases = {"qkv_bias": self.qkv_bias, "out_bias": self.out_bias}
+            return [
+                Cost("norm1", c, kept=c + 1),
+                *attention_costs(c, *heads, t, keys=keys, turned=True, **biases),
+                Cost("norm2", c, kept=c + 1),
+                Cost("ff.fc1", hidden * (c + bias), kept=c),  # its input, which fc2 shares
+                Cost("ff.fc2", hidden * (c + bias)),
+                Cost("ff", kept=3 * hidden),
+                Cost("ff.fc3", c * (hidden + bias), kept=hidden),
+            ]
+
+        n_global = self.n_layers // self.global_every if self.global_every else 0 if self.window else self.n_layers
+        n_near = self.n_layers - n_global
+        return [
+            Cost("tok_emb", self.vocab_size * c, flops=0),
+            *(repeated("trf_blocks", n_global, block(t)) if n_global else ()),
+            *(repeated("trf_blocks.window", n_near, block(min(self.window or t, t))) if n_near else ()),
+            Cost("final_norm", c, kept=c + 1),
+            *head_costs(c, self.vocab_size, self.tie_weights),
+        ]
 
 
 def hidden_dim_of(emb_dim: int, multiple_of: int = 256, multiplier: float = 1.0) -> int:
@@ -120,11 +137,21 @@ def hidden_dim_of(emb_dim: int, multiple_of: int = 256, multiplier: float = 1.0)
     return -(-hidden // multiple_of) * multiple_of
 
 
+def _stories(emb_dim: int, n_layers: int, n_heads: int, hidden_dim: int, **sizes: Any) -> LlamaConfig:
+    """Of Karpathy's llama2.c (2023), which learned TinyStories."""
+    return LlamaConfig(
+        emb_dim=emb_dim, n_layers=n_layers, n_heads=n_heads, hidden_dim=hidden_dim, tie_weights=True, **sizes
+    )
+
+
 # Touvron et al. 2023, table 1 and §2.2.
 PRESETS: dict[str, LlamaConfig] = {
-    "tales-llama": LlamaConfig(
-        vocab_size=1024, context_length=256, emb_dim=128, n_heads=4, n_layers=4, hidden_dim=344, tie_weights=False
-    ),
+    # beside the GPT of the tales: as many layers, heads and features, and a hidden_dim that makes as many parameters
+    "tales-llama": LlamaConfig(vocab_size=1024, context_length=256, emb_dim=128, n_heads=4, n_layers=4, hidden_dim=365),
+    "stories260K": _stories(64, 5, 8, 172, vocab_size=512, context_length=512, n_kv_heads=4),
+    "stories15M": _stories(288, 6, 6, 768, context_length=256),
+    "stories42M": _stories(512, 8, 8, 1376, context_length=1024),
+    "stories110M": _stories(768, 12, 12, 2048, context_length=1024),
     "llama2-7B": LlamaConfig(),
     "llama2-13B": LlamaConfig(emb_dim=5120, n_heads=40, n_layers=40),
 }
@@ -133,7 +160,9 @@ PRESETS: dict[str, LlamaConfig] = {
 class LlamaBlock(Module):
     """x + attention(norm(x)), then x + swiglu(norm(x)): (B, T, C) -> (B, T, C)."""
 
-    def __init__(self, config: LlamaConfig, rotary: Rotary, *, rng: Generator | None = None) -> None:
+    def __init__(
+        self, config: LlamaConfig, rotary: Rotary, window: int | None, *, rng: Generator | None = None
+    ) -> None:
         c = config.emb_dim
         self.att = MultiHeadAttention(
             c,
@@ -146,7 +175,7 @@ class LlamaBlock(Module):
             num_kv_heads=config.kv_heads,
             head_dim=config.head_width,
             rotary=rotary,
-            window=config.window,
+            window=window,
             rng=rng,
         )
         self.ff = SwiGLU(c, config.hidden_width, config.bias, rng=rng)
@@ -166,14 +195,15 @@ class LlamaModel(LanguageModel):
     config_class = LlamaConfig
 
     def __init__(self, config: LlamaConfig, *, rng: Generator | None = None) -> None:
-        if not isinstance(config, LlamaConfig):
-            raise ConfigError(f"LlamaModel: config is a {type(config).__name__}: pass LlamaConfig(emb_dim=..., ...)")
+        self.check_config(config)
         rng = rng or get_generator()
         draw = rng if config.init == "pytorch" else Zeros()
         self.config = config
         self.tok_emb = Embedding(config.vocab_size, config.emb_dim, rng=draw)
         rotary = Rotary(config.head_width, config.rope_base)
-        self.trf_blocks = Sequential(*(LlamaBlock(config, rotary, rng=draw) for _ in range(config.n_layers)))
+        self.trf_blocks = Sequential(
+            *(LlamaBlock(config, rotary, config.window_of(i), rng=draw) for i in range(config.n_layers))
+        )
         self.final_norm = RMSNorm(config.emb_dim, config.norm_eps)
         self.out_head = Linear(config.emb_dim, config.vocab_size, bias=False, rng=draw)
         if config.tie_weights:

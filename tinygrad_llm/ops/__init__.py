@@ -25,7 +25,7 @@ from .normalization import layer_norm, rms_norm
 from .probability import log_softmax, softmax
 from .reduction import logsumexp, max, mean, norm, sum, var
 from .regularization import dropout
-from .rotary import rotary
+from .rotation import rotary
 from .scaled_dot_product import attention
 from .shape import (
     broadcast_to,
