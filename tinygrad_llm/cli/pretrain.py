@@ -9,12 +9,15 @@ import sys
 from ..training.options import PretrainOptions
 from .flags import add_flags, given
 
-HELP = "train a GPT on text files, on the bundled short story, or on tales"
+HELP = "train a language model on text files, on the bundled short story, or on tales"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", nargs="*", metavar="FILE", help="text files (default: the bundled story, or tales with --preset tales)"
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="text files (default: the bundled story, or tales with --preset tales or tales-llama)",
     )
     parser.add_argument(
         "--out", metavar="RUN", help="folder of the run (default: runs/ and the name of the first file)"

@@ -26,7 +26,7 @@ from ..nn.module import evaluating
 from ..rng import Generator
 from ..runs.folder import find_run, load_config
 from ..text import END_OF_TEXT, Tokenizer, read_text
-from ..text.corpus import encode_texts, opening, split_at, split_texts, tell_tales
+from ..text.corpus import encode_texts, opening, split_at, split_texts, tell_tales, tells_tales
 from ..weights.load import load_with_tokenizer
 from .losses import bits_per_byte, copied_run, evaluation_batches, mean_loss, split_words
 
@@ -85,7 +85,7 @@ def evaluate_run(
     model, tokenizer = load_with_tokenizer(folder, checkpoint, adapter)
     options = config["training"]
     try:
-        if run and options.get("preset") == "tales" and not config.get("files"):
+        if run and tells_tales(options.get("preset", "story"), config.get("files")):
             corpus = tell_tales(options.get("seed"), tokenizer)
             names, train_texts, texts = "the tales", corpus.train_texts, corpus.val_texts
         else:

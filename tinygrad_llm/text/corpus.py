@@ -211,6 +211,11 @@ def read_corpus(
     return replace(corpus, val_file=val_file)
 
 
+def tells_tales(preset: str, files: Any) -> bool:
+    """Whether a run of this preset learns from tales: where it is made for them, and there are no files."""
+    return preset.startswith("tales") and not files
+
+
 def tell_tales(
     seed: int, tokenizer: Tokenizer | str = "word", vocab_size: int = 1024, special_tokens: Sequence[str] = ()
 ) -> Corpus:

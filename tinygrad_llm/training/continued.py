@@ -18,11 +18,11 @@ from ..runs.loggers import Logger
 from ..text import Tokenizer, read_text, story
 from ..text.corpus import encode_texts, kind_of
 from ..weights.load import load_with_tokenizer
-from .options import FORM, SIZES, PretrainOptions
+from .options import FORM, SIZES, PretrainOptions, first_preset, model_options
 from .pretrain import begin
 from .result import Continued, PretrainResult
 
-_OF_THE_MODEL = (*SIZES, *FORM)
+_OF_THE_MODEL = ("architecture", *SIZES, *FORM)
 
 
 def continue_pretraining(
@@ -37,9 +37,9 @@ def continue_pretraining(
     """Go on training the model in `init_from` (any form that `load_pretrained` reads) with its own tokenizer, on `files`.
 
     The tokenizer is given the `special_tokens` that it lacks, and the model rows for them (`resize_vocabulary`). Otherwise as
-    `pretrain`, with the defaults of the 124M preset. `result.continued` has the losses before and after on the
-    validation part of `files` and on `general_text`, by default the bundled story. ConfigError for options that the weights
-    decide.
+    `pretrain`, with the defaults of the first preset of a published size that the architecture has, such as 124M.
+    `result.continued` has the losses before and after on the validation part of `files` and on `general_text`, by default the
+    bundled story. ConfigError for options that the weights decide.
     """
     for name in ("preset", "tokenizer", *_OF_THE_MODEL):
         if name in options:
@@ -47,9 +47,9 @@ def continue_pretraining(
     model, tokenizer = load_with_tokenizer(init_from)
     options = {"drop_rate": model.config.drop_rate} | options
     chosen = replace(
-        PretrainOptions.for_preset("124M", **options),
+        PretrainOptions.for_preset(first_preset(model.architecture, published=True), **options),
         tokenizer=kind_of(tokenizer),
-        **{name: getattr(model.config, name) for name in _OF_THE_MODEL if hasattr(model.config, name)},
+        **{name: value for name, value in model_options(model.config).items() if name != "drop_rate"},
     )
     corpus = chosen.corpus(files, tokenizer)
     added = {mark: i for mark, i in corpus.tokenizer.special.items() if mark not in tokenizer.special}

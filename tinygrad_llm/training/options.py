@@ -16,19 +16,28 @@ from ..checks import check_flag, check_integer, check_number, check_options
 from ..errors import ConfigError
 from ..evaluation.losses import Batch, evaluation_batches
 from ..formats.strict_json import read_json
-from ..models import PRESETS, preset
+from ..models import PRESETS, architectures, preset
 from ..models.estimate import TrainingMemory
 from ..nn import Module
 from ..optim import AdamW, CosineSchedule, LinearSchedule, NoamSchedule, decay_groups
 from ..parallel import default_threads
 from ..rng import Generator
 from ..text import Tokenizer
-from ..text.corpus import WINDOWS, Corpus, DocumentWindows, TrainingWindows, check_kind, read_corpus, tell_tales
+from ..text.corpus import (
+    WINDOWS,
+    Corpus,
+    DocumentWindows,
+    TrainingWindows,
+    check_kind,
+    read_corpus,
+    tell_tales,
+    tells_tales,
+)
 from ..text.datasets import check_encoding
 from .step import shard_batch
 
-# What a preset trains with unless told otherwise: the story in many passes over windows that overlap, the GPT-2 sizes as in
-# the book's chapter 5.
+# What a preset trains with unless told otherwise: the story in many passes over windows that overlap, the published sizes as
+# GPT-2 in the book's chapter 5.
 _STORY = {"tokenizer": "bpe", "epochs": 6, "batch_size": 8, "lr": 3e-3, "stride": 4}
 # The tales are told once, and enough of them to learn to copy what was read. Batches of 8 come nearer to the entropy than half as
 # many of 16. The loss jumps where drills give way to tales, which is no reason to stop.
@@ -42,8 +51,16 @@ _TALES = {
     "spike": 0.0,
     "prompt": "Once there was",
 }
-_GPT2 = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
-SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")  # of the model; drop_rate is no size
+_PUBLISHED = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
+_IF_ANY = ("n_kv_heads", "hidden_dim", "window")  # sizes that a model may do without: 0
+SIZES = (
+    "vocab_size",
+    "context_length",
+    "emb_dim",
+    "n_heads",
+    "n_layers",
+    *_IF_ANY,
+)  # of the model; drop_rate is no size
 FORM = ("init", "tie_weights", "qkv_bias", "bias", "activation")
 _MODEL = (*SIZES, "drop_rate", *FORM)
 Self = TypeVar("Self", bound="LoopOptions")  # typing.Self came with Python 3.11
@@ -217,6 +234,9 @@ class PretrainOptions(LoopOptions):
     task: ClassVar[str] = "pretrain"
 
     preset: str = option("model and training defaults: " + ", ".join(PRESETS))
+    architecture: str = option(
+        "of the model: that of the preset; given alone, it means the first preset that it has", choices=architectures()
+    )
     tokenizer: str = option(
         "bpe (learned from the text), char, word (those that occur twice), gpt2, or the folder of a tokenizer"
     )
@@ -228,12 +248,17 @@ class PretrainOptions(LoopOptions):
     emb_dim: int = option("width of the model: numbers for each token")
     n_heads: int = option("attention heads in each layer; must divide the width")
     n_layers: int = option("transformer blocks")
+    n_kv_heads: int = option("key and value heads of a llama; 0: as many as heads", least=0)
+    hidden_dim: int = option("width of the feed-forward layers; 0: as is usual for the architecture", least=0)
+    window: int = option("tokens back that a token of a llama sees, itself among them; 0: all", least=0)
     drop_rate: float = option("share of the activations dropped in training", most=1)
     init: str = option("first weights: pytorch draws each layer as PyTorch does, gpt2 smaller and by depth")
     tie_weights: bool = option("the table of tokens is that of the head too")
     qkv_bias: bool = option("queries, keys and values have biases")
-    bias: bool = option("the other layers have biases, and the norms shifts")
-    activation: str = option("between the layers of each block: gelu in its tanh form, gelu_erf exactly")
+    bias: bool = option(
+        "the other layers have biases, and the norms of a gpt shifts; of a llama the feed-forward layers"
+    )
+    activation: str = option("between the layers of each block of a gpt: gelu in its tanh form, gelu_erf exactly")
     stride: int = option(
         "tokens from one window to the next; below the context length they overlap, 0: side by side", 0, least=0
     )
@@ -262,12 +287,24 @@ class PretrainOptions(LoopOptions):
             raise ConfigError(f"val_ratio is {self.val_ratio}: it may be neither 0 nor 1")
         if self.stride and self.windows != "stride":
             raise ConfigError(f"stride is {self.stride} and windows is {self.windows!r}: these have no stride")
-        self.model_config(self.vocab_size)
+        self.model_config(self.vocab_size).check_bytes()
 
     def model_config(self, vocab_size: int) -> Any:
         """The model of these sizes, for a tokenizer of `vocab_size` entries."""
-        sizes = {name: getattr(self, name) for name in _MODEL} | {"vocab_size": vocab_size}
-        return preset(self.preset, **sizes)
+        config = preset(self.preset)
+        if config.architecture != self.architecture:
+            raise ConfigError(
+                f"preset is {self.preset!r} and architecture is {self.architecture!r}: it is a {config.architecture}'s: "
+                "leave out one of them"
+            )
+        chosen = {name: getattr(self, name) for name in _MODEL} | {"vocab_size": vocab_size}
+        lacking = [name for name in chosen if not hasattr(config, name)]
+        for name in lacking:
+            if value := chosen.pop(name):
+                raise ConfigError(f"{name} is {value!r}: a {self.architecture} has no such option")
+        return preset(
+            self.preset, **{name: value or None if name in _IF_ANY else value for name, value in chosen.items()}
+        )
 
     def corpus(self, files: Sequence[str | os.PathLike[str]], tokenizer: Tokenizer | None = None) -> Corpus:
         """The corpus of these files, or the tales of the preset, with this tokenizer or the one that the options describe."""
@@ -290,7 +327,7 @@ class PretrainOptions(LoopOptions):
 
     def tells_tales(self, files: Sequence[Any]) -> bool:
         """Whether there is no text but the tales of the seed."""
-        return self.preset == "tales" and not files
+        return tells_tales(self.preset, files)
 
     def memory(self, config: Any, corpus: Corpus) -> TrainingMemory:
         """What training a model on a corpus takes: of each batch, as many shards are under way as there are threads."""
@@ -313,18 +350,17 @@ class PretrainOptions(LoopOptions):
     @classmethod
     def defaults(cls, name: str, of_files: bool = False) -> dict[str, Any]:
         """What `for_preset` fills in for a preset."""
-        config, recipe = preset(name), _STORY if name in ("story", "tales") else _GPT2
-        if name == "tales" and not of_files:
-            recipe = _TALES
-        common = common_defaults(cls)
-        return {"preset": name} | {size: getattr(config, size) for size in _MODEL} | common | recipe
+        recipe = _TALES if tells_tales(name, of_files) else _STORY if _is_ours(name) else _PUBLISHED
+        return {"preset": name} | model_options(preset(name)) | common_defaults(cls) | recipe
 
     @classmethod
-    def for_preset(cls, preset: str = "story", of_files: bool = False, **changes: Any) -> PretrainOptions:
+    def for_preset(cls, preset: str | None = None, of_files: bool = False, **changes: Any) -> PretrainOptions:
         """The options of a preset with some changed. ConfigError for a name that is no option, with the nearest that is.
 
-        `of_files`: for texts of the caller's own, for which the preset "tales" is only the sizes of a model.
+        Without one, that of the story, or the first one of an `architecture`. `of_files`: for texts of the caller's own, for
+        which the presets of tales are only the sizes of a model.
         """
+        preset = preset or first_preset(changes.get("architecture", "gpt"))
         options = with_changes(cls.defaults(preset, of_files), changes, cls)
         if "vocab_size" in changes and options["tokenizer"] != "bpe":
             raise ConfigError(
@@ -360,6 +396,26 @@ class PretrainOptions(LoopOptions):
         check_options("training", training, cls)
         name = training.get("preset", "story")
         return cls(**with_changes(cls.defaults(name if isinstance(name, str) else "story", of_files), training, cls))
+
+
+def model_options(config: Any) -> dict[str, Any]:
+    """What of a model can be chosen here, as its configuration has it; 0 or "" for what it has not."""
+    neutral = {"activation": ""}
+    found = {name: getattr(config, name, None) for name in ("architecture", *_MODEL)}
+    return {name: neutral.get(name, 0) if value is None else value for name, value in found.items()}
+
+
+def first_preset(architecture: str, published: bool = False) -> str:
+    """The first preset of an architecture; with `published`, of a size in which weights are published."""
+    for name, config in PRESETS.items():
+        if config.architecture == architecture and not (published and _is_ours(name)):
+            return name
+    raise ConfigError(f"architecture is {architecture!r}: use one of {', '.join(architectures())}")
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a preset is for a text that comes with the package."""
+    return name == "story" or name.startswith("tales")
 
 
 def common_defaults(options: type[LoopOptions]) -> dict[str, Any]:

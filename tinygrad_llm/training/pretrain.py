@@ -114,7 +114,7 @@ def pretrain(
     loggers: Sequence[Logger] = (),
     **options: Any,
 ) -> PretrainResult:
-    """Train a GPT on text files, on the story or on tales (preset="tales"), and leave a run folder that `load_run` reads.
+    """Train a model on text files, on the story or on tales (preset="tales"), and leave a run folder that `load_run` reads.
 
     `out` is the folder (runs/story, runs/tales, or runs/ and the name of the first file). `report` is given each line of the
     record until it raises OSError (training goes on without it), `loggers` hear of every step (loggers.py). `options` are those
@@ -133,7 +133,7 @@ def pretrain(
         corpus.tokenizer.encode(chosen.prompt)  # TokenizerError now rather than after the first epoch
     else:
         chosen = replace(chosen, prompt=corpus.opening())
-    own = "tales" if chosen.tells_tales(files) else "story"
+    own = chosen.preset if chosen.tells_tales(files) else "story"
     folder = Path(out) if out is not None else Path("runs", Path(files[0]).stem if files else own)
     return begin(folder, files, chosen, corpus, report, loggers)
 

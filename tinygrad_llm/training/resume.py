@@ -42,7 +42,7 @@ from .result import PretrainResult
 
 _DATA = an_object_of({"texts": list_of(a_text), "ids": a_text})
 _FIELDS = an_object_of({"files": list_of(a_text), "data": _DATA}, others=True)  # of a run that is resumed
-_FIXED = ("preset", "tokenizer", "special_tokens", *SIZES, *FORM, "seed")
+_FIXED = ("preset", "architecture", "tokenizer", "special_tokens", *SIZES, *FORM, "seed")
 
 
 def resume(

@@ -272,7 +272,7 @@ def classify(
     config = chosen.model_config(model, tokenizer.vocab_size)
 
     def make() -> LanguageModel:
-        body = make_model("gpt", config) if model is None else model
+        body = make_model(config.architecture, config) if model is None else model
         return add_classifier(body, splits.classes, chosen.position, chosen.head_bias, chosen.causal)
 
     return begin(task, chosen, config, make, data, init_from, out, report, loggers)

@@ -304,7 +304,7 @@ def instruct(
     config = chosen.model_config(model, task.tokenizer.vocab_size)
 
     def make() -> LanguageModel:
-        return make_model("gpt", config) if model is None else model
+        return make_model(config.architecture, config) if model is None else model
 
     more = {"template": task.template.to_dict()}
     return begin(task, chosen, config, make, data or BUNDLED, init_from, out, report, loggers, **more)

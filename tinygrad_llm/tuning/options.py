@@ -105,7 +105,9 @@ class TuningOptions(LoopOptions):
         if model is not None:
             return model.config
         sizes = {name: getattr(self, name) for name in (*SIZES, "drop_rate")}
-        return make_config("gpt", {"vocab_size": vocab_size, "init": "gpt2", **sizes})
+        config = make_config("gpt", {"vocab_size": vocab_size, "init": "gpt2", **sizes})
+        config.check_bytes()
+        return config
 
     def lora_config(self) -> LoRAConfig:
         """What LoRA adds, and what is trained whole beside it."""
