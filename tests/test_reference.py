@@ -1,4 +1,4 @@
-"""Every op, every layer, a 2-layer GPT and its training against PyTorch, by the values stored in tests/reference.
+"""Every op, every layer, 2-layer GPTs and Llamas and their training against PyTorch, by the values stored in tests/reference.
 
 The files there were made by tests/reference/make.py with PyTorch 2.13 in float64; no PyTorch is needed here. Each check runs
 twice: on the fused ops, and under `tg.composed()` on their twins from small ops.
@@ -13,11 +13,13 @@ from reference import store
 
 import tinygrad_llm as tg
 from tinygrad_llm import nn, optim
-from tinygrad_llm.models.gpt import GPTConfig, GPTModel
+from tinygrad_llm.models import GPTConfig, GPTModel, make_model
 from tinygrad_llm.tuning import dpo, grpo, ppo, reward, sequences
 
-OPS, LAYERS, GPT, CLIPPING, INITIAL = (store.read(name) for name in ("ops", "layers", "gpt", "clipping", "initial"))
-FEEDBACK = store.read("feedback")
+OPS, LAYERS, CLIPPING, INITIAL, FEEDBACK = (
+    store.read(name) for name in ("ops", "layers", "clipping", "initial", "feedback")
+)
+MODELS = {f"{name}: {case}": stored for name in ("gpt", "llama") for case, stored in store.read(name).items()}
 
 OPS_WITHOUT_REFERENCE = {
     "dropout": "PyTorch draws the mask from a stream that depends on the machine",
@@ -31,6 +33,7 @@ LAYERS_WITHOUT_REFERENCE = {
     "ModuleDict": "a container",
     "ModuleList": "a container",
     "Parameter": "a tensor",
+    "Rotary": "no layer; it is inside MultiHeadAttention",
     "Sequential": "a container; it is inside FeedForward",
 }
 
@@ -74,7 +77,8 @@ def test_op(case, way):
     stored = OPS[case]
     inputs = {name: leaf(value) for name, value in stored["inputs"].items()}
     with way():
-        out = tg.Op.registry[case.split()[0].rstrip(",")](*inputs.values(), **stored["options"])
+        tables = {name: np.array(stored["options"][name]) for name in ("cos", "sin") if name in stored["options"]}
+        out = tg.Op.registry[case.split()[0].rstrip(",")](*inputs.values(), **stored["options"] | tables)
     assert_equal(out.data, stored["output"], "output")
     out.backward(np.array(stored["g"]))
     assert_gradients(inputs, stored["gradients"])
@@ -93,7 +97,10 @@ def test_every_layer_has_a_reference_or_a_reason():
 @pytest.mark.parametrize("case", LAYERS)
 def test_layer(case, way):
     stored = LAYERS[case]
-    layer = getattr(nn, case.split()[0])(**stored["arguments"]).astype(np.float64)
+    arguments = stored["arguments"]
+    if "rotary" in arguments:
+        arguments = arguments | {"rotary": nn.Rotary(**arguments["rotary"])}
+    layer = getattr(nn, case.split()[0])(**arguments).astype(np.float64)
     layer.load_state_dict(arrays(stored["parameters"]))
     wanted = dict(layer.named_parameters())
     x = stored["x"]
@@ -106,25 +113,26 @@ def test_layer(case, way):
     assert_gradients(wanted, stored["gradients"])
 
 
-# ---- GPT
+# ---- models
 
 
-def stored_model(stored):
-    model = GPTModel(GPTConfig(**stored["config"], drop_rate=0.0)).astype(np.float64)
+def stored_model(case):
+    stored = MODELS[case]
+    model = make_model(case.split(":")[0], {**stored["config"], "drop_rate": 0.0}).astype(np.float64)
     model.load_state_dict(arrays(stored["parameters"]))
     return model
 
 
 def test_gpt_is_stored_tied_and_untied_with_and_without_bias():
-    kinds = {(stored["config"]["tie_weights"], stored["config"]["qkv_bias"]) for stored in GPT.values()}
-    assert len(kinds) == len(GPT) == 4
+    configs = [stored["config"] for case, stored in MODELS.items() if case.startswith("gpt")]
+    assert len({(config["tie_weights"], config["qkv_bias"]) for config in configs}) == len(configs) == 4
 
 
 @both_ways
-@pytest.mark.parametrize("case", GPT)
-def test_gpt(case, way):
-    stored = GPT[case]
-    model = stored_model(stored)
+@pytest.mark.parametrize("case", MODELS)
+def test_model(case, way):
+    stored = MODELS[case]
+    model = stored_model(case)
     with way():
         logits = model(stored["ids"])
         loss = tg.ops.cross_entropy(logits, targets=stored["targets"])
@@ -135,10 +143,10 @@ def test_gpt(case, way):
 
 
 @both_ways
-@pytest.mark.parametrize("case", GPT)
+@pytest.mark.parametrize("case", MODELS)
 def test_ten_steps_of_adamw(case, way):
-    stored = GPT[case]
-    model = stored_model(stored)
+    stored = MODELS[case]
+    model = stored_model(case)
     optimizer = optim.AdamW(model.parameters(), **stored["adamw"])
     losses = []
     for _ in range(10):
@@ -239,14 +247,14 @@ def test_what_is_stored_survives_the_file():
 
 
 def changed(change):
-    fresh = {"ops": copy.deepcopy(OPS), "gpt": copy.deepcopy(GPT)}
+    fresh = {"ops": copy.deepcopy(OPS), "models": copy.deepcopy(MODELS)}
     change(fresh)
-    return store.drift({"ops": OPS, "gpt": GPT}, fresh, 1e-12)
+    return store.drift({"ops": OPS, "models": MODELS}, fresh, 1e-12)
 
 
 def test_drift_is_named():
     def move(fresh):
-        case = fresh["gpt"]["tied, with qkv bias"]
+        case = fresh["models"]["gpt: tied, with qkv bias"]
         case["loss"] += 1e-9
 
     def move_one(fresh):
@@ -267,7 +275,7 @@ def test_drift_is_named():
         fresh["ops"]["getitem of slices"]["options"]["index"] = (slice(0, None), slice(None, None, 2))
 
     assert changed(lambda fresh: None) == []
-    assert changed(move) == ["/gpt/tied, with qkv bias/loss: off by up to 1.0e-09"]
+    assert changed(move) == ["/models/gpt: tied, with qkv bias/loss: off by up to 1.0e-09"]
     assert changed(move_one) == ["/ops/linear/gradients/1: off by up to 1.0e-09"]
     assert changed(drop) == ["/ops/gelu: only in the stored file"]
     assert changed(add) == ["/ops/new: only in the fresh values"]

@@ -18,6 +18,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import plain_llama
 import store
 import torch
 from plain_gpt import FeedForward, GPTModel, MultiHeadAttention, TransformerBlock
@@ -100,6 +101,8 @@ def activation_ops() -> None:
     op("gelu_erf", F.gelu, wide)
     op("erf", torch.erf, [-7.0, -4.5, -2.0, -0.46, -1e-9, 0.0, 0.3, 0.47, 1.0, 3.9, 4.1, 30.0])
     op("silu", F.silu, wide)
+    op("swiglu", lambda x, y: F.silu(x) * y, wide, (len(wide),))
+    op("swiglu of rows", lambda x, y: F.silu(x) * y, (2, 3, 4), (2, 3, 4))
 
 
 def reductions() -> None:
@@ -265,7 +268,24 @@ def attention_ops() -> None:
     op("attention of a blind query", sdpa(2, 2, blind), *full, n_heads=2, causal=False, mask=blind)
 
 
-# ---- the layers, and GPT-2
+def rotary_ops() -> None:
+    for kind, interleaved in {"rotary": False, "rotary, interleaved": True}.items():
+        for positions in (np.arange(4), np.array([[5, 6, 7, 8], [0, 1, 2, 3]])):
+            angles = positions[..., None] / 10000.0 ** (np.arange(0, 4, 2) / 4)
+            op(
+                f"{kind}, at positions {positions.shape}",
+                lambda x, p=positions, i=interleaved: plain_llama.rotate(
+                    x.unflatten(-1, (3, 4)), torch.tensor(p), interleaved=i
+                ).flatten(2),
+                (2, 4, 12),
+                cos=np.cos(angles),
+                sin=np.sin(angles),
+                n_heads=3,
+                interleaved=interleaved,
+            )
+
+
+# ---- the layers, GPT-2 and Llama 2
 
 
 def fill(name: str, module: nn.Module) -> dict[str, np.ndarray]:
@@ -273,7 +293,7 @@ def fill(name: str, module: nn.Module) -> dict[str, np.ndarray]:
     values = {}
     for key, p in module.named_parameters():
         value = draw(f"{name} {key}", *p.shape, scale=0.3)
-        if key.endswith("scale") or (p.ndim == 1 and key == "weight"):
+        if key.endswith("scale") or (p.ndim == 1 and key.endswith("weight")):
             value = np.round(value + 1, 3)
         p.data = torch.tensor(value)
         values[key] = value
@@ -313,6 +333,31 @@ def layers() -> dict[str, dict]:
     layer("MultiHeadAttention", MultiHeadAttention(**attention), (2, 4, 5), **attention)
     full = attention | {"context_length": 4, "num_heads": 3, "qkv_bias": True}
     layer("MultiHeadAttention of a full context", MultiHeadAttention(**full), (2, 4, 5), **full)
+    llama = {
+        "d_in": 6,
+        "d_out": 6,
+        "context_length": 7,
+        "dropout": 0.0,
+        "num_heads": 4,
+        "out_bias": False,
+        "head_dim": 4,
+    }
+    for name, options in {
+        "of rotary positions": {"rotary": {"head_dim": 4}},
+        "of rotary positions, interleaved": {"rotary": {"head_dim": 4, "base": 100.0, "interleaved": True}},
+        "of fewer key heads": {"num_kv_heads": 2},
+        "of a window": {"window": 2},
+        "of all of these": {"rotary": {"head_dim": 4}, "num_kv_heads": 1, "window": 3, "qkv_bias": True},
+    }.items():
+        layer(
+            f"MultiHeadAttention {name}",
+            plain_llama.MultiHeadAttention(**llama | options),
+            (2, 5, 6),
+            **llama,
+            **options,
+        )
+    layer("SwiGLU", plain_llama.SwiGLU(3, 5), (2, 3, 3), emb_dim=3, hidden_dim=5)
+    layer("SwiGLU with bias", plain_llama.SwiGLU(3, 4, True), (2, 3), emb_dim=3, hidden_dim=4, bias=True)
     layer("FeedForward", FeedForward(3), (2, 3, 3), emb_dim=3)
     block = {"emb_dim": 4, "n_heads": 2, "context_length": 5}
     layer("TransformerBlock", TransformerBlock(**block), (2, 4, 4), **block)
@@ -328,42 +373,66 @@ ADAMW = {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.1}
 
 def gpt() -> dict[str, dict]:
     cases = {}
-    ids = np.array([[5, 0, 12, 5, 7], [1, 1, 3, 11, 2]])
-    targets = np.array([[0, 12, 5, 7, -100], [1, 3, 11, 2, 9]])
     for tie_weights in (False, True):
         for qkv_bias in (False, True):
             name = f"{'tied' if tie_weights else 'untied'}, {'with' if qkv_bias else 'without'} qkv bias"
             config = SMALL | {"qkv_bias": qkv_bias, "tie_weights": tie_weights}
-            model = GPTModel(**config).double()
-            parameters = fill("gpt", model)
-
-            def loss_of(logits):
-                return F.cross_entropy(logits.flatten(0, 1), torch.tensor(targets).flatten())
-
-            logits = model(torch.tensor(ids))
-            loss_of(logits).backward()
-            gradients = {key: p.grad.numpy().copy() for key, p in model.named_parameters()}
-            optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
-            losses = []
-            for _ in range(10):
-                optimizer.zero_grad()
-                loss = loss_of(model(torch.tensor(ids)))
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
-            cases[name] = {
-                "config": config,
-                "parameters": parameters,
-                "ids": ids,
-                "targets": targets,
-                "logits": logits.detach().numpy(),
-                "loss": loss_of(logits).item(),
-                "gradients": gradients,
-                "adamw": ADAMW,
-                "losses": losses,
-                "trained": {key: p.detach().numpy() for key, p in model.named_parameters()},
-            }
+            cases[name] = trained("gpt", GPTModel(**config), config)
     return cases
+
+
+def llama() -> dict[str, dict]:
+    cases = {}
+    for name, options in {
+        "as published": {"hidden_dim": 8},
+        "fewer key heads, tied": {
+            "hidden_dim": 7,
+            "n_heads": 3,
+            "n_kv_heads": 1,
+            "tie_weights": True,
+            "rope_base": 100.0,
+        },
+        "head_dim, window, biases": {"hidden_dim": 5, "n_kv_heads": 1, "head_dim": 4, "window": 2}
+        | {"qkv_bias": True, "out_bias": True, "bias": True},
+    }.items():
+        config = SMALL | {"n_heads": 3} | options
+        cases[name] = trained(f"llama {name}", plain_llama.LlamaModel(**config), config)
+    return cases
+
+
+def trained(name: str, model: nn.Module, config: dict) -> dict:
+    """Logits, loss and gradients of a model whose parameters depend on the name, and what ten steps make of it."""
+    ids = np.array([[5, 0, 12, 5, 7], [1, 1, 3, 11, 2]])
+    targets = np.array([[0, 12, 5, 7, -100], [1, 3, 11, 2, 9]])
+    model = model.double()
+    parameters = fill(name, model)
+
+    def loss_of(logits):
+        return F.cross_entropy(logits.flatten(0, 1), torch.tensor(targets).flatten())
+
+    logits = model(torch.tensor(ids))
+    loss_of(logits).backward()
+    gradients = {key: p.grad.numpy().copy() for key, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
+    losses = []
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = loss_of(model(torch.tensor(ids)))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return {
+        "config": config,
+        "parameters": parameters,
+        "ids": ids,
+        "targets": targets,
+        "logits": logits.detach().numpy(),
+        "loss": loss_of(logits).item(),
+        "gradients": gradients,
+        "adamw": ADAMW,
+        "losses": losses,
+        "trained": {key: p.detach().numpy() for key, p in model.named_parameters()},
+    }
 
 
 def transformers() -> dict[str, dict]:
@@ -845,7 +914,15 @@ def main() -> int:
     for make in (elementwise_ops, activation_ops, reductions, shape_ops, matrix_ops, softmax_ops, normalization_ops):
         make()
     attention_ops()
-    made = {"ops": ops, "layers": layers(), "gpt": gpt(), "clipping": clipping(), "initial": initial()}
+    rotary_ops()
+    made = {
+        "ops": ops,
+        "layers": layers(),
+        "gpt": gpt(),
+        "llama": llama(),
+        "clipping": clipping(),
+        "initial": initial(),
+    }
     made |= {"transformers": transformers(), "classifiers": classifiers(), "lora": lora(), "templates": templates()}
     made |= {"feedback": feedback(), "sentencepiece": sentencepiece()}
     drifted = []
