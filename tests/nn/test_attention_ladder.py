@@ -15,6 +15,7 @@ from tinygrad_llm.nn.attention_ladder import (
     MultiHeadAttention,
     MultiHeadAttentionWrapper,
     MultiQueryAttention,
+    RotaryAttention,
     SelfAttention_v1,
     SelfAttention_v2,
     SimpleAttention,
@@ -88,6 +89,7 @@ def test_no_rung_from_causal_attention_on_sees_the_future():
         *(made(layer, *SIZES) for layer in (MultiHeadAttention, FusedAttention, MultiQueryAttention)),
         made(GroupedQueryAttention, *SIZES, 2),
         made(SlidingWindowAttention, *SIZES, 3),
+        made(RotaryAttention, C, C, T, 0.0, 3),
     ]
     for layer in rungs:
         x.grad = None
@@ -186,6 +188,31 @@ def test_a_window_by_brute_force(window):
             np.testing.assert_allclose(y[:, t], full(seen).data[:, -1], rtol=1e-10, atol=1e-13)
 
 
+def same_weights(small, fused, x):
+    fused.load_state_dict(small.state_dict())
+    assert_same(small, fused, x)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("base", [10000.0, 50.0])
+def test_rotary_attention_is_the_one_the_model_uses(base, interleaved):
+    sizes, rotary = (C, C, T, 0.0, 3), nn.Rotary(C // 3, base, interleaved)
+    small = made(RotaryAttention, *sizes, base=base, interleaved=interleaved)
+    same_weights(small, made(nn.MultiHeadAttention, *sizes, rotary=rotary), text(B, T, C))
+    plain = made(MultiHeadAttention, *sizes)
+    plain.load_state_dict(small.state_dict())
+    apart = np.abs(small(text(B, T, C)).data - plain(text(B, T, C)).data).max((0, 2))  # (T,)
+    assert apart[0] < 1e-12  # the first token is not turned, and sees no other
+    assert apart[1:].min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("rung", "size", "option"), [(GroupedQueryAttention, 2, "num_kv_heads"), (SlidingWindowAttention, 3, "window")]
+)
+def test_key_heads_and_windows_are_those_that_the_model_uses(rung, size, option):
+    same_weights(made(rung, *SIZES, size), made(nn.MultiHeadAttention, *SIZES, **{option: size}), text(B, T, C))
+
+
 @pytest.mark.parametrize(
     "layer", [CausalAttention(4, 4, 6, 0.5, rng=Generator(1)), MultiHeadAttention(4, 4, 6, 0.5, 2, rng=Generator(1))]
 )
@@ -214,6 +241,8 @@ def test_bad_input_is_named():
         GroupedQueryAttention(12, 12, 7, 0.0, 4, 3)
     with pytest.raises(ConfigError, match="SlidingWindowAttention: window is 0"):
         SlidingWindowAttention(12, 12, 7, 0.0, 4, 0)
+    with pytest.raises(ConfigError, match="RotaryAttention: a head has 3 features"):
+        RotaryAttention(12, 12, 7, 0.0, 4)
     with pytest.raises(ConfigError, match="drop_rate is 2"):
         CausalAttention(3, 3, 7, 2)
     with pytest.raises(ConfigError, match="num_heads is 0"):

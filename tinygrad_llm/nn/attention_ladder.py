@@ -10,13 +10,15 @@
     GroupedQueryAttention      several query heads share one key and value head: a smaller cache when generating
     MultiQueryAttention        all of them share one
     SlidingWindowAttention     no token sees further back than a window
+    RotaryAttention            queries and keys know where they stand, by angles
 
 A rung holds the one before it as a special case where the maths says so: v2 with the matrices of v1, a wrapper whose
 heads are stacked, as many key heads as heads, a window as long as the text. All of it is made of small ops, to be
-stepped through; `nn.MultiHeadAttention`, with the same weights and the same result, runs on the fused `ops.attention`.
+stepped through; `nn.MultiHeadAttention`, with the same weights and the same result, runs on the fused `ops.attention`, and
+Llama's other layers, `nn.RMSNorm` and `nn.SwiGLU`, as small ops under `tg.composed()` (unfused.py).
 
 Sources: Vaswani et al. 2017 §3.2; Shazeer 2019 (multi-query); Ainslie et al. 2023 (grouped-query); Beltagy et al. 2020
-§3.1 (sliding window). Letters in shape comments: B batch, T tokens, C = d_out features, H heads of d = C/H features,
+§3.1 (sliding window); Su et al. 2021 §3.2.2 (rotary positions). Letters in shape comments: B batch, T tokens, C = d_out features, H heads of d = C/H features,
 G key heads.
 """
 
@@ -263,7 +265,57 @@ class SlidingWindowAttention(MultiHeadAttention):
         return causal_mask(t) & ~np.tri(t, k=-self.window, dtype=bool)  # not before i - window + 1
 
 
+class RotaryAttention(MultiHeadAttention):
+    """MultiHeadAttention whose queries and keys are turned by angles that grow with their positions.
+
+    Their product then depends on how far apart they are. `interleaved`: which features are turned together (`rotate`).
+    """
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        context_length: int,
+        dropout: float,
+        num_heads: int,
+        qkv_bias: bool = False,
+        *,
+        base: float = 10000.0,
+        interleaved: bool = False,
+        rng: Generator | None = None,
+    ) -> None:
+        super().__init__(d_in, d_out, context_length, dropout, num_heads, qkv_bias, rng=rng)
+        if d_out // num_heads % 2:
+            raise ConfigError(f"RotaryAttention: a head has {d_out // num_heads} features: they are turned in pairs")
+        self.base, self.interleaved = base, interleaved
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = _check_tokens(x, self.context_length)
+        queries, keys = (
+            rotate(split_heads(w(x), self.num_heads), self.base, self.interleaved)  # (B, H, T, d)
+            for w in (self.W_query, self.W_key)
+        )
+        values = split_heads(self.W_value(x), self.num_heads)
+        context = attend(queries, keys, values, self.visible(t), self.dropout)  # (B, H, T, d)
+        return self.out_proj(merge_heads(context))  # (B, T, C)
+
+
 # ---- what the rungs share
+
+
+def rotate(x: Tensor, base: float, interleaved: bool) -> Tensor:
+    """Pair i of the features of token t turned by t / base^(2i/d): (..., T, d) -> (..., T, d).
+
+    Pairs are features side by side (`interleaved`, as in the paper), or one of the first half with its like in the second.
+    """
+    t, d = x.shape[-2:]
+    angles = np.arange(t)[:, None] / base ** (np.arange(0, d, 2) / d)  # (T, d/2)
+    cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
+    if interleaved:
+        a, b = x[..., 0::2], x[..., 1::2]  # (..., T, d/2) each
+        return ops.stack(a * cos - b * sin, b * cos + a * sin, axis=-1).reshape(x.shape)
+    a, b = ops.split(x, 2, axis=-1)
+    return ops.concatenate(a * cos - b * sin, b * cos + a * sin, axis=-1)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: np.ndarray, dropout: Dropout) -> Tensor:
