@@ -17,9 +17,9 @@ heads are stacked, as many key heads as heads, a window as long as the text. All
 stepped through; `nn.MultiHeadAttention`, with the same weights and the same result, runs on the fused `ops.attention`, and
 Llama's other layers, `nn.RMSNorm` and `nn.SwiGLU`, as small ops under `tg.composed()` (unfused.py).
 
-Sources: Vaswani et al. 2017 §3.2; Shazeer 2019 (multi-query); Ainslie et al. 2023 (grouped-query); Beltagy et al. 2020
-§3.1 (sliding window); Su et al. 2021 §3.2.2 (rotary positions). Letters in shape comments: B batch, T tokens, C = d_out features, H heads of d = C/H features,
-G key heads.
+Sources: Vaswani et al. 2017 §3.2; Shazeer 2019 (multi-query); Ainslie et al. 2023 (grouped-query); Beltagy et al. 2020 §3.1
+(sliding window); Su et al. 2021 §3.2.2 (rotary positions). Letters in shape comments: B batch, T tokens, C = d_out features,
+H heads of d = C/H features, G key heads.
 """
 
 from __future__ import annotations
