@@ -121,6 +121,13 @@ def test_targets_shifted_by_two():
     assert check_batches([(ids[None, :-1], ids[None, 1:])], 19).verdict == "wrong"
     same = np.zeros((2, 5), int)
     assert check_batches([(same, same)], 20).verdict == "ok"  # a text of one letter
+    row, goals = (
+        np.array([[5, 6, 7, 0, 0]]),
+        np.array([[6, 7, 9, -100, -100]]),
+    )  # a document that ends with 9, filled up
+    assert check_batches([(row, goals)], 20).verdict == "ok"
+    goals[0, 0] = 5
+    assert check_batches([(row, goals)], 20).verdict == "wrong"
 
 
 def test_an_optimizer_that_does_nothing(monkeypatch):

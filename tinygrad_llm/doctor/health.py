@@ -109,7 +109,10 @@ def check_batches(batches: list[Batch], vocab_size: int) -> Finding:
             return Finding(WRONG, f"ids are {ids.shape}, targets {targets.shape}", "they must be alike")
         if (ids == targets).all() and not (ids == ids[:, :1]).all():
             return Finding(WRONG, "targets are the inputs themselves", "shift them by one token: ids[1:] for ids[:-1]")
-        if not ((ids[:, 1:] == targets[:, :-1]) | (targets[:, :-1] == -100)).all():
+        uncounted = (targets[:, :-1] == -100) | (
+            targets[:, 1:] == -100
+        )  # after the end of a row's document nothing is read
+        if not ((ids[:, 1:] == targets[:, :-1]) | uncounted).all():
             return Finding(WRONG, "targets are not the inputs one token later", "shift them: ids[1:] for ids[:-1]")
         if max(ids.max(), targets.max()) >= vocab_size:
             return Finding(WRONG, f"token {max(ids.max(), targets.max())} of {vocab_size}", "use the run's tokenizer")
