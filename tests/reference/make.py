@@ -21,6 +21,7 @@ import numpy as np
 import plain_llama
 import store
 import torch
+from float64 import in_float64
 from plain_gpt import FeedForward, GPTModel, MultiHeadAttention, TransformerBlock
 from torch import nn
 from torch.nn import functional as F
@@ -480,6 +481,62 @@ def transformers() -> dict[str, dict]:
     return cases
 
 
+def llamas() -> dict[str, dict]:
+    """Llamas of the library transformers as it saves them, and what they give: with 4, 2 and 1 key heads, and with a window."""
+    import safetensors.numpy
+    from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+    sizes = {
+        "vocab_size": 11,
+        "max_position_embeddings": 9,
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 6,
+        "head_dim": 4,
+    }
+    ids = np.array([[5, 0, 7, 5, 10, 3], [1, 1, 3, 9, 2, 8]])
+    cases = {}
+    for name, (config_class, model_class, options) in {
+        "4 key heads": (LlamaConfig, LlamaForCausalLM, {"rms_norm_eps": 1e-5}),
+        "2 key heads, tied": (
+            LlamaConfig,
+            LlamaForCausalLM,
+            {"num_key_value_heads": 2, "tie_word_embeddings": True, "rms_norm_eps": 1e-2,
+             "rope_parameters": {"rope_type": "default", "rope_theta": 100.0}},
+        ),
+        "1 key head, biases": (
+            LlamaConfig, LlamaForCausalLM, {"num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True}
+        ),
+        "a window": (MistralConfig, MistralForCausalLM, {"num_key_value_heads": 2, "sliding_window": 3}),
+    }.items():  # fmt: skip
+        model = in_float64(model_class(config_class(**sizes, **options, attn_implementation="sdpa")))
+        with torch.no_grad():
+            for key, p in model.named_parameters():
+                p.copy_(torch.tensor(draw(f"llamas {name} {key}", *p.shape, scale=0.5)))
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            stored = safetensors.numpy.load_file(f"{folder}/model.safetensors")
+            written = json.loads(Path(folder, "config.json").read_text())
+        logits = model(torch.tensor(ids)).logits
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), torch.tensor(ids[:, 1:]).flatten())
+        loss.backward()
+        greedy = model.generate(torch.tensor(ids[:1, :3]), attention_mask=torch.ones(1, 3), max_new_tokens=6,
+                                do_sample=False, eos_token_id=99, pad_token_id=0)  # fmt: skip
+        fields = ("model_type", *sizes, "num_key_value_heads", "rms_norm_eps", "rope_parameters", "tie_word_embeddings",
+                  "attention_bias", "mlp_bias", "sliding_window", "hidden_act")  # fmt: skip
+        cases[name] = {
+            "config": json.dumps({key: written[key] for key in fields if key in written}),
+            "tensors": stored,
+            "ids": ids,
+            "logits": logits.detach().numpy(),
+            "loss": loss.item(),
+            "gradients": {key: p.grad.numpy() for key, p in model.named_parameters()},
+            "greedy": greedy.numpy(),
+        }
+    return cases
+
+
 def classifiers() -> dict[str, dict]:
     """A GPT2ForSequenceClassification as it is saved, its scores of texts of unequal length, and the gradients of their loss."""
     import safetensors.numpy
@@ -923,7 +980,13 @@ def main() -> int:
         "clipping": clipping(),
         "initial": initial(),
     }
-    made |= {"transformers": transformers(), "classifiers": classifiers(), "lora": lora(), "templates": templates()}
+    made |= {
+        "transformers": transformers(),
+        "llamas": llamas(),
+        "classifiers": classifiers(),
+        "lora": lora(),
+        "templates": templates(),
+    }
     made |= {"feedback": feedback(), "sentencepiece": sentencepiece()}
     drifted = []
     for family, cases in made.items():

@@ -7,7 +7,7 @@ import json
 
 from . import weights
 
-HELP = "turn weights (a run, .pth, .pt, .bin, TensorFlow, safetensors) into a folder that transformers and we open"
+HELP = "turn weights (a run, .pth, .pt, .bin, llama2.c's, TensorFlow, safetensors) into a folder that transformers and we open"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", metavar="DEST", help="the folder to write")
     weights.add_argument(parser, adapter=False)
     parser.add_argument("--n-heads", type=int, metavar="INT", help="attention heads, where the weights do not say")
+    parser.add_argument(
+        "--rotary",
+        choices=("halves", "interleaved"),
+        help="rotary pairs of a Llama, where the form of the weights says it wrongly",
+    )
     parser.add_argument("--json", action="store_true", help="print what was read as JSON")
 
 
@@ -22,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from ..weights import convert
 
     model, tokenizer, report = convert(
-        args.folder, args.destination, n_heads=args.n_heads, checkpoint=weights.chosen(args)
+        args.folder, args.destination, n_heads=args.n_heads, checkpoint=weights.chosen(args), rotary=args.rotary
     )
     if args.json:
         about = {"folder": args.destination, "model": model.config.to_dict(), "tokenizer": tokenizer and tokenizer.name}

@@ -6,16 +6,24 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import CheckpointError, UnsafeFile
+from ..errors import CheckpointError, CorruptCheckpoint, UnsafeFile
+from .llama2c import HEADER, Llama2CFile, begins
 from .safetensors import SafetensorsFile
 from .sharded import INDEX_SUFFIX, Sharded
 from .source import TensorSource
 
-CONFIG_FILE, MODEL_FILE, HPARAMS_FILE = "config.json", "model.safetensors", "hparams.json"
+CONFIG_FILE, MODEL_FILE, HPARAMS_FILE, PARAMS_FILE = "config.json", "model.safetensors", "hparams.json", "params.json"
 META_FILE = "meta.pkl"  # nanoGPT's name for the file that holds its characters
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
 _PYTORCH_FILE = "pytorch_model.bin"
-_NO_WEIGHTS = ("optimizer", "scheduler", "training_args", "rng_state", META_FILE)  # pickles that lie beside weights
+_NO_WEIGHTS = (
+    "optimizer",
+    "scheduler",
+    "training_args",
+    "rng_state",
+    "tokenizer",
+    META_FILE,
+)  # what lies beside weights
 _NUMPY = (".npz", ".npy")
 _MAGIC = {b"PK\x03\x04": "a zip archive, as PyTorch writes", b"\x80": "a pickle", b"\x93NUMPY": "an array of NumPy"}
 
@@ -34,7 +42,15 @@ def open_weights(path: str | os.PathLike[str], *, pickles: bool = False) -> Tens
         raise UnsafeFile(f"{file}: NumPy's files can hold pickles, which can run code: save the arrays as safetensors")
     open_file: Callable[[Path], TensorSource] = SafetensorsFile
     suffix = Path(file.name.removesuffix(INDEX_SUFFIX)).suffix  # of the files, where this is their index
-    if suffix != ".safetensors" and (suffix in _PICKLES or _is_pickle(file)):
+    head = b"" if file.suffix == ".safetensors" else _first_bytes(file)
+    is_pickle = head.startswith(tuple(_MAGIC))
+    if begins(head):
+        return Llama2CFile(file)
+    if file.suffix == ".bin" and not is_pickle:
+        raise CorruptCheckpoint(
+            f"{file}: begins with {head[:8]!r}: neither PyTorch's (a zip archive or a pickle) nor llama2.c's: damaged?"
+        )
+    if suffix != ".safetensors" and (suffix in _PICKLES or is_pickle):
         if not pickles:
             raise UnsafeFile(
                 f"{file}: PyTorch's files are pickles, which can run code when they are loaded: "
@@ -65,9 +81,11 @@ def _weights_of(folder: Path) -> Path:
     raise CheckpointError(f"{folder}: no weights there: it holds {holds}, and should hold {MODEL_FILE}")
 
 
-def _is_pickle(file: Path) -> bool:
+def _first_bytes(file: Path) -> bytes:
     try:
-        with file.open("rb") as opened:
-            return opened.read(8).startswith(tuple(_MAGIC))
+        if file.is_file():  # opening a pipe would wait for ever
+            with file.open("rb") as opened:
+                return opened.read(HEADER)
     except OSError:
-        return False  # the reader says what is wrong
+        pass  # the reader says what is wrong
+    return b""

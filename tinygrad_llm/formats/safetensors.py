@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError, CorruptCheckpoint, DTypeError
-from .source import TensorInfo, TensorSource, printable, stored_dtype, widen
+from .source import TensorInfo, TensorSource, printable, read_at, stored_dtype, widen
 from .strict_json import MAX_BYTES, check_is_file, parse_json
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
@@ -51,9 +51,9 @@ class SafetensorsFile(TensorSource):
             raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
         try:
             self._read_header(size)
-        except CorruptCheckpoint as error:
+        except CheckpointError as error:
             self.close()
-            raise CorruptCheckpoint(f"{self.path}: {error}") from None
+            raise type(error)(f"{self.path}: {error}") from None
         except BaseException:
             self.close()
             raise
@@ -61,7 +61,7 @@ class SafetensorsFile(TensorSource):
     def _read_header(self, size: int) -> None:
         if size < 8:
             raise CorruptCheckpoint(f"header too small: the file has {size} bytes, of the first 8 at least")
-        n_bytes = int.from_bytes(self._read_at(0, 8).tobytes(), "little")
+        n_bytes = int.from_bytes(read_at(self._file, 0, 8).tobytes(), "little")
         if n_bytes > MAX_BYTES:
             raise CorruptCheckpoint(
                 f"header too large: {n_bytes:,} bytes, at most {MAX_BYTES:,} are allowed: another form?"
@@ -70,7 +70,7 @@ class SafetensorsFile(TensorSource):
             raise CorruptCheckpoint(f"header of {n_bytes:,} bytes in a file of {size:,}: cut off?")
         if n_bytes < 2:
             raise CorruptCheckpoint(f"header too small: {n_bytes} bytes, {{}} has 2")
-        header = parse_json(self._read_at(8, n_bytes).tobytes(), "header")
+        header = parse_json(read_at(self._file, 8, n_bytes).tobytes(), "header")
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
         if not isinstance(self.metadata, dict) or not all(isinstance(word, str) for word in self.metadata.values()):
             raise CorruptCheckpoint("__metadata__ must map words to words")
@@ -98,23 +98,10 @@ class SafetensorsFile(TensorSource):
     def read(self, name: str) -> np.ndarray:
         info, dtype = self.infos[name], _DTYPES[self.infos[name].dtype]
         try:
-            raw = self._read_at(self._begins[name], info.n_bytes)
-        except CorruptCheckpoint as error:
-            raise CorruptCheckpoint(f"{self.path}: {error}") from None
+            raw = read_at(self._file, self._begins[name], info.n_bytes)
+        except CheckpointError as error:
+            raise type(error)(f"{self.path}: {error}") from None
         return widen(raw.view(stored_dtype(dtype)), dtype).reshape(info.shape)
-
-    def _read_at(self, position: int, n_bytes: int) -> np.ndarray:
-        """Bytes of the file, copied: a file that has become shorter is an error here and no fault of memory."""
-        data, done = np.empty(n_bytes, np.uint8), 0
-        try:
-            self._file.seek(position)
-            while n := self._file.readinto(data.data[done:]):
-                done += n
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-        if done < n_bytes:
-            raise CorruptCheckpoint(f"ended {n_bytes - done:,} bytes early: changed while it was read")
-        return data
 
     def close(self) -> None:
         self._file.close()

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 
-from ..errors import CorruptCheckpoint
+from ..errors import CheckpointError, CorruptCheckpoint
 
 Self = TypeVar("Self", bound="TensorSource")  # typing.Self came with Python 3.11
 
@@ -36,7 +36,8 @@ class TensorSource(ABC):
     checkpoint's folder, CheckpointError for a file that cannot be read.
     """
 
-    form: str  # "safetensors", "PyTorch", "TensorFlow": for people
+    form: str  # "safetensors", "PyTorch", "TensorFlow", "llama2.c": for people
+    complete: bool = False  # the metadata says all about the model: what stands beside the file is of something else
     path: Path  # as it was given
     infos: Mapping[str, TensorInfo]  # name -> info, in the order of the file
     metadata: Mapping[str, Any]  # what else the file holds, as plain values: sizes, texts
@@ -68,6 +69,20 @@ def printable(name: str, width: int = 80) -> str:
     """A name from a file, safe for a terminal: in quotes, escaped and cut."""
     shown = ascii(name[: width + 1])
     return shown if len(name) <= width else f"{shown[:width]}...' ({len(name):,} characters)"
+
+
+def read_at(file: BinaryIO, position: int, n_bytes: int) -> np.ndarray:
+    """(n_bytes,), uint8: bytes of an unbuffered file, copied: one that has become shorter is an error, and no fault of memory."""
+    data, done = np.empty(n_bytes, np.uint8), 0
+    try:
+        file.seek(position)
+        while n := file.readinto(data.data[done:]):  # type: ignore[attr-defined]
+            done += n
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror or error}") from error
+    if done < n_bytes:
+        raise CorruptCheckpoint(f"ended {n_bytes - done:,} bytes early: changed while it was read")
+    return data
 
 
 def stored_dtype(name: str, byteorder: Literal["<", ">"] = "<") -> np.dtype:

@@ -20,10 +20,11 @@ def convert(
     *,
     n_heads: int | None = None,
     checkpoint: str | int | None = None,
+    rotary: str | None = None,
 ) -> Loaded:
     """Read weights in any form, PyTorch's among them, and write them with `save_pretrained`.
 
-    Returns what was read: model, tokenizer and report, as `load_pretrained` does.
+    Returns what was read: model, tokenizer and report, as `load_pretrained` does, whose options `n_heads` and `rotary` are.
 
     Pickles are read by a list of the few things that may be in them, and nothing in them is called; a warning says so.
     """
@@ -39,7 +40,7 @@ def convert(
                     stacklevel=2,
                 )
             wide = any(info.dtype.lower() in ("f64", "float64") for info in source.infos.values())
-            loaded = read_all(source, np.float64 if wide else np.float32, n_heads=n_heads, pickles=True)
+            loaded = read_all(source, np.float64 if wide else np.float32, n_heads=n_heads, rotary=rotary, pickles=True)
     model, tokenizer, _ = loaded
     save_pretrained(model, folder, tokenizer)
     return loaded

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..checks import check_flag, check_integer, check_number
 from ..errors import ConfigError, StateDictError
 from ..formats.open import CONFIG_FILE, HPARAMS_FILE
 from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
 from ..models.gpt import GPTConfig
+from .public_config import make_config, read_flag, read_number, read_size, read_sizes
 from .table import Found, Layout, Table
 from .tensor_map import Entry
 
@@ -61,7 +61,7 @@ BOOK = Layout("names of the book", "ours", False, False, _WRAPPED, ("trf_blocks.
 
 
 class GPTTable(Table):
-    architecture, name, model_type = "gpt", "GPT-2", "gpt2"
+    architecture, name, model_types = "gpt", "GPT-2", ("gpt2",)
     rows, layouts, written = ROWS, (TRANSFORMERS, OPENAI, BOOK), TRANSFORMERS
     classifier = ("GPT2ForSequenceClassification", "score.weight")
     layer = re.compile(r"(?:(?<=^h\.)|(?<=^trf_blocks\.)|(?<=^model/h))\d{1,9}(?=[./])")
@@ -78,10 +78,10 @@ class GPTTable(Table):
             return [Entry(e.theirs, e.shape, (), may_lack=True) for e in made] if layout.fused else []
         if layout is OPENAI:
             made = [replace(e, shape=(1, *e.shape)) if e.transposed else e for e in made]
-        return made if layout is NANOGPT else [replace(e, may_lack=False) for e in made]
+        return [replace(e, may_lack=layout is NANOGPT and row.may_lack) for e in made]
 
-    def refine(self, layout: Layout, shapes: Mapping[str, tuple[int, ...]], conv1d: bool | None) -> Layout:
-        if layout is TRANSFORMERS and not (_is_conv1d(shapes) if conv1d is None else conv1d):
+    def refine(self, layout: Layout, shapes: Mapping[str, tuple[int, ...]], transposed: bool | None) -> Layout:
+        if layout is TRANSFORMERS and not (_is_conv1d(shapes) if transposed is None else transposed):
             return NANOGPT
         return layout
 
@@ -175,31 +175,28 @@ def from_transformers(config: Mapping[str, Any], where: str) -> tuple[GPTConfig,
     """The model that a config.json describes, and notes. ConfigError names the field that cannot be."""
     notes = []
     config = {_ALIASES.get(field, field): value for field, value in config.items()}
-    if config.get("model_type", "gpt2") != "gpt2":
-        raise ConfigError(f"{where}: model_type is {config['model_type']!r:.80}: only gpt2 can be loaded")
     for field, value in _FIXED.items():
         if config.get(field, value) is not value:
             raise ConfigError(f"{where}: {field} is {config[field]!r:.80}: only {value} can be loaded")
     activation = config.get("activation_function", "gelu_new")
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise ConfigError(f"{where}: activation_function is {activation!r:.80}: use one of {', '.join(_ACTIVATIONS)}")
-    rates = {field: _number(config, field, 0.1, where) for field in _DROPOUTS}
+    rates = {field: read_number(config, field, 0.1, where, below=1) for field in _DROPOUTS}
     if len(set(rates.values())) > 1:
         notes.append(f"{rates}: the model has one rate, drop_rate {rates['resid_pdrop']}, that of resid_pdrop")
     if config.get("reorder_and_upcast_attn", False) is not False:
         notes.append("reorder_and_upcast_attn is about 16-bit numbers and changes nothing here")
-    n_inner = config.get("n_inner")
     made = _make(
         _TRANSFORMERS,
         config,
         where,
         drop_rate=rates["resid_pdrop"],
-        qkv_bias=_flag(config, "qkv_bias", True, where),
-        bias=_flag(config, "bias", True, where),
-        tie_weights=_flag(config, "tie_word_embeddings", True, where),
+        qkv_bias=read_flag(config, "qkv_bias", True, where),
+        bias=read_flag(config, "bias", True, where),
+        tie_weights=read_flag(config, "tie_word_embeddings", True, where),
         activation=_ACTIVATIONS[activation],
-        norm_eps=_number(config, "layer_norm_epsilon", 1e-5, where),
-        hidden_dim=None if n_inner is None else _size("n_inner", n_inner, where),
+        norm_eps=read_number(config, "layer_norm_epsilon", 1e-5, where, below=1),
+        hidden_dim=read_size(config, "n_inner", None, where),
     )
     return made, notes
 
@@ -233,9 +230,9 @@ def from_nanogpt(arguments: Mapping[str, Any], where: str) -> tuple[GPTConfig, l
         _NANOGPT,
         arguments,
         where,
-        drop_rate=_number(arguments, "dropout", 0.0, where),
-        qkv_bias=_flag(arguments, "bias", True, where),
-        bias=_flag(arguments, "bias", True, where),
+        drop_rate=read_number(arguments, "dropout", 0.0, where, below=1),
+        qkv_bias=read_flag(arguments, "bias", True, where),
+        bias=read_flag(arguments, "bias", True, where),
         tie_weights=True,
         activation="gelu_erf",
     )
@@ -243,28 +240,5 @@ def from_nanogpt(arguments: Mapping[str, Any], where: str) -> tuple[GPTConfig, l
 
 
 def _make(names: Mapping[str, str], values: Mapping[str, Any], where: str, **options: Any) -> GPTConfig:
-    sizes: dict[str, Any] = {
-        ours: _size(names[ours], values.get(names[ours], default), where) for ours, default in _SIZES.items()
-    }
-    try:
-        return GPTConfig(**sizes, **options, init="gpt2")
-    except ConfigError as error:
-        message = str(error)
-        for ours, theirs in {**names, "norm_eps": "layer_norm_epsilon", "hidden_dim": "n_inner"}.items():
-            message = message.replace(ours, theirs)
-        said = ", ".join(f"{names[ours]} {size:,}" for ours, size in sizes.items())
-        raise ConfigError(f"{where}: {said}: {message}") from None
-
-
-def _size(field: str, value: Any, where: str) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # JSON has one kind of numbers: 1e12 is 1000000000000
-    return check_integer(f"{where}: {field}", value)
-
-
-def _number(values: Mapping[str, Any], field: str, default: float, where: str) -> float:
-    return check_number(f"{where}: {field}", values.get(field, default), below=1)
-
-
-def _flag(values: Mapping[str, Any], field: str, default: bool, where: str) -> bool:
-    return check_flag(f"{where}: {field}", values.get(field, default))
+    words = {**names, "norm_eps": "layer_norm_epsilon", "hidden_dim": "n_inner"}
+    return make_config(GPTConfig, words, read_sizes(names, _SIZES, values, where), where, **options, init="gpt2")

@@ -22,7 +22,7 @@ from ..text import Tokenizer
 from ..text.vocabulary import UnknownTokenizer
 from .peft import load_adapter
 from .report import LoadReport
-from .table import Found, Table, find_table, table_of
+from .table import Found, Layout, Table, find_table, table_of
 from .tensor_map import fill, match
 from .tokenizer_files import read_meta, read_tokenizer
 
@@ -37,6 +37,7 @@ def load_pretrained(
     *,
     n_heads: int | None = ...,
     checkpoint: str | int | None = ...,
+    rotary: str | None = ...,
     report: Literal[False] = ...,
 ) -> tuple[LanguageModel, Tokenizer | None]: ...
 
@@ -49,6 +50,7 @@ def load_pretrained(
     *,
     n_heads: int | None = ...,
     checkpoint: str | int | None = ...,
+    rotary: str | None = ...,
     report: Literal[True],
 ) -> Loaded: ...
 
@@ -61,14 +63,17 @@ def load_pretrained(
     n_heads: int | None = None,
     report: bool = False,
     checkpoint: str | int | None = None,
+    rotary: str | None = None,
 ) -> Any:
     """(model, tokenizer): the model in a folder or file, in evaluation mode, and the tokenizer beside it or None.
 
     With `report`, a LoadReport comes third: what became of each tensor. `checkpoint` as in `load_run`.
 
-    Folders: of transformers (config.json, model.safetensors or its shards), of OpenAI (hparams.json, model.ckpt.*), of a
-    run. Files: .safetensors with the names of transformers, of nanoGPT or of the book. What no configuration says is told from
-    shapes, but for `n_heads`. Weights become `dtype`, float32 or float64. NaN and infinities give a warning, or with
+    Folders: of transformers (config.json, model.safetensors or its shards), of OpenAI (hparams.json, model.ckpt.*), of Meta
+    (params.json beside safetensors), of a run. Files: .safetensors with the names of transformers, of Meta, of nanoGPT or of the
+    book; llama2.c's .bin. What no configuration says is told from shapes, but for `n_heads`. A Llama that foresees a sentence
+    better by a nat with other rotary pairs than its file's form has gives a warning: `rotary`, "halves" or "interleaved", says
+    which ones they are. Weights become `dtype`, float32 or float64. NaN and infinities give a warning, or with
     `strict_finite` NonFiniteError. CheckpointError, ConfigError or StateDictError say what is wrong before the model is made;
     UnsafeFile for PyTorch's pickles, which `tinygrad-llm convert` makes into safetensors.
     """
@@ -76,7 +81,7 @@ def load_pretrained(
         loaded = _load_run(*found, dtype, strict_finite)
     else:
         with open_weights(path) as source:
-            loaded = read_all(source, dtype, strict_finite, n_heads)
+            loaded = read_all(source, dtype, strict_finite, n_heads, rotary=rotary)
     loaded[0].loaded_from = os.fspath(path)
     return loaded if report else loaded[:2]
 
@@ -122,26 +127,32 @@ def read_all(
     strict_finite: bool = False,
     n_heads: int | None = None,
     *,
+    rotary: str | None = None,
     pickles: bool = False,
 ) -> Loaded:
     """The model in an opened file, and the tokenizer beside it. One of a kind that is not known is said, and left out.
 
     nanoGPT's meta.pkl is read only with `pickles`.
     """
-    folder, note = source.folder, None
+    folder, notes = source.folder, []
     try:
         eos_id = read_json(folder / CONFIG_FILE).get("eos_token_id") if (folder / CONFIG_FILE).exists() else None
         tokenizer = read_tokenizer(folder, eos_id)
         if tokenizer is None and pickles and (folder / META_FILE).exists():
             tokenizer = read_meta(folder / META_FILE)
     except UnknownTokenizer as error:
-        tokenizer, note = None, f"no tokenizer: {error}"
-    model, report = read_model(source, dtype, strict_finite, n_heads)
+        tokenizer = None
+        notes.append(f"no tokenizer: {error}")
+    model, layout, report = read_model(source, dtype, strict_finite, n_heads, rotary)
     rows = model.config.vocab_size
-    if tokenizer is not None and tokenizer.vocab_size > rows:
-        note = f"the tokenizer has {tokenizer.vocab_size:,} ids, the model {rows:,}: it cannot read the last ones"
-    if note:
-        report.notes.append(note)
+    if tokenizer is not None:
+        if tokenizer.vocab_size > rows:
+            notes.append(
+                f"the tokenizer has {tokenizer.vocab_size:,} ids, the model {rows:,}: it cannot read the last ones"
+            )
+        notes += filter(None, [table_of(model.architecture).check(model, tokenizer, layout)])
+    report.notes += notes
+    for note in notes:
         warnings.warn(f"{source.path}: {note}", RuntimeWarning, stacklevel=3)
     return model, tokenizer, report
 
@@ -174,13 +185,19 @@ def _judge(n_bad: int, report: LoadReport, strict_finite: bool) -> None:
 
 
 def read_model(
-    source: TensorSource, dtype: Any, strict_finite: bool = False, n_heads: int | None = None
-) -> tuple[LanguageModel, LoadReport]:
-    """The model in an opened file, with the sizes that the file, or a configuration beside it, says."""
+    source: TensorSource,
+    dtype: Any,
+    strict_finite: bool = False,
+    n_heads: int | None = None,
+    rotary: str | None = None,
+) -> tuple[LanguageModel, Layout, LoadReport]:
+    """The model in an opened file, with the sizes that the file, or a configuration beside it, says; and how the file has it."""
     dtype = _check_dtype(dtype)
-    table, (config, notes, conv1d) = _read_config(source)
+    table, (config, notes, transposed) = _read_config(source)
     try:
-        found = table.recognise({name: info.shape for name, info in source.infos.items()}, conv1d)
+        found = table.recognise({name: info.shape for name, info in source.infos.items()}, transposed)
+        if rotary is not None:
+            found = replace(found, layout=_with_rotary(found.layout, rotary, table))
         if config is None:
             said = str(source.metadata.get("n_heads", ""))  # as save_pretrained writes it
             n_heads = int(said) if n_heads is None and said.isdecimal() and len(said) < 10 else n_heads
@@ -204,7 +221,15 @@ def read_model(
     if classes is not None:
         add_classifier(model, classes, bias=False, rng=Zeros())
     _judge(fill(model, entries, source, found.names, report, dtype), report, strict_finite)
-    return model.eval(), report
+    return model.eval(), found.layout, report
+
+
+def _with_rotary(layout: Layout, rotary: str, table: Table) -> Layout:
+    if rotary not in ("halves", "interleaved"):
+        raise ConfigError(f"rotary is {rotary!r:.80}: use 'halves' or 'interleaved'")
+    if layout.interleaved is None:
+        raise ConfigError(f"rotary is {rotary!r}: a {table.name} has no rotary positions")
+    return replace(layout, interleaved=rotary == "interleaved")
 
 
 def _read_classes(table: Table, found: Found, source: TensorSource) -> list[str] | None:
@@ -231,7 +256,7 @@ def _is_text(value: Any) -> bool:
 def _read_config(source: TensorSource) -> tuple[Table, tuple[Any, list[str], bool | None]]:
     """The table of the model in an opened file, and what is said about it there or beside it, as Table.read_config has it."""
     path = source.folder / CONFIG_FILE
-    values = read_json(path) if path.exists() else {}
+    values = read_json(path) if path.exists() and not source.complete else {}
     if isinstance(values.get("model"), dict):  # a run's
         if "lora" in values:
             raise ConfigError(f"{path}: a run with LoRA layers, which its weights alone do not tell: name its folder")
@@ -241,22 +266,29 @@ def _read_config(source: TensorSource) -> tuple[Table, tuple[Any, list[str], boo
         except ConfigError as error:
             raise ConfigError(f"{path}: model: {error}") from None
         return table_of(architecture), (config, [], None)
-    table = find_table(source, values.get("model_type"))
+    try:
+        table = find_table(source, values.get("model_type"))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return table, table.read_config(source)
 
 
 def describe(source: TensorSource) -> str:
     """What the tensors in a file seem to be, by their names and shapes: for people."""
-    table = find_table(source, None)
     try:
-        found = table.recognise({name: info.shape for name, info in source.infos.items()})
-        config, _ = table.infer_config(found, n_heads=1)
-    except (StateDictError, ConfigError) as error:
+        table, (config, _, transposed) = _read_config(source)
+        found = table.recognise({name: info.shape for name, info in source.infos.items()}, transposed)
+    except (StateDictError, CheckpointError, ConfigError) as error:
         return str(error)
-    return (
-        f"{table.name} with the {found.layout.name}: {config.n_layers} layers, width {config.emb_dim}, context "
-        f"{config.context_length}, {config.vocab_size:,} tokens"
-    )
+    about = f"{table.name} with the {found.layout.name}: {found.n_layers} layers"
+    try:
+        if config is None:
+            config, _ = table.infer_config(found, n_heads=1)
+    except StateDictError as error:
+        return str(error)
+    except ConfigError:  # queries and keys have not as many
+        return f"{about}; how many heads is not in the file"
+    return f"{about}, width {config.emb_dim}, context {config.context_length}, {config.vocab_size:,} tokens"
 
 
 def _tie(names: Table, config: Any, found: Found, source: TensorSource, notes: list[str]) -> tuple[Any, frozenset[str]]:

@@ -12,9 +12,10 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Protocol
 
-from ..errors import StateDictError
+from ..errors import ConfigError, StateDictError
 from ..formats.source import TensorSource, printable
-from ..models import architectures
+from ..models import LanguageModel, architectures
+from ..text import Tokenizer
 from .tensor_map import Entry
 
 _MOST_TENSORS = 20_000  # the largest GPT-2 has 48 layers of some 20
@@ -27,8 +28,6 @@ class Row(Protocol):
     def ours(self) -> str: ...  # {i} is the number of the layer; {qkv} three parameters that others keep as one
     @property
     def shape(self) -> str: ...  # of each of ours, in letters
-    @property
-    def may_lack(self) -> bool: ...  # zeros then
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Layout:
     wrappers: re.Pattern[str] = re.compile("")  # what names may begin with besides
     ignored: tuple[str, ...] = ()  # what holds nothing learned: causal masks
     prefix: str = ""  # of all names but that of the head, when they are written
+    interleaved: bool | None = None  # which features make a rotary pair (ops.rotary); None in an architecture without
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Table:
 
     architecture: str  # as make_model takes it
     name: str  # as people do
-    model_type: str  # as config.json of transformers does
+    model_types: tuple[str, ...]  # as config.json of transformers does
     rows: tuple[Any, ...]
     layouts: tuple[Layout, ...]  # that are told apart by their names
     layer: re.Pattern[str]  # the number of the layer in a name
@@ -72,7 +72,7 @@ class Table:
         raise TypeError(f"{type(self).__name__} must define sizes(config)")
 
     def read_config(self, source: TensorSource) -> tuple[Any, list[str], bool | None]:
-        """What is said about the model in the file or beside it: its configuration, notes, and whether it has Conv1D matrices.
+        """What is said about the model in the file or beside it: its configuration, notes, and whether matrices are transposed.
 
         None for what is not said. ConfigError names a field that cannot be.
         """
@@ -86,9 +86,13 @@ class Table:
         """The config.json with which transformers opens the model."""
         raise TypeError(f"{type(self).__name__} must define write_config(config)")
 
-    def refine(self, layout: Layout, shapes: Mapping[str, tuple[int, ...]], conv1d: bool | None) -> Layout:
+    def refine(self, layout: Layout, shapes: Mapping[str, tuple[int, ...]], transposed: bool | None) -> Layout:
         """The layout, where several have the same names and differ in how they are stored."""
         return layout
+
+    def check(self, model: LanguageModel, tokenizer: Tokenizer, layout: Layout) -> str | None:
+        """What is odd about a loaded model, by what it makes of a text; None if nothing is."""
+        return None
 
     def store(self, row: Any, i: int, config: Any, layout: Layout) -> list[Entry]:
         """The tensors of a row in layer i."""
@@ -101,7 +105,7 @@ class Table:
             return [Entry(name, shape, (own,)) for name, own in zip(names, ours, strict=True)]
         shape = (len(ours) * shape[0], *shape[1:])
         transposed = layout.transposed and len(shape) == 2 and "{i}" in row.ours
-        return [Entry(theirs, shape[::-1] if transposed else shape, ours, transposed, row.may_lack)]
+        return [Entry(theirs, shape[::-1] if transposed else shape, ours, transposed)]
 
     def entries(self, config: Any, layout: Layout) -> list[Entry]:
         """The tensors of a model of these sizes, layer by layer."""
@@ -141,8 +145,8 @@ class Table:
         templates = set(self._templates(layout))
         return sum(self._template(layout.wrappers.sub("", name, count=1)) in templates for name in names)
 
-    def recognise(self, shapes: Mapping[str, tuple[int, ...]], conv1d: bool | None = None) -> Found:
-        """The layout that knows most names. `conv1d`: how its matrices are stored, if not to be told by their shapes.
+    def recognise(self, shapes: Mapping[str, tuple[int, ...]], transposed: bool | None = None) -> Found:
+        """The layout that knows most names. `transposed`: how its matrices are stored, if not to be told by their shapes.
 
         StateDictError if none knows any, or a tensor has two names.
         """
@@ -169,7 +173,7 @@ class Table:
             for name in names
             if (match := self.layer.search(name)) and self._template(name) in templates
         ]
-        return Found(self.refine(layout, found, conv1d), names, found, ignored, 1 + max(layers, default=0))
+        return Found(self.refine(layout, found, transposed), names, found, ignored, 1 + max(layers, default=0))
 
     def _template(self, name: str) -> str:
         return self.layer.sub("{i}", name)
@@ -197,8 +201,14 @@ def table_of(architecture: str) -> Table:
 
 
 def find_table(source: TensorSource, model_type: Any) -> Table:
-    """The table of the architecture that the configuration names, else the one that knows most of a file's names."""
-    for table in tables():
-        if table.model_type == model_type:
-            return table
+    """The table of the architecture that the configuration names, else the one that knows most of a file's names.
+
+    ConfigError for a name that none has.
+    """
+    if model_type is not None:
+        for table in tables():
+            if model_type in table.model_types:
+                return table
+        known = ", ".join(name for table in tables() for name in table.model_types)
+        raise ConfigError(f"model_type is {model_type!r:.80}: only {known} can be loaded")
     return max(tables(), key=lambda table: max(table.known(layout, source.infos) for layout in table.layouts))

@@ -32,6 +32,7 @@ class Entry:
     ours: tuple[str, ...]
     transposed: bool = False
     may_lack: bool = False  # zeros then
+    interleaved: int = 0  # heads whose rotary pairs are (2i, 2i + 1) in the file; ours are (i, i + d/2)
 
 
 def match(
@@ -112,6 +113,7 @@ def fill(
             )
         array = array[0] if array.ndim == 3 else array  # OpenAI's (1, I, O), a convolution of width 1
         array = array.T if entry.transposed else array  # (O, I)
+        array = reorder_pairs(array, entry.interleaved, False) if entry.interleaved else array
         for name, part in zip(entry.ours, np.split(array, len(entry.ours)), strict=True):
             parameters[name].data = np.ascontiguousarray(part) if len(entry.ours) == 1 else part.copy()
     return n_bad
@@ -124,7 +126,14 @@ def collect(parameters: Mapping[str, np.ndarray], entry: Entry, dtype: np.dtype)
     array = (
         np.concatenate([parameters[name] for name in entry.ours]) if len(entry.ours) > 1 else parameters[entry.ours[0]]
     )
+    array = reorder_pairs(array, entry.interleaved, True) if entry.interleaved else array
     return np.ascontiguousarray(array.T if entry.transposed else array)
+
+
+def reorder_pairs(array: np.ndarray, n_heads: int, interleaved: bool) -> np.ndarray:
+    """Rows (H d, ...): those of each rotary pair from (i, i + d/2) to (2i, 2i + 1), or back if not `interleaved`."""
+    pairs = (n_heads, 2, -1) if interleaved else (n_heads, -1, 2)
+    return array.reshape(*pairs, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
 
 
 def _difference(shape: tuple[int, ...], entry: Entry) -> str:

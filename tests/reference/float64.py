@@ -1,0 +1,30 @@
+"""Models of transformers in float64 all through: by themselves they take norms and angles in float32."""
+
+import types
+
+import torch
+
+
+def in_float64(model):
+    """The model, changed in place, in evaluation mode. Its attention must be sdpa's, which keeps the dtype."""
+    model.double().eval()
+    for module in model.modules():
+        kind = type(module).__name__
+        if kind.endswith("RMSNorm"):
+            module.forward = types.MethodType(_norm, module)
+        elif kind.endswith("RotaryEmbedding"):
+            module.forward = types.MethodType(_cos_sin, module)
+    return model
+
+
+def _norm(self, x):
+    return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+
+def _cos_sin(self, x, position_ids):
+    config = self.config
+    theta = getattr(config, "rope_theta", None) or config.rope_parameters["rope_theta"]
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    angles = position_ids[..., None] * theta ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    angles = torch.cat((angles, angles), -1)
+    return angles.cos(), angles.sin()
