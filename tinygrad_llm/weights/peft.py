@@ -358,7 +358,7 @@ def _sort(
             written = names.written(name)
             entry = names.entries.get(written)
             module = written.rpartition(".")[0]
-            if entry is None or not any(module == s or module.endswith(f".{s}") for s in theirs.modules_to_save):
+            if entry is None or not module.endswith(tuple(theirs.modules_to_save)):  # "norm" is input_layernorm too there
                 problems.append(f"unexpected {printable(own)} {array.shape}")
             elif array.shape != entry.shape:
                 problems.append(f"{printable(own)} is {array.shape}, in the model it is {entry.shape}")
@@ -398,7 +398,7 @@ def _misfits_of_lists(
             problems.append(f"missing {_PREFIX}{name} {entry.shape}")
     for module in theirs.modules_to_save:
         usual = module in ("classifier", "score") and names.head in saved  # PEFT names both for every classifier
-        if not usual and not any(_ends(name, module) for name in saved):
+        if not usual and not any(name.endswith(module) for name in saved):
             problems.append(f"modules_to_save has {printable(module)}, of which there is no tensor")
     return problems
 
