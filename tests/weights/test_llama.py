@@ -23,6 +23,7 @@ from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.text import CharTokenizer
+from tinygrad_llm.tuning import lora
 from tinygrad_llm.weights import convert, load_pretrained, save_pretrained
 from tinygrad_llm.weights.llama import SENTENCE
 from tinygrad_llm.weights.tensor_map import reorder_pairs
@@ -176,6 +177,10 @@ def test_every_option_of_ours_comes_back(tmp_path):
         np.testing.assert_array_equal(logits(loaded), logits(model))
         sizes = {"n_kv_heads": model.config.kv_heads, "head_dim": model.config.head_width}
         assert loaded.config.to_dict() == model.config.to_dict() | sizes
+    zeros = load_file(tmp_path / "1/model.safetensors")[
+        "model.layers.1.self_attn.o_proj.bias"
+    ]  # theirs has all four or none
+    np.testing.assert_array_equal(zeros, np.zeros(8, np.float32), strict=True)
     with pytest.raises(ConfigError, match="no model with a window and qkv_bias"):
         save_pretrained(random_llama(window=3, qkv_bias=True), tmp_path / "mistral")
     assert not (tmp_path / "mistral").exists()
@@ -212,6 +217,31 @@ def test_a_classifier_goes_both_ways(tmp_path):
     assert loaded.classes == ("ham", "spam", "eggs")
     lengths = np.array([6, 4])
     np.testing.assert_array_equal(class_logits(loaded, IDS, lengths).data, class_logits(model, IDS, lengths).data)
+
+
+def test_an_adapter_has_peft_s_names_and_comes_back(tmp_path):
+    """test_llama_in_transformers.py has PEFT itself."""
+    base = random_llama(np.float64)
+    save_pretrained(base, tmp_path / "base")
+    model = lora.inject(base, targets=["W_query", "W_value"], r=2, alpha=6)
+    stream = np.random.default_rng(1)
+    for p in model.parameters():
+        p.data = stream.standard_normal(p.shape) if p.requires_grad else p.data
+    lora.save(model, tmp_path / "adapter", base=tmp_path / "base")
+    stored = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    prefix = "base_model.model.model.layers"
+    assert {name: array.shape for name, array in stored.items()} == {
+        f"{prefix}.{i}.self_attn.{name}.lora_{letter}.weight": shape
+        for i in range(2)
+        for name, width in (("q_proj", 8), ("v_proj", 4))
+        for letter, shape in (("A", (2, 8)), ("B", (width, 2)))
+    }
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert sorted(config["target_modules"]) == ["self_attn.q_proj", "self_attn.v_proj"]
+    assert (config["fan_in_fan_out"], config["lora_alpha"], config["task_type"]) == (False, 6, "CAUSAL_LM")
+    loaded = load_pretrained(tmp_path / "base", np.float64)[0]
+    lora.load(loaded, tmp_path / "adapter")
+    np.testing.assert_array_equal(logits(loaded), logits(model))
 
 
 # ---- Meta's, llama2.c's and the book's
@@ -359,6 +389,17 @@ def test_a_damaged_file_of_llama2c_is_named(damage, form, tmp_path):
         load_pretrained(file)
     assert str(caught.value).startswith(str(file))
     assert str(caught.value).isprintable()
+
+
+def test_every_bit_of_the_header_counts(tmp_path):
+    """Version 0 has no checksum, and its header gives the length of the file."""
+    data, file = llama2c_v0(random_llama(), True), tmp_path / "model.bin"
+    for i in range(8 * 28):
+        flipped = bytearray(data)
+        flipped[i // 8] ^= 1 << i % 8
+        file.write_bytes(flipped)
+        with pytest.raises(CheckpointError):
+            load_pretrained(file)
 
 
 @pytest.mark.parametrize(
