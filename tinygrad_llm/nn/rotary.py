@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from .. import ops
@@ -27,8 +29,11 @@ class Rotary:
             raise ConfigError(
                 f"Rotary: base is {base!r}: it must be above 1, or no pair would turn slower than another"
             )
+
+    @cached_property  # not before a model is made: a configuration checks its sizes by this class
+    def frequencies(self) -> np.ndarray:
         # in float64: in float32 the angle of token 100,000 is off by a hundredth
-        self.frequencies = self.base ** (-np.arange(0, head_dim, 2) / head_dim)  # (d/2,)
+        return self.base ** (-np.arange(0, self.head_dim, 2) / self.head_dim)  # (d/2,)
 
     def __call__(self, positions: np.ndarray, *xs: Tensor) -> list[Tensor]:
         """Queries and keys, each (B, T, some heads of d), of the tokens at these positions, (T,) or (B, T)."""

@@ -275,8 +275,11 @@ def to_transformers(config: LlamaConfig) -> dict[str, Any]:
     """
     window = config.window is not None
     biases = [name for name in ("qkv_bias", "out_bias", "bias") if getattr(config, name)]
-    if window and biases:
-        raise ConfigError(f"transformers has no model with a window and {biases[0]}: make it without one of them")
+    if window and (biases or config.global_every):
+        besides = (biases or ["global_every"])[0]
+        raise ConfigError(
+            f"transformers has no Llama or Mistral with a window and {besides}: make it without one of them"
+        )
     sizes = {theirs: getattr(config, ours) for ours, theirs in _TRANSFORMERS.items() if ours != "window" or window}
     given = {"n_kv_heads": config.kv_heads, "hidden_dim": config.hidden_width, "head_dim": config.head_width}
     return {

@@ -358,7 +358,9 @@ def _sort(
             written = names.written(name)
             entry = names.entries.get(written)
             module = written.rpartition(".")[0]
-            if entry is None or not module.endswith(tuple(theirs.modules_to_save)):  # "norm" is input_layernorm too there
+            if entry is None or not module.endswith(
+                tuple(theirs.modules_to_save)
+            ):  # "norm" is input_layernorm too there
                 problems.append(f"unexpected {printable(own)} {array.shape}")
             elif array.shape != entry.shape:
                 problems.append(f"{printable(own)} is {array.shape}, in the model it is {entry.shape}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..checks import check_flag, check_integer, check_number
 from ..errors import ConfigError
+from ..models.base import Config
 
 
 def read_size(values: Mapping[str, Any], field: str, default: int | None, where: str) -> int | None:
@@ -37,11 +38,13 @@ def read_sizes(
 
 
 def make_config(
-    config_class: type, names: Mapping[str, str], sizes: Mapping[str, int | None], where: str, **options: Any
+    config_class: type[Config], names: Mapping[str, str], sizes: Mapping[str, Any], where: str, **options: Any
 ) -> Any:
-    """The configuration, whose complaints are put in their words."""
+    """The configuration of a model that can be made, whose complaints are put in their words."""
     try:
-        return config_class(**sizes, **options)
+        config = config_class(**sizes, **options)
+        config.check_bytes()
+        return config
     except ConfigError as error:
         message = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(error))
         said = ", ".join(f"{names[ours]} {size:,}" for ours, size in sizes.items() if size is not None)

@@ -181,8 +181,9 @@ def test_every_option_of_ours_comes_back(tmp_path):
         "model.layers.1.self_attn.o_proj.bias"
     ]  # theirs has all four or none
     np.testing.assert_array_equal(zeros, np.zeros(8, np.float32), strict=True)
-    with pytest.raises(ConfigError, match="no model with a window and qkv_bias"):
-        save_pretrained(random_llama(window=3, qkv_bias=True), tmp_path / "mistral")
+    for changes in ({"qkv_bias": True}, {"global_every": 2}):
+        with pytest.raises(ConfigError, match=f"no Llama or Mistral with a window and {next(iter(changes))}"):
+            save_pretrained(random_llama(window=3, **changes), tmp_path / "mistral")
     assert not (tmp_path / "mistral").exists()
 
 
@@ -565,11 +566,12 @@ def test_a_tokenizer_that_cannot_read_the_sentence_or_has_more_ids_checks_nothin
         ({"num_key_value_heads": 3}, "num_key_value_heads 3 does not divide num_attention_heads 4"),
         ({"num_key_value_heads": 4}, r"k_proj.weight' in model.safetensors: \(8, 8\) against \(16, 8\)"),
         ({"num_key_value_heads": 0}, "num_key_value_heads is 0: it must be a positive integer"),
-        ({"head_dim": 3}, "a head has 3 features: they are turned in pairs"),
+        ({"head_dim": 3}, "head_dim is 3: features are turned in pairs"),
         ({"head_dim": 2}, r"q_proj.weight' in model.safetensors: \(16, 8\) against \(8, 8\)"),
         ({"head_dim": None, "hidden_size": 6}, "num_attention_heads 4 does not divide hidden_size 6"),
         ({"vocab_size": 10}, r"embed_tokens.weight' in model.safetensors: \(11, 8\) against \(10, 8\)"),
         ({"vocab_size": 1e12}, "vocab_size 1,000,000,000,000, .* TiB"),
+        ({"head_dim": 1e18}, "head_dim 1,000,000,000,000,000,000: .* TiB"),
         ({"hidden_size": None}, "hidden_size is None"),
         ({"num_hidden_layers": 3}, "has tensors of 2 layers, the configuration says 3"),
         ({"rms_norm_eps": "1e-5"}, "rms_norm_eps is '1e-5'"),
