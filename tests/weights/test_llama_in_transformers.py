@@ -13,6 +13,7 @@ from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.tuning import lora
 from tinygrad_llm.weights import load_pretrained, save_pretrained
+from tinygrad_llm.weights.llama import from_transformers
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 with warnings.catch_warnings():
@@ -117,6 +118,17 @@ def test_shards_of_theirs_open_here(dtype, tmp_path):
     close(
         logits(load_pretrained(tmp_path, np.float64)[0]), in_float64(theirs)(torch.tensor(IDS)).logits.detach().numpy()
     )
+
+
+@pytest.mark.parametrize("kind", [transformers.LlamaConfig, transformers.MistralConfig])
+def test_what_a_configuration_does_not_say_is_as_in_transformers(kind):
+    ours, theirs = from_transformers({"model_type": kind.model_type}, "config.json")[0], kind()
+    window = getattr(theirs, "sliding_window", None)
+    assert (ours.vocab_size, ours.context_length, ours.window) == (32000, theirs.max_position_embeddings, window)
+    sizes = (theirs.hidden_size, theirs.intermediate_size, theirs.num_hidden_layers, theirs.num_attention_heads)
+    assert (ours.emb_dim, ours.hidden_width, ours.n_layers, ours.n_heads) == sizes
+    assert (ours.kv_heads, ours.norm_eps, ours.tie_weights) == (theirs.num_key_value_heads, theirs.rms_norm_eps, False)
+    assert (ours.rope_base, ours.head_width) == (10000, 128)
 
 
 # ---- LoRA

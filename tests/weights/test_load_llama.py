@@ -16,6 +16,7 @@ import tinygrad_llm as tg
 from tinygrad_llm.cli import main
 from tinygrad_llm.errors import CheckpointError, ConfigError, CorruptCheckpoint, StateDictError, UnsafeFile
 from tinygrad_llm.formats.llama2c import Llama2CFile
+from tinygrad_llm.formats.open import open_weights
 from tinygrad_llm.generation import generate
 from tinygrad_llm.models import make_model
 from tinygrad_llm.models.heads import add_classifier, class_logits
@@ -438,9 +439,8 @@ def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path):
 def test_a_tokenizer_beside_a_bin_is_no_second_file_of_weights(tmp_path):
     (tmp_path / "model.bin").write_bytes(llama2c_v0(random_llama(), True))
     (tmp_path / "tokenizer.bin").write_bytes(struct.pack("<I", 27))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert load_pretrained(tmp_path)[0].architecture == "llama"
+    with open_weights(tmp_path) as source:
+        assert (source.form, source.path.name) == ("llama2.c", "model.bin")
 
 
 def test_the_book_s_names(tmp_path):
