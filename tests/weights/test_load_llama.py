@@ -453,6 +453,8 @@ def test_the_book_s_names(tmp_path):
     assert sorted(report.ignored) == sorted(masks)
     with pytest.raises(ConfigError, match=r"cannot be told from queries of 8 features and keys of 4: pass n_heads="):
         load_pretrained(tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"model.safetensors: n_heads is 0: it must be a positive integer"):
+        load_pretrained(tmp_path / "model.safetensors", n_heads=0)
     for wrong in (1, 3, 16, 100):
         with pytest.raises(ConfigError, match=rf"n_heads is {wrong}, which does not fit queries of 8"):
             load_pretrained(tmp_path / "model.safetensors", n_heads=wrong)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_integer
 from ..engine import no_grad
 from ..errors import ConfigError, StateDictError, TokenizerError
 from ..formats.open import CONFIG_FILE, PARAMS_FILE
@@ -88,9 +89,8 @@ class LlamaTable(Table):
 
     def store(self, row: Row, i: int, config: LlamaConfig, layout: Layout) -> list[Entry]:
         (entry,) = super().store(row, i, config, layout)
-        if row.option and not getattr(
-            config, row.option
-        ):  # transformers has biases in all four layers of attention, or in none
+        if row.option and not getattr(config, row.option):
+            # transformers has biases in all four layers of attention, or in none
             zeros = layout.column == "transformers" and row.option != "bias" and (config.qkv_bias or config.out_bias)
             return [replace(entry, ours=(), may_lack=True)] if zeros else []
         turned = {"W_query": config.n_heads, "W_key": config.kv_heads}.get(row.ours.split(".")[-2], 0)
@@ -126,7 +126,7 @@ class LlamaTable(Table):
         said = f"queries of {queries} features and keys of {keys}"
         if n_heads is None and (queries % 128 or keys % 128):
             raise ConfigError(f"the number of heads cannot be told from {said}: pass n_heads=")
-        head_dim = 128 if n_heads is None else queries // n_heads
+        head_dim = 128 if n_heads is None else queries // check_integer("n_heads", n_heads)
         if not head_dim or queries % head_dim or keys % head_dim or n_heads not in (None, queries // head_dim):
             raise ConfigError(f"n_heads is {n_heads}, which does not fit {said}")
         config = LlamaConfig(
