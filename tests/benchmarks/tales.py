@@ -1,6 +1,6 @@
 """Let a model and n-gram models write tales, and count how many hold together. Prints a table for each seed, and three tales.
 
-python tests/benchmarks/tales.py [--seeds 1 2 3] [--out runs]     # trains a run for each seed; one that is there is taken
+python tests/benchmarks/tales.py [--preset tales-llama] [--seeds 1 2 3] [--out runs]     # trains a run for each seed; one that is there is taken
 """
 
 import argparse
@@ -57,13 +57,14 @@ def shares(texts):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="tales")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--out", type=Path, default=Path("runs"))
     args = parser.parse_args()
     for seed in args.seeds:
-        folder = args.out / f"tales-{seed}"
+        folder = args.out / f"{args.preset}-{seed}"
         if not is_run(folder):
-            pretrain(preset="tales", seed=seed, out=folder)
+            pretrain(preset=args.preset, seed=seed, out=folder)
         model, tokenizer = load_run(folder)
         told = tell_tales(seed, tokenizer)
         texts = list(by_model(model, tokenizer, seed))
