@@ -21,7 +21,7 @@ import numpy as np
 import tinygrad_llm as tg
 from tinygrad_llm import nn, ops
 from tinygrad_llm.models import GPTModel, preset
-from tinygrad_llm.models.estimate import SIZES, estimate
+from tinygrad_llm.models.estimate import estimate
 from tinygrad_llm.text import GPT2Tokenizer
 
 np.set_printoptions(precision=4, suppress=True)
@@ -103,7 +103,7 @@ for name, parameters, tied, megabytes in [
     ("774M", 838_220_800, 773_891_840, 3197.56),
     ("1558M", 1_637_792_000, 1_557_380_800, 6247.68),
 ]:
-    e = estimate(SIZES[name])
+    e = estimate(preset(name))
     shared = preset(name, tie_weights=True).n_parameters()
     print(
         f"  {name:6} {parameters:15,} {e.parameters:14,} {tied:15,} {shared:14,} "
@@ -111,11 +111,11 @@ for name, parameters, tied, megabytes in [
     )
 
 print("\n6. Where it all goes, and what the largest would cost: `tinygrad-llm estimate --preset gpt3-175B` says more")
-e = estimate(SIZES["124M"])
+e = estimate(preset("124M"))
 for part in ("emb", ".att", ".ff", "norm", "out_head"):
     n = sum(m.copies * m.parameters for m in e.modules if part in m.name)
     print(f"  {part.strip('.'):9} {n:12,} parameters, {n / e.parameters:6.1%}")
-gpt3 = estimate(SIZES["gpt3-175B"])
+gpt3 = estimate(preset("gpt3-175B"))
 cost = gpt3.training_cost(300e9)
 beside("GPT-3: parameters", "175 billion", f"{gpt3.parameters / 1e9:.1f} billion")
 beside("GPT-3: training on 300 billion tokens", "4.6 million dollars", f"{cost.dollars / 1e6:.1f} million dollars")

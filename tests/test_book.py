@@ -9,7 +9,7 @@ import pytest
 import tinygrad_llm as tg
 from tinygrad_llm import nn, ops
 from tinygrad_llm.models import GPTModel, preset
-from tinygrad_llm.models.estimate import SIZES, estimate
+from tinygrad_llm.models.estimate import estimate
 from tinygrad_llm.nn import attention_ladder as ladder
 from tinygrad_llm.text import GPT2Tokenizer, SlidingWindowDataset, train_val_split
 
@@ -177,7 +177,7 @@ def test_gradients_with_and_without_shortcuts(shortcut, book):
 
 def test_memory_of_the_four_sizes():
     for name, megabytes in {"124M": 621.83, "355M": 1549.58, "774M": 3197.56, "1558M": 6247.68}.items():
-        assert round(estimate(SIZES[name]).weight_bytes / 2**20, 2) == megabytes
+        assert round(estimate(preset(name)).weight_bytes / 2**20, 2) == megabytes
 
 
 def test_an_untrained_gpt2_writes_what_the_books_does():

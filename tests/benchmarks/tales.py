@@ -1,6 +1,6 @@
 """Let a model and n-gram models write tales, and count how many hold together. Prints a table for each seed, and three tales.
 
-python tests/benchmarks/tales.py [--preset tales-llama] [--seeds 1 2 3] [--out runs]     # trains a run for each seed; one that is there is taken
+python tests/benchmarks/tales.py [--preset tales-llama] [--seeds 1 2 3] [--out runs]    # trains those that are not there
 """
 
 import argparse

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 import tinygrad_llm as tg
 from tinygrad_llm.cli import main
 from tinygrad_llm.errors import ConfigError
-from tinygrad_llm.models import GPTConfig, GPTModel, LlamaConfig, make_model, preset
-from tinygrad_llm.models.estimate import SIZES, TrainingMemory, estimate, memory_there
+from tinygrad_llm.models import PRESETS, GPTConfig, GPTModel, LlamaConfig, make_model, preset
+from tinygrad_llm.models.estimate import TrainingMemory, estimate, memory_there
 from tinygrad_llm.testing import strategies
 
-GPT3 = estimate(SIZES["gpt3-175B"])
+GPT3 = estimate(PRESETS["gpt3-175B"])
 
 
 # ---- parameters
@@ -60,8 +60,8 @@ def test_published_sizes():
         "stories42M": 41_689_600,
         "stories110M": 109_529_856,
     }
-    assert {name: estimate(SIZES[name]).parameters for name in published} == published
-    untied = estimate(SIZES["124M"])
+    assert {name: estimate(PRESETS[name]).parameters for name in published} == published
+    untied = estimate(PRESETS["124M"])
     assert untied.parameters == 163_009_536
     assert round(untied.weight_bytes / 2**20, 2) == 621.83  # the book's "MB" are 2^20 bytes
     block = {m.name: m.parameters for m in untied.modules}
@@ -74,15 +74,15 @@ def test_published_sizes():
 
 def test_the_rule_6n_plus_12lct():
     """nanoGPT's count for GPT-2 124M at 1024 tokens: N is all but the position table, the head is tied."""
-    e = estimate(dataclasses.replace(SIZES["124M"], qkv_bias=True, tie_weights=True))
+    e = estimate(dataclasses.replace(PRESETS["124M"], qkv_bias=True, tie_weights=True))
     n = 124_439_808 - 1024 * 768
     assert e.training_flops_per_token == 6 * n + 12 * 12 * 768 * 1024 == 855_166_464
     assert e.attention_flops_per_token == 12 * 12 * 768 * 1024
 
 
 def test_an_untied_head_takes_no_more_flops():
-    tied = dataclasses.replace(SIZES["355M"], tie_weights=True)
-    assert estimate(tied).training_flops_per_token == estimate(SIZES["355M"]).training_flops_per_token
+    tied = dataclasses.replace(PRESETS["355M"], tie_weights=True)
+    assert estimate(tied).training_flops_per_token == estimate(PRESETS["355M"]).training_flops_per_token
 
 
 def test_what_gpt3_cost():
@@ -144,7 +144,7 @@ def test_activations_are_what_the_tape_keeps(architecture, options, batch_size, 
 
 def test_the_kv_cache():
     """Of a model that is 4,096 wide, with 32 heads and layers, for 32,768 tokens in bfloat16."""
-    assert estimate(SIZES["124M"]).kv_cache_bytes == 72 * 2**20
+    assert estimate(PRESETS["124M"]).kv_cache_bytes == 72 * 2**20
     for options, gigabytes in [
         ({}, 17.18),
         ({"n_kv_heads": 8}, 4.29),
@@ -158,15 +158,15 @@ def test_the_kv_cache():
 
 @pytest.mark.parametrize("name", ["story", "stories260K"])
 def test_the_kv_cache_is_what_one_allocates(name):
-    cache = make_model(SIZES[name].architecture, SIZES[name]).make_state(3)
+    cache = make_model(PRESETS[name].architecture, PRESETS[name]).make_state(3)
     allocated = sum(a.nbytes for layer in cache.layers for a in vars(layer).values() if isinstance(a, np.ndarray))
-    assert estimate(SIZES[name], batch_size=3).kv_cache_bytes == allocated > 0
+    assert estimate(PRESETS[name], batch_size=3).kv_cache_bytes == allocated > 0
 
 
 def test_training_memory():
-    e = estimate(SIZES["story"], batch_size=2)
+    e = estimate(PRESETS["story"], batch_size=2)
     assert e.training_bytes == 16 * e.parameters + e.activation_bytes
-    assert estimate(SIZES["story"], batch_size=4).activation_bytes == 2 * e.activation_bytes
+    assert estimate(PRESETS["story"], batch_size=4).activation_bytes == 2 * e.activation_bytes
 
 
 # ---- beside what there is
@@ -343,7 +343,7 @@ def test_sizes_that_no_machine_holds():
 def test_what_cannot_be():
     for options in ({"batch_size": 0}, {"bytes_per_number": 2.5}):
         with pytest.raises(ConfigError, match="positive integer"):
-            estimate(SIZES["124M"], **options)
+            estimate(PRESETS["124M"], **options)
     for options in ({"tokens": 0}, {"tokens": 1e9, "price": -1}, {"tokens": 1e9, "tflops": math.nan}):
         with pytest.raises(ConfigError, match="must be a positive number"):
             GPT3.training_cost(**options)

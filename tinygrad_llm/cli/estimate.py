@@ -23,10 +23,10 @@ _DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from ..models.estimate import SIZES
+    from ..models import PRESETS
 
     parser.add_argument(
-        "--preset", choices=SIZES, default="124M", metavar="NAME", help=f"{', '.join(SIZES)} (default: 124M)"
+        "--preset", choices=PRESETS, default="124M", metavar="NAME", help=f"{', '.join(PRESETS)} (default: 124M)"
     )
     for name, help in _SIZES.items():
         parser.add_argument("--" + name.replace("_", "-"), type=int, metavar="INT", help=help)
@@ -58,11 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..checks import byte_size
-    from ..models import make_config
-    from ..models.estimate import SIZES, TRAINING_TOKENS, estimate
+    from ..models import PRESETS, make_config
+    from ..models.estimate import TRAINING_TOKENS, estimate
 
     chosen = {name: getattr(args, name) for name in (*_SIZES, "qkv_bias", "bias", "tie_weights")}
-    config = SIZES[args.preset]
+    config = PRESETS[args.preset]
     changes = {name: value for name, value in chosen.items() if value is not None}
     config = make_config(config.architecture, config.to_dict() | changes)
     e = estimate(config, batch_size=args.batch_size, bytes_per_number=_DTYPES[args.dtype])

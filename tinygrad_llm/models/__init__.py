@@ -9,7 +9,6 @@ from ..checks import check_options
 from ..errors import ConfigError
 from ..nn.lora import LoRAConfig, inject, lora_of
 from ..rng import Generator
-from . import gpt, llama
 from .base import Config, LanguageModel
 from .gpt import GPTConfig, GPTModel
 from .heads import PolicyAndValue, add_classifier, check_head, describe_head
@@ -29,9 +28,6 @@ __all__ = [
     "make_model",
     "preset",
 ]
-
-
-PRESETS: dict[str, Config] = {**gpt.PRESETS, **llama.PRESETS}
 
 
 def preset(name: str, **changes: Any) -> Any:
@@ -115,3 +111,11 @@ def _find(architecture: str) -> type[LanguageModel] | None:
         ):
             return value
     return None
+
+
+# Named configurations, those of each file: so a model is one file, its sizes among it.
+PRESETS: dict[str, Config] = {
+    name: config
+    for architecture in architectures()
+    for name, config in getattr(import_module(f"{__name__}.{architecture}"), "PRESETS", {}).items()
+}

@@ -1,7 +1,7 @@
 """What a model costs before it exists: parameters, FLOPs and memory of each module, by formula. Nothing is allocated.
 
-    estimate(SIZES["124M"]).parameters                            # 163,009,536
-    estimate(SIZES["gpt3-175B"]).training_cost(300e9).dollars     # 4.8 million, 4.68 of them for the weights
+    estimate(PRESETS["124M"]).parameters                            # 163,009,536
+    estimate(PRESETS["gpt3-175B"]).training_cost(300e9).dollars     # 4.8 million, 4.68 of them for the weights
     estimate(preset("llama2-7B", context_length=32768, n_kv_heads=8), bytes_per_number=2).kv_cache_bytes    # 4.29e9
 
 What a module takes, the configuration of each architecture says (`costs`).
@@ -33,18 +33,8 @@ from typing import Any
 
 from ..checks import byte_size, check_integer, is_number
 from ..errors import ConfigError, OutOfMemory
-from . import PRESETS, preset
 from .base import Config
 
-# The presets, and what is too large for one.
-SIZES: dict[str, Config] = PRESETS | {
-    # Touvron et al. 2023, table 1 and §2.2
-    "llama2-70B": preset("llama2-7B", emb_dim=8192, n_heads=64, n_layers=80, n_kv_heads=8, hidden_dim=28672),
-    # Brown et al. 2020, table 2.1. Every second layer there is banded, which the paper does not size: counted as dense.
-    "gpt3-175B": preset(
-        "124M", context_length=2048, emb_dim=12288, n_heads=96, n_layers=96, qkv_bias=True, tie_weights=True
-    ),
-}
 TRAINING_TOKENS = {"gpt3-175B": 300e9}  # Brown et al. 2020, table 2.1
 
 

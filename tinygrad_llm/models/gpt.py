@@ -92,6 +92,10 @@ PRESETS: dict[str, GPTConfig] = {
     "355M": GPTConfig(emb_dim=1024, n_heads=16, n_layers=24),
     "774M": GPTConfig(emb_dim=1280, n_heads=20, n_layers=36),
     "1558M": GPTConfig(emb_dim=1600, n_heads=25, n_layers=48),
+    # Brown et al. 2020, table 2.1. Every second layer there is banded, which the paper does not size: as if it were dense.
+    "gpt3-175B": GPTConfig(
+        context_length=2048, emb_dim=12288, n_heads=96, n_layers=96, qkv_bias=True, tie_weights=True
+    ),
 }
 
 

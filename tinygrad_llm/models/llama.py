@@ -154,6 +154,7 @@ PRESETS: dict[str, LlamaConfig] = {
     "stories110M": _stories(768, 12, 12, 2048, context_length=1024),
     "llama2-7B": LlamaConfig(),
     "llama2-13B": LlamaConfig(emb_dim=5120, n_heads=40, n_layers=40),
+    "llama2-70B": LlamaConfig(emb_dim=8192, n_heads=64, n_layers=80, n_kv_heads=8, hidden_dim=28672),
 }
 
 
