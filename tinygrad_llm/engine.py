@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -113,10 +114,9 @@ class Op:
         """The forward on plain arrays; recorded on the tape where an input wants a gradient."""
         if self.composed is not None and _composing.get():
             return self.as_twin(*inputs, **options)
-        arrays, parents, dtype, exposed = self._take(inputs)
-        for key, value in options.items():
-            if isinstance(value, Tensor):
-                options[key] = np.asarray(value)  # refused where it would lose a gradient
+        arrays, parents, dtype = self._take(inputs)
+        if any(map(_is_tensor, options.values())):  # refused where it would lose a gradient
+            options = {key: np.asarray(value) if _is_tensor(value) else value for key, value in options.items()}
         record = parents is not None and _recording.get()
         kept = freeze(options) if record and self.draws and options.get("rng") is not None else options
         watching = observers.get()
@@ -133,6 +133,7 @@ class Op:
                 raise self._widened(dtype, out.dtype)
             if not self.view or out.base is None:
                 out.setflags(False)  # type: ignore[call-arg]  # write; by name it takes three times as long
+            exposed = not all(map(Node.__instancecheck__, parents)) or any(map(is_wanted, map(_base_of, arrays)))
             marks = mark(saved, [*arrays, *options.values()]) if saved and (exposed or options) else ()
             node = Node(self, parents, arrays, kept, out, saved, marks)
         for observer in watching:
@@ -151,36 +152,15 @@ class Op:
         finally:
             scope.reset(token)
 
-    def _take(self, inputs: tuple) -> tuple[list, Any, np.dtype | None, bool]:
-        """Arrays of one float dtype; their places on the tape, None if none of them wants a gradient; that dtype; and whether
-        somebody else may write to one of the arrays.
-        """
-        dtype: np.dtype | None = None
-        arrays: list[Any] = []
-        parents: list[Node | Tensor | None] = []
-        wanted = adapt = exposed = False
-        for x in inputs:
-            array, parent = x, None  # type: Any, Node | Tensor | None
-            if isinstance(x, Tensor):
-                array, parent = x.data, x.node
-                if parent is None or array.base is not None:
-                    exposed = True
-                    if parent is None and x.requires_grad:
-                        parent = x
-                if array.dtype is not dtype:
-                    if dtype is None and array.dtype.kind in "fc":
-                        dtype = array.dtype
-                    else:
-                        adapt, dtype = True, self._join(dtype, array.dtype)
-            elif x is not None:
-                adapt = exposed = True
-            if parent is not None:
-                wanted = True
-            arrays.append(array)
-            parents.append(parent)
-        if adapt:
-            arrays = [None if array is None else _as_array(array, dtype) for array in arrays]
-        return arrays, parents if wanted else None, dtype, exposed
+    def _take(self, inputs: tuple) -> tuple[list, Any, np.dtype | None]:
+        """Arrays of one float dtype; their places on the tape, None if none of them wants a gradient; and that dtype."""
+        if all(map(_is_tensor, inputs)) and len(dtypes := set(map(_dtype_of, inputs))) == 1:
+            arrays, (dtype,) = list(map(_data_of, inputs)), dtypes
+        else:
+            dtype = self._common_dtype(inputs)
+            arrays = [None if x is None else _as_array(x.data if _is_tensor(x) else x, dtype) for x in inputs]
+        parents = [x.node or (x if x.requires_grad else None) if _is_tensor(x) else None for x in inputs]
+        return arrays, parents if any(map(is_wanted, parents)) else None, dtype
 
     def _widened(self, dtype: np.dtype | None, out: np.dtype) -> DTypeError:
         return DTypeError(
@@ -188,14 +168,16 @@ class Op:
             "a NumPy float64 scalar widens the whole graph"
         )
 
-    def _join(self, found: np.dtype | None, dtype: np.dtype) -> np.dtype | None:
+    def _common_dtype(self, inputs: tuple) -> np.dtype | None:
         """The one float dtype of the tensors in a call, which arrays and scalars adapt to; complex in a complex step."""
-        if dtype != found and dtype.kind in "fc":
+        dtypes = dict.fromkeys(map(_dtype_of, filter(_is_tensor, inputs)))
+        found = [dtype for dtype in dtypes if dtype.kind in "fc"]
+        if len(found) > 1:
             raise DTypeError(
-                f"{self.name}: tensors of {found} and of {dtype} in one op: "
-                f"convert one, for example with t.astype(np.{found})"
+                f"{self.name}: tensors of {found[0]} and of {found[1]} in one op: "
+                f"convert one, for example with t.astype(np.{found[0]})"
             )
-        return dtype if dtype.kind in "fc" else found
+        return found[0] if found else None
 
 
 class Tensor(Operators):
@@ -319,12 +301,21 @@ class Tensor(Operators):
             for observer in watching:
                 observer.before_backward(step)
             context = _watched(watching, node.scope) if watching else _quiet.copy()
-            step.computed = context.run(node.op.backward, g, *node.spend(reuse), **node.asked(reuse))
+            asked = node.asked(reuse) if node.op.takes else {}
+            step.computed = context.run(node.op.backward, g, *node.spend(reuse), **asked)
             step.gradients = list(step.computed)
             for observer in watching:
                 observer.after_backward(step)
             yield step
-            for parent, dx in step.passed_on():
+            if len(step.gradients) != len(node.parents):
+                raise step.wrong_count()
+            for k, (parent, dx) in enumerate(zip(node.parents, step.gradients, strict=True)):
+                if parent is None or dx is None:
+                    continue
+                if dx.shape != parent.shape or dx.dtype != g.dtype:  # a graph has one dtype
+                    raise step.wrong_gradient(k)
+                if type(parent) is not Node and (node.op.view or dx is not step.computed[k]):
+                    dx = np.array(dx)  # may be somebody else's array, and a leaf keeps what it is given
                 gradients[parent] = np.asarray(gradients[parent] + dx if parent in gradients else dx)
             if not retain_graph:
                 node.saved = None
@@ -348,12 +339,17 @@ class Tensor(Operators):
                     f"backward from a tensor of shape {self.shape}: reduce it to a scalar with .sum() or .mean(), "
                     "or pass gradient= of that shape"
                 )
-            return np.ones_like(self.data)
+            return np.array(1, self.data.dtype, ndmin=self.data.ndim)
         if type(gradient) is not _ndarray or gradient.dtype != self.data.dtype:
             gradient = _as_array(gradient, self.data.dtype)
-        if gradient.shape != self.shape:
+        if gradient.shape != self.data.shape:
             raise ShapeError(f"backward: gradient is {gradient.shape}, the tensor is {self.shape}: they must be equal")
         return gradient.copy() if self.node is None else gradient  # a leaf keeps what it is given
+
+
+# Asked of all inputs of an op at once, which is one line in a debugger.
+_is_tensor = Tensor.__instancecheck__
+_data_of, _dtype_of, _base_of = map(attrgetter, ("data", "data.dtype", "base"))
 
 
 def _deliver(leaf: Tensor, dx: np.ndarray, into: dict[Tensor, np.ndarray] | None) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pdb
 import re
 import subprocess
 import sys
@@ -34,10 +35,10 @@ class Keys(io.StringIO):
         return super().readline() or "c\n"
 
 
-def typed(function, keys):
+def typed(function, keys, debugger=Stepper):
     """Where it stops, (file, function, line of source), when `keys` are typed at the first line of a function."""
     shown, before = io.StringIO(), sys.gettrace()
-    stepper = Stepper(stdin=Keys("\n".join(keys) + "\n"), stdout=shown, nosigint=True, readrc=False)
+    stepper = debugger(stdin=Keys("\n".join(keys) + "\n"), stdout=shown, nosigint=True, readrc=False)
     try:
         stepper.runcall(function)
     finally:
@@ -134,6 +135,31 @@ def test_twelve_presses_to_the_formula_of_the_large_ops(op):
     stops = typed(mine, ["s"] * 200)
     assert presses(stops, "y = call()", forward) <= 14  # two of them in the lambda
     assert presses(stops, "y.backward", backward) <= 12
+
+
+def test_in_plain_pdb_few_lines_lead_to_the_maths_and_from_op_to_op():
+    x, g = tg.Tensor([0.5, -1.0], requires_grad=True), np.ones(2, "f")
+
+    def mine():
+        z = (x + x).tanh().exp()
+        z.backward(g)
+        z = x.tanh()
+        z.backward(g)
+        z = (x * x).sum()
+        z.backward()
+
+    names = functions(typed(mine, ["s"] * 1200, pdb.Pdb))
+
+    def presses(since, to, nth=0):
+        arrive = [i for i, name in enumerate(names) if name == to and names[i - 1] != to][nth]
+        return arrive - max(i for i in range(arrive) if names[i] == since)
+
+    assert presses("mine", "add_forward") <= 25
+    assert presses("tanh_forward", "exp_forward") <= 57
+    assert presses("exp_backward", "tanh_backward") <= 39
+    assert presses("mine", "tanh_backward", nth=1) <= 49
+    assert presses("mine", "sum_backward") <= 53
+    assert presses("sum_backward", "multiply_backward") <= 57
 
 
 def test_a_loop_of_ones_own():

@@ -62,6 +62,18 @@ def outwards(inside: Scope | None) -> Iterator[Scope]:
 class Node:
     """One recorded call. It never points at its own output, so dropping the output frees the graph."""
 
+    op: Op
+    parents: list  # a Node, a leaf Tensor, or None where no gradient is wanted
+    saved: tuple | None  # for the backward, until it has run
+    marks: Sequence[tuple[int, int]]  # of what was saved and can be written to (watch.py)
+    options: dict[str, Any]
+    constants: list | None  # with parents and options, what it takes to run the forward again
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scope: Scope | None
+    hooks: list[Hook] | None  # called with dL/d(output) when it is complete
+    serial: int  # parents are always recorded before their children
+
     __slots__ = (
         "__weakref__", "code", "constants", "dtype", "hooks", "instruction", "marks", "op", "options", "parents", "saved",
         "scope", "serial", "shape",
@@ -77,30 +89,19 @@ class Node:
         saved: tuple,
         marks: Sequence[tuple[int, int]],
     ) -> None:
-        self.op = op
-        self.parents = parents  # a Node, a leaf Tensor, or None where no gradient is wanted
-        self.saved: tuple | None = saved
-        self.marks = marks  # of what was saved and can be written to (watch.py)
-        self.options = options or _NO_OPTIONS  # with parents and constants, what it takes to run the forward again
-        self.constants: list | None = None
-        for k, parent in enumerate(parents):
-            if parent is None and arrays[k] is not None:
-                self.constants = [a if p is None else None for a, p in zip(arrays, parents, strict=True)]
-                break
-        self.shape, self.dtype = out.shape, out.dtype
-        self.serial = next(_serial)  # parents are always recorded before their children
+        self.op, self.parents, self.saved, self.marks, self.options = op, parents, saved, marks, options or _NO_OPTIONS
+        self.constants = None
+        if not all(map(is_wanted, parents)):
+            self.constants = [a if p is None else None for a, p in zip(arrays, parents, strict=True)]
+        self.shape, self.dtype, self.scope = out.shape, out.dtype, scope.get()
+        self.hooks, self.serial = None, next(_serial)
         # Not as one tuple: the garbage collector goes through what is kept for every op.
         self.code, self.instruction = caller(3)
-        self.scope = scope.get()
-        self.hooks: list[Hook] | None = None  # called with dL/d(output) when it is complete
 
     def asked(self, reuse: bool) -> dict[str, Any]:
         """What the backward wants to be told, besides g and the saved arrays (Op.takes)."""
-        takes = self.op.takes
-        if not takes:
-            return _NO_OPTIONS
-        options: dict[str, Any] = {"reuse": reuse} if "reuse" in takes else {}
-        if "needs" in takes:
+        options: dict[str, Any] = {"reuse": reuse} if "reuse" in self.op.takes else {}
+        if "needs" in self.op.takes:
             options["needs"] = tuple(map(is_wanted, self.parents))
         return options
 

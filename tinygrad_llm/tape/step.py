@@ -6,9 +6,9 @@ import inspect
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from .worked import equations, letters, substitute
 
 if TYPE_CHECKING:
     from ..debug.check import Verdict
-    from ..engine import Tensor
 
 
 _RUN_ELEMENTS = 2**26  # in all results of a forward, up to which a display runs it again
@@ -37,12 +36,9 @@ class Step:
     __slots__ = ("computed", "grad_out", "gradients", "i", "n", "node", "walk")
 
     def __init__(self, i: int, n: int, node: Node, grad_out: np.ndarray, walk: Walk) -> None:
-        self.i, self.n = i, n
-        self.node = node
-        self.grad_out = grad_out
-        self.computed: tuple = ()  # until the loop has run the op's backward
+        self.i, self.n, self.node, self.grad_out, self.walk = i, n, node, grad_out, walk
+        self.computed: tuple = ()  # what the op's backward returned, until then nothing
         self.gradients: list = []
-        self.walk = walk
 
     @property
     def op(self) -> str:
@@ -121,7 +117,7 @@ class Step:
     @property
     def out(self) -> np.ndarray:
         """The output of the forward, which the tape did not keep: the forward is run again, once for all steps of a pass."""
-        return self.walk.output(self.node)
+        return self.walk.outputs[self.node]
 
     @property
     def args(self) -> dict[str, np.ndarray]:
@@ -151,21 +147,6 @@ class Step:
     def argument(self, k: int) -> str:
         """What the forward calls its input k: `x`, `weight`, `arrays[2]`."""
         return self.node.op.argument(k)
-
-    def passed_on(self) -> Iterator[tuple[Node | Tensor, np.ndarray]]:
-        """Each parent that wants a gradient, and its part of it. ShapeError or DTypeError where one cannot be."""
-        node = self.node
-        if len(self.gradients) != len(node.parents):
-            raise self.wrong_count()
-        for k, parent in enumerate(node.parents):
-            dx = self.gradients[k]
-            if parent is None or dx is None:
-                continue
-            if dx.shape != parent.shape or dx.dtype != self.grad_out.dtype:  # a graph has one dtype
-                raise self.wrong_gradient(k)
-            if type(parent) is not Node and (node.op.view or dx is not self.computed[k]):
-                dx = np.array(dx)  # may be somebody else's array, and a leaf keeps what it is given
-            yield parent, dx
 
     def check(self) -> Verdict:
         """Are these gradients right? Against differences of this one op at its actual values, in float64.
@@ -219,21 +200,23 @@ class Inputs(dict[str, "np.ndarray | None"]):
         super().__setitem__(name, gradient)
 
 
-@dataclass(eq=False, slots=True, repr=False)
 class Walk:
     """All nodes of one backward pass; what concerns them together is worked out when it is first asked for."""
 
-    nodes: list[Node]  # in the order of the forward
-    _names: dict[Any, str] = field(default_factory=dict)
-    _variables: dict[Any, str] | None = None
-    _groups: dict[Node, str] | None = None
-    _values: dict[Node, np.ndarray] = field(default_factory=dict)
+    def __init__(self, nodes: list[Node]) -> None:
+        self.nodes = nodes  # in the order of the forward
 
-    @property
+    @cached_property
     def names(self) -> dict[Any, str]:
-        if not self._names:
-            self._names = names_of(self.nodes)
-        return self._names
+        return names_of(self.nodes)
+
+    @cached_property
+    def variables(self) -> dict[Any, str]:
+        return variables_of(self.nodes)
+
+    @cached_property
+    def groups(self) -> dict[Node, str]:
+        return groups_of(self.nodes)
 
     def __repr__(self) -> str:
         names = list(self.names.values())
@@ -245,43 +228,29 @@ class Walk:
         return walk_html(self)
 
     @property
-    def variables(self) -> dict[Any, str]:
-        if self._variables is None:
-            self._variables = variables_of(self.nodes)
-        return self._variables
-
-    @property
-    def groups(self) -> dict[Node, str]:
-        if self._groups is None:
-            self._groups = groups_of(self.nodes)
-        return self._groups
-
-    @property
     def fits(self) -> bool:
         """Are the results of the forward small enough for a display to run it again and keep them all?"""
         return sum(math.prod(node.shape) for node in self.nodes) <= _RUN_ELEMENTS
 
     def inputs(self, node: Node) -> list:
         """The arrays that the node was called with, from the leaves and constants by running the forward again."""
-        self._run()
-        return self._arrays(node)
+        return _arrays(node, self.outputs)
 
-    def output(self, node: Node) -> np.ndarray:
-        """What the node made of them."""
-        self._run()
-        return self._values[node]
+    @cached_property
+    def outputs(self) -> dict[Node, np.ndarray]:
+        """What each node made of them."""
+        outputs: dict[Node, np.ndarray] = {}
+        for node in self.nodes:
+            outputs[node] = run_again(node, _arrays(node, outputs))[0]
+        return outputs
 
-    def _run(self) -> None:
-        if not self._values:
-            for node in self.nodes:
-                self._values[node] = run_again(node, self._arrays(node))[0]
 
-    def _arrays(self, node: Node) -> list:
-        constants = node.constants or [None] * len(node.parents)
-        return [
-            c if p is None else self._values.get(p, getattr(p, "data", None))
-            for p, c in zip(node.parents, constants, strict=True)
-        ]
+def _arrays(node: Node, outputs: dict[Node, np.ndarray]) -> list:
+    constants = node.constants or [None] * len(node.parents)
+    return [
+        c if p is None else outputs[p] if isinstance(p, Node) else p.data
+        for p, c in zip(node.parents, constants, strict=True)
+    ]
 
 
 def module_of(name: str) -> str:
