@@ -1,10 +1,7 @@
 """break_on in a Jupyter kernel and under debugpy, both of them real. Without the extra `clients`, skipped."""
 
 import re
-import shutil
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -38,16 +35,6 @@ def program(tmp_path):
     return path
 
 
-@pytest.fixture
-def installed(tmp_path):
-    """The Python of an environment in which the package lies where a wheel puts it."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
-    (packages,) = (tmp_path / "env").rglob("site-packages")
-    shutil.copytree(ROOT / "tinygrad_llm", packages / "tinygrad_llm")
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
-    return tmp_path / "env" / "bin" / "python"
-
-
 def opens_in_both(editor):
     reason, stack, found = editor.stop()
     assert reason == "function breakpoint"
@@ -70,13 +57,13 @@ def test_vscode_opens_in_the_op_of_a_checkout(program, just_my_code):
 
 
 def test_vscode_opens_in_the_op_of_a_wheel(program, installed):
-    with Editor(program, python=[str(installed)], justMyCode=False, env={"PYTHONPATH": ""}) as editor:
+    with Editor(program, python=[installed], justMyCode=False, env={"PYTHONPATH": ""}) as editor:
         opens_in_both(editor)
         assert "site-packages" in editor.printed
 
 
 def test_vscode_by_default_passes_through_a_wheel_and_we_say_so(program, installed):
-    with Editor(program, python=[str(installed)], env={"PYTHONPATH": ""}) as editor:
+    with Editor(program, python=[installed], env={"PYTHONPATH": ""}) as editor:
         assert editor.stop() is None
         assert 'and so tanh_backward: set "justMyCode": false in launch.json' in editor.printed
         assert "and so exp_forward" in editor.printed
@@ -92,7 +79,7 @@ def test_an_op_of_ones_own_is_stopped_in_by_default(tmp_path, installed):
         "twice = tg.Op(twice_forward, twice_backward)\n"
         "with debug.break_on(op='twice'):\n    twice(tg.Tensor([1.0], True)).sum().backward()\n"
     )
-    with Editor(program, python=[str(installed)], env={"PYTHONPATH": ""}) as editor:
+    with Editor(program, python=[installed], env={"PYTHONPATH": ""}) as editor:
         assert editor.stop()[1][0] == ("twice_backward", 6)
 
 

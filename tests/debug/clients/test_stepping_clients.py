@@ -2,10 +2,8 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -41,15 +39,11 @@ def program(tmp_path):
 
 
 @pytest.fixture(params=["checkout", "wheel"])
-def python(request, tmp_path):
-    """A Python, and what else it is started with, that finds the package in the checkout, or where a wheel puts it."""
+def python(request):
+    """A Python, and what else it is started with, that finds the package in the checkout, or installed from a wheel."""
     if request.param == "checkout":
         return sys.executable, {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
-    (packages,) = (tmp_path / "env").rglob("site-packages")
-    shutil.copytree(ROOT / "tinygrad_llm", packages / "tinygrad_llm")
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
-    return str(tmp_path / "env" / "bin" / "python"), {"PYTHONPATH": ""}
+    return request.getfixturevalue("installed"), {"PYTHONPATH": ""}
 
 
 def launch(folder, python, environment):
@@ -92,7 +86,7 @@ def test_f11_goes_to_the_maths_and_from_op_to_op(tmp_path, program, python):
 
 
 @pytest.mark.parametrize("prompt", ["(Pdb) ", "ipdb> "])
-def test_at_a_terminal(tmp_path, program, prompt):
+def test_at_a_terminal(tmp_path, program, python, prompt):
     if prompt == "ipdb> ":
         pytest.importorskip("ipdb")
     else:  # a module that hides the one installed
@@ -102,9 +96,10 @@ def test_at_a_terminal(tmp_path, program, prompt):
             "u.find_spec = lambda name, *_: None if name == 'ipdb' else find(name)\n"
         )
     program.write_text(PROGRAM.replace("breakpoint()\n", ""))
-    path = f"{ROOT}:{tmp_path / 'without'}"
+    executable, environment = python
+    path = f"{environment['PYTHONPATH']}:{tmp_path / 'without'}"
     terminal = pexpect.spawn(
-        sys.executable,
+        executable,
         ["-m", "tinygrad_llm.debug", str(program)],
         env={"PYTHONPATH": path, "TERM": "dumb", "HOME": str(tmp_path), "PATH": ""},
         encoding="utf-8",
