@@ -290,7 +290,7 @@ class Tensor(Operators):
         nodes = recorded(root)
         gradients: dict[Any, np.ndarray] = {root: self._seed(gradient)}
         complete = {} if into is None else last_uses(nodes)  # an exception must leave every .grad as it was
-        walk, watching = Walk(nodes), observers.get()
+        walk, watching = Walk(nodes, self.data), observers.get()
         for i, node in enumerate(reversed(nodes)):
             if node not in gradients:
                 continue  # no gradient came back this far

@@ -11,6 +11,7 @@ import tinygrad_llm as tg
 from tinygrad_llm import debug
 from tinygrad_llm.debug.inside import heads
 from tinygrad_llm.engine import Op
+from tinygrad_llm.errors import GraphError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.optim import AdamW
 from tinygrad_llm.tape.observer import Observer
@@ -53,6 +54,34 @@ def test_what_went_in_and_came_out(retain_graph):
         n += 1
     assert n == len(outputs)
     assert model.tok_emb.weight.grad is not None
+
+
+@pytest.mark.parametrize("change", [lambda x: x.data.__setitem__(0, 3.0), lambda x: setattr(x, "data", x.data * 2)])
+def test_what_went_in_is_refused_once_it_was_written_to(change):
+    x = tg.Tensor([1.0, 2.0], True)
+    y = x + x
+    change(x)
+    (step,) = y.backward_steps(np.ones(2, "f"))
+    for look in (lambda: step.args, lambda: step.out):
+        with pytest.raises(GraphError, match="an input was written to since"):
+            look()
+    assert "add" in step._repr_html_()  # without them
+
+
+def test_what_went_in_is_refused_after_an_optimizer_s_step():
+    model = make_model()
+    steps = list(loss_of(model).backward_steps())
+    optimizer = AdamW(model.parameters(), lr=0.01)
+    optimizer.step()
+    with pytest.raises(GraphError, match="an input was written to since"):
+        _ = steps[0].out
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_went_in_is_shown_where_it_is_not_finite(bad):
+    x = tg.Tensor([1.0, bad], True)
+    (step,) = (x * 2).backward_steps(np.ones(2, "f"))
+    np.testing.assert_array_equal(step.args["x"], x.data)
 
 
 def test_arguments_of_ops_that_take_several_and_constants():

@@ -31,7 +31,7 @@ class Console(cmd.Cmd):
         self.use_rawinput = stdin is None
         self.loss = loss
         self.nodes = recorded(loss.node)[::-1]
-        walk = Walk(self.nodes[::-1])
+        walk = Walk(self.nodes[::-1], loss.data)
         self.names, self.variables, self.groups = [walk.names[node] for node in self.nodes], walk.variables, walk.groups
         self.sent: defaultdict[Any, list[tuple[str, str]]] = defaultdict(list)  # to a node or leaf: by whom, and what
         self.steps: Iterator[Step] = loss.backward_steps(retain_graph=True)
@@ -195,7 +195,7 @@ class Console(cmd.Cmd):
             place = step.node.twin_site.rpartition(" in ")[0]
             file, _, number = place.rpartition(":")
             self.say(f"  in {step.group}, {step.described()[-1]}: {linecache.getline(file, int(number)).strip()}")
-        if step.walk.fits:
+        if step.walk.repeats:
             known = {step.argument(k): self._name(parent) for k, parent in enumerate(step.node.parents)}
             for name, array in step.args.items():
                 self.say(f"  {name}{f' = {known[name]}' if known[name] not in ('', name) else ''}: {in_words(array)}")

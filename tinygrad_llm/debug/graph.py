@@ -82,7 +82,7 @@ def _graph(loss: Tensor) -> tuple[_Module, list[tuple[str, str]]]:
     if loss.node is None:
         raise GraphError(f"this tensor {loss.shape} is not on the tape, so it has no graph: {loss.why_no_grad()}")
     nodes = recorded(loss.node)
-    walk = Walk(nodes)
+    walk = Walk(nodes, loss.data)
     names, groups = walk.names, walk.groups
     notes, idle = Context().run(_numbers, loss, walk)  # where nobody watches
     n_steps, n_idle = Counter(groups.values()), Counter(groups[node] for node in idle)
@@ -141,7 +141,7 @@ def _numbers(loss: Tensor, walk: Walk) -> tuple[dict[Node | Tensor, list[str]], 
     parts: dict[Node | Tensor, list[np.ndarray]] = defaultdict(list)
     few = [node for node in walk.nodes[:-1] if math.prod(node.shape) <= _FEW]
     freed = any(node.saved is None for node in walk.nodes)
-    if freed or loss.size != 1 or not (few or len(walk.nodes) == 1) or not walk.fits:
+    if freed or loss.size != 1 or not (few or len(walk.nodes) == 1) or not walk.repeats:
         return notes, idle
     for step in loss.backward_steps(retain_graph=True, into={}):
         node = step.node

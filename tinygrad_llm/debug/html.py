@@ -45,7 +45,7 @@ def tensor_html(tensor: Tensor) -> str:
 def step_html(step: Step) -> str:
     """Name and formula, then what the forward took, made and saved, g, and the gradients, in numbers and drawn."""
     rows: list[tuple[str, str, Any]] = []
-    if step.walk.fits:
+    if step.walk.repeats:
         rows += [(name, "goes in", value) for name, value in step.args.items()]
         rows.append((step.variable or "out", "comes out", step.out))
     rows.append(("g", "arrives", step.grad_out))

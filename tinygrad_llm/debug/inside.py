@@ -19,7 +19,7 @@ def matrices(step: Step) -> dict[str, np.ndarray]:
 
     P is before dropout, and dP what comes back to it; S are the scores divided by √d.
     """
-    if step.op != "attention" or not step.walk.fits:
+    if step.op != "attention" or not step.walk.repeats:
         return {}
     n_queries, n_keys = step.args["q"].shape[1], step.args["k"].shape[1]
     if len(step.args["q"]) * step.node.options["n_heads"] * n_queries * n_keys > _ELEMENTS:

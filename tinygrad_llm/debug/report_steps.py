@@ -52,7 +52,7 @@ class Steps:
         self._elements = sum(map(_size, self.nodes))
         self._uses = Counter(parent for node in self.nodes for parent in node.parents if parent is not None)
         self._seconds = 0.0
-        self._walk = Walk(self.nodes)
+        self._walk = Walk(self.nodes, loss.data)
         self._names, self._homes = self._walk.names, dict(self._walk.groups)
         self._collect(loss)
 

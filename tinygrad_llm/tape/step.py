@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DTypeError, ShapeError
+from ..errors import DTypeError, GraphError, ShapeError
 from .node import Node, path_of, run_again
 from .places import is_operator, operands, stored_in
 from .worked import equations, letters, substitute
@@ -116,12 +116,20 @@ class Step:
 
     @property
     def out(self) -> np.ndarray:
-        """The output of the forward, which the tape did not keep: the forward is run again, once for all steps of a pass."""
+        """The output of the forward, which the tape did not keep: the forward is run again, once for all steps of a pass.
+
+        GraphError where that ends in other numbers than it did, as after a write into an input.
+        """
+        self.walk.refuse_changed()
         return self.walk.outputs[self.node]
 
     @property
     def args(self) -> dict[str, np.ndarray]:
-        """The arrays that the forward was called with, by the names that it gives them; its options are `node.options`."""
+        """The arrays that the forward was called with, by the names that it gives them; its options are `node.options`.
+
+        From running it again, and refused, like `out`.
+        """
+        self.walk.refuse_changed()
         return {self.argument(k): array for k, array in enumerate(self.walk.inputs(self.node)) if array is not None}
 
     @property
@@ -203,8 +211,8 @@ class Inputs(dict[str, "np.ndarray | None"]):
 class Walk:
     """All nodes of one backward pass; what concerns them together is worked out when it is first asked for."""
 
-    def __init__(self, nodes: list[Node]) -> None:
-        self.nodes = nodes  # in the order of the forward
+    def __init__(self, nodes: list[Node], result: np.ndarray) -> None:
+        self.nodes, self.result = nodes, result  # in the order of the forward; what the last of them gave
 
     @cached_property
     def names(self) -> dict[Any, str]:
@@ -228,9 +236,25 @@ class Walk:
         return walk_html(self)
 
     @property
-    def fits(self) -> bool:
-        """Are the results of the forward small enough for a display to run it again and keep them all?"""
-        return sum(math.prod(node.shape) for node in self.nodes) <= _RUN_ELEMENTS
+    def repeats(self) -> bool:
+        """May a display run the forward again: are its results small enough to be kept, and do they end as they did?"""
+        return sum(math.prod(node.shape) for node in self.nodes) <= _RUN_ELEMENTS and not self.changed
+
+    @cached_property
+    def changed(self) -> bool:
+        """Does the forward, run again, end in other numbers than it did, by more than threads may round otherwise?"""
+        if not self.nodes:
+            return False
+        size = np.abs(self.result[np.isfinite(self.result)]).max(initial=0)
+        rounding = 1000 * np.finfo(self.result.dtype).eps * size
+        return not np.allclose(self.outputs[self.nodes[-1]], self.result, rtol=0, atol=rounding, equal_nan=True)
+
+    def refuse_changed(self) -> None:
+        if self.changed:
+            raise GraphError(
+                "step.out and step.args run the forward again, and it ends in other numbers than it did: an input was written "
+                "to since, or an op draws random numbers without rng=: look at them before that"
+            )
 
     def inputs(self, node: Node) -> list:
         """The arrays that the node was called with, from the leaves and constants by running the forward again."""
