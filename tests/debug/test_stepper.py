@@ -322,6 +322,14 @@ def test_no_program_is_one_line(tmp_path, args, words):
     assert words in done.stderr
 
 
+def test_without_a_standard_input_there_is_one_line(tmp_path):
+    (tmp_path / "script.py").write_text(PROGRAM)
+    command = f"{sys.executable} -m tinygrad_llm.debug {tmp_path}/script.py <&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "standard input is closed" in done.stderr
+
+
 # ---- VS Code: what is written; tests/debug/clients has it read by debugpy ---------------------------------------------------
 
 

@@ -36,6 +36,8 @@ def main() -> int:
             return 0
         if options.program is None or options.write_vscode is not None:
             raise DataError(f"give a PROGRAM, or --write-vscode (see {_NAME} --help)")
+        if sys.stdin is None:
+            raise DataError("standard input is closed: a debugger needs it for its prompt")
         code = compiled(options.program)
     except TinygradLLMError as error:
         print(f"{_NAME}: {error}", file=sys.stderr)
