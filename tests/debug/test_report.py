@@ -224,7 +224,7 @@ def test_the_matrices_of_attention_are_those_of_the_model(tmp_path):
 
 
 def test_matrices_that_are_too_large_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("tinygrad_llm.debug.inside._ELEMENTS", 2 * 8 * 8 - 1)
+    monkeypatch.setattr("tinygrad_llm.debug.attention._ELEMENTS", 2 * 8 * 8 - 1)
     debug.report(loss_of(make_model()), tmp_path / "a.html")
     assert not any(step["heads"] for step in Page(tmp_path / "a.html").data["steps"])
 

@@ -16,8 +16,8 @@ from ..errors import TinygradLLMError
 from ..tape.display import in_words, norm
 from ..tape.node import recorded
 from ..tape.step import Step, Walk
+from .attention import heads, matrices
 from .breakpoints import named
-from .inside import heads, matrices
 from .report import report
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..tape.display import in_words, summarise
-from .inside import heads
+from .attention import heads
 from .picture import NEGATIVE, POSITIVE, png
 
 if TYPE_CHECKING:

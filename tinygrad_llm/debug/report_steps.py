@@ -16,7 +16,7 @@ from ..errors import NonFiniteError
 from ..tape.display import in_words, norm
 from ..tape.node import Node, recorded
 from ..tape.step import Step, Walk, module_of
-from .inside import heads
+from .attention import heads
 from .picture import number, picture
 
 STEPS = 400  # steps on the page; of a longer backward the first half and the last half of these

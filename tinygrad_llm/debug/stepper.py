@@ -59,10 +59,8 @@ class Stepper(pdb.Pdb):
         return not is_passed(frame.f_globals.get("__name__")) and bool(super().stop_here(frame))
 
     def interaction(self, frame: FrameType | None, *rest: Any) -> None:
-        caller = frame and frame.f_back
-        while (
-            caller and caller is not self.botframe
-        ):  # pdb leaves frames alone that it came to by passing or by a breakpoint
+        caller = frame and frame.f_back  # pdb leaves frames alone that it came to by passing or by a breakpoint
+        while caller and caller is not self.botframe:
             caller.f_trace = caller.f_trace or self.trace_dispatch
             caller = caller.f_back
         super().interaction(frame, *rest)

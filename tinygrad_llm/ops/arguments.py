@@ -94,10 +94,8 @@ class Hidden(NamedTuple):
 
     def hide(self, scores, h, i):
         """-inf into the scores (n, s, t) of the heads h and queries i where a key is hidden."""
-        if (
-            self.causal
-        ):  # the last of these keys stands beside the last query: only the corner between them is hidden in part
-            corner = scores[:, -scores.shape[2] :]
+        if self.causal:
+            corner = scores[:, -scores.shape[2] :]  # elsewhere these queries see all of these keys
             corner += np.tril(np.full(corner.shape[1:], -math.inf, scores.dtype), scores.shape[2] - corner.shape[1] - 1)
         if self.mask is not None:
             scores[~self.mask[h, i, : scores.shape[1]].swapaxes(-1, -2)] = -math.inf

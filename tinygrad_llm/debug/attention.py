@@ -1,4 +1,4 @@
-"""What attention keeps inside: the matrices that its formula names, from its twin."""
+"""What a step of attention keeps inside: the matrices that its formula names, from its twin."""
 
 from __future__ import annotations
 
