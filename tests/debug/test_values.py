@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import tinygrad_llm as tg
-from tinygrad_llm import debug
-from tinygrad_llm.debug.inside import heads
+from tinygrad_llm import debug, nn
+from tinygrad_llm.debug.attention import heads
 from tinygrad_llm.engine import Op
 from tinygrad_llm.errors import GraphError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
@@ -118,9 +118,15 @@ def test_the_variable_is_what_the_result_is_stored_in():
     many = "".join(f"v{i} = {i}\n" for i in range(300))
     exec(f"{many}last = w * 2", names)
     assert variables(names["last"]) == ["last"]
+    module = nn.Module()
+    module.h = b * 2
+    assert variables(module.h) == ["b", "module.h"]
+    module.h, f = b * 3, module.h
+    assert variables(module.h) == ["b", None]
+    assert variables(module.h * 2)[-1] is None
     kept = [b * 2]
     assert variables(kept[0]) == ["b", None]
-    assert e is not None
+    assert e is not f
 
 
 def test_the_variable_of_a_call_belongs_to_the_last_that_it_recorded():

@@ -50,16 +50,20 @@ def is_operator(place: Place) -> bool:
 
 
 def stored_in(place: Place) -> str | None:
-    """The variable that its result goes into: `b` of `b = a + a`. None where it goes elsewhere, or has not come yet."""
+    """What its result goes into: `b` of `b = a + a`, `self.h` of `self.h = a + a`. None elsewhere, or if it has not come yet."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if (frame.f_code, frame.f_lasti) == place:
             return None
         frame = frame.f_back
     instructions, k = _around(place)
-    following = next((i for i in instructions[k + 1 : k + 4] if i.opname not in _BESIDE_A_STORE), None)
-    stores = _names(following) if following is not None and following.opname.startswith("STORE_") else ()
-    return stores[0] if stores else None
+    following = [i for i in instructions[k + 1 : k + 6] if i.opname not in _BESIDE_A_STORE]
+    names = _names(following[0]) if following else ()
+    if names and following[0].opname.startswith("STORE_"):
+        return names[0]
+    if names and len(following) > 1 and following[1].opname == "STORE_ATTR":
+        return f"{names[0]}.{following[1].argval}"
+    return None
 
 
 def operands(place: Place) -> dict[int, str]:
