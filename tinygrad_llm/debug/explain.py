@@ -12,7 +12,7 @@ import numpy as np
 from ..checks import byte_size
 from ..engine import Tensor
 from ..tape.display import norm
-from .html import text_table
+from .html import table_html
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Explanation(Sequence):
         )
 
     def _repr_html_(self) -> str:
-        return text_table(self._cells())
+        return table_html(self._cells())
 
 
 def explain(loss: Tensor) -> Explanation:

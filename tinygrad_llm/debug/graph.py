@@ -141,9 +141,11 @@ def _numbers(loss: Tensor, walk: Walk) -> tuple[dict[Node | Tensor, list[str]], 
     parts: dict[Node | Tensor, list[np.ndarray]] = defaultdict(list)
     few = [node for node in walk.nodes[:-1] if math.prod(node.shape) <= _FEW]
     freed = any(node.saved is None for node in walk.nodes)
-    if freed or loss.size != 1 or not (few or len(walk.nodes) == 1) or not walk.repeats:
+    if freed or loss.size != 1 or not (few or len(walk.nodes) == 1):
         return notes, idle
     for step in loss.backward_steps(retain_graph=True, into={}):
+        if not step.walk.repeats:
+            break
         node = step.node
         if step.idle:
             idle.add(node)

@@ -82,13 +82,13 @@ def optimizer_html(optimizer: Optimizer) -> str:
         params, options = group["params"], [str(value) for name, value in group.items() if name != "params"]
         rows.append((str(len(params)), f"{sum(p.data.size for p in params):,}", *options))
     names = [name for name in optimizer.param_groups[0] if name != "params"]
-    return f"<code>{escape(repr(optimizer))}</code>" + text_table([("parameters", "numbers", *names), *rows])
+    return f"<code>{escape(repr(optimizer))}</code>" + table_html([("parameters", "numbers", *names), *rows])
 
 
 def walk_html(walk: Walk) -> str:
     """The nodes in the order of the backward."""
     rows = [(walk.names[node], str(node.shape), node.site) for node in reversed(walk.nodes)]
-    return f"<code>{escape(repr(walk))}</code>" + text_table([("node", "shape", "made at"), *rows])
+    return f"<code>{escape(repr(walk))}</code>" + table_html([("node", "shape", "made at"), *rows])
 
 
 def cache_html(cache: Cache) -> str:
@@ -141,7 +141,7 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> str:
+def table_html(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text, the first of them the header; of many the first hundred."""
     header, *shown = ([escape(cell) for cell in row] for row in rows[: _ROWS + 1])
     more = f"<small>and {len(rows) - _ROWS - 1} more</small>" if len(rows) > _ROWS + 1 else ""

@@ -175,9 +175,8 @@ class Steps:
         node = step.node
         n = _size(node) + sum(_size(parent) for parent in node.parents if parent is not None)
         n += sum(c.size for c in node.constants or () if isinstance(c, np.ndarray))
-        most = (
-            3 * _CHECK_ELEMENTS // max(3, len(node.parents))
-        )  # a checkpointed block has many inputs, all of them measured
+        # A checkpointed block has many inputs, all of them measured.
+        most = 3 * _CHECK_ELEMENTS // max(3, len(node.parents))
         if n > most:
             return "none", f"Not checked: its arrays have {n:,} elements, and steps of up to {most:,} are."
         if self._elements > _RUN_ELEMENTS:

@@ -235,7 +235,7 @@ class Walk:
 
         return walk_html(self)
 
-    @property
+    @cached_property
     def repeats(self) -> bool:
         """May a display run the forward again: are its results small enough to be kept, and do they end as they did?"""
         return sum(math.prod(node.shape) for node in self.nodes) <= _RUN_ELEMENTS and not self.changed
