@@ -13,7 +13,7 @@ import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm import debug, nn, ops, parallel
-from tinygrad_llm.debug.stepper import PASSED, Stepper
+from tinygrad_llm.debug.stepper import PASSED, Stepper, is_passed
 from tinygrad_llm.debug.vscode import CONFIGURATION, write_launch
 from tinygrad_llm.errors import DataError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
@@ -55,6 +55,24 @@ def presses(stops, since, to):
     """How many presses lead from the last line of one's own in which `since` stands to the next in an op in which `to` does."""
     first = max(i for i, (file, _, line) in enumerate(stops) if file == HERE and since in line)
     return next(i for i, (file, _, line) in enumerate(stops) if i > first and file != HERE and to in line) - first
+
+
+@pytest.mark.parametrize(
+    ("module", "passed"),
+    [
+        *[
+            (name, True)
+            for name in ("tinygrad_llm.tape.step", "numpy", "numpy.linalg", "posixpath", "namedtuple_Hidden")
+        ],
+        *[(name, True) for name in ("_distutils_hack", "__editable___tinygrad_llm_0_1_0_finder")],
+        *[
+            (name, False)
+            for name in ("__main__", "tinygrad_llm.ops.matrix", "tinygrad_llm.nn.layers", "numpydoc", None)
+        ],
+    ],
+)
+def test_what_is_passed_through(module, passed):
+    assert is_passed(module) == passed
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)

@@ -24,6 +24,7 @@ PASSED = (
     f"{_PACKAGE}.checks",
     f"{_PACKAGE}.errors",
     f"{_PACKAGE}.debug",
+    "_distutils_hack",  # of setuptools, which is called at imports
     "hypothesis",  # which is called whenever garbage is collected
     "numpy",
     "threadpoolctl",
@@ -36,8 +37,8 @@ def is_passed(module: str | None) -> bool:
     """Whether steps pass through the module of this name."""
     if module is None:
         return False
-    if module.startswith("namedtuple_") or module.partition(".")[0] in sys.stdlib_module_names:
-        return True  # collections has written the former
+    if module.startswith(("namedtuple_", "__editable__")) or module.partition(".")[0] in sys.stdlib_module_names:
+        return True  # collections has written the first, and setuptools the second, which finds editable packages
     return any(f"{module}.".startswith(f"{passed}.") for passed in PASSED)
 
 
