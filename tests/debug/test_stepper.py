@@ -62,9 +62,15 @@ def presses(stops, since, to):
     [
         *[
             (name, True)
-            for name in ("tinygrad_llm.tape.step", "numpy", "numpy.linalg", "posixpath", "namedtuple_Hidden")
+            for name in (
+                "tinygrad_llm.tape.step",
+                "numpy",
+                "numpy.linalg",
+                "posixpath",
+                "namedtuple_Hidden",
+                "_distutils_hack",
+            )
         ],
-        *[(name, True) for name in ("_distutils_hack", "__editable___tinygrad_llm_0_1_0_finder")],
         *[
             (name, False)
             for name in ("__main__", "tinygrad_llm.ops.matrix", "tinygrad_llm.nn.layers", "numpydoc", None)
@@ -194,6 +200,18 @@ def test_a_loop_of_ones_own():
     ]
 
 
+@pytest.mark.parametrize("look", [lambda step: step.args, lambda step: step.check()])
+def test_what_a_step_runs_again_is_passed_through(look):
+    step = next(ops.layer_norm(X, ONES, ONES).backward_steps(np.ones(X.shape)))
+
+    def mine():
+        seen = look(step)
+        return seen
+
+    names = functions(typed(mine, ["s"] * 6))
+    assert [name for name in names if name != "<lambda>"] == ["mine", "mine"]
+
+
 def test_what_an_op_returns_and_the_loop_around_it_are_shown_where_they_are_asked_for():
     x = tg.Tensor([0.5, -1.0], requires_grad=True)
 
@@ -223,6 +241,25 @@ def test_from_a_breakpoint_in_an_op_one_comes_back_to_ones_own_lines():
     stops = typed(mine, ["import tinygrad_llm", "b tinygrad_llm.ops.activation.tanh_backward", "c", "s", "cl 1", "s"])
     debug_stops = functions(stops)
     assert debug_stops == ["mine", "tanh_backward", "inner", "inner"]
+
+
+def test_the_finders_of_modules_are_passed_through_but_not_what_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "found_by_a_finder.py").write_text("number = 42\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    class Finder:
+        @staticmethod
+        def find_spec(*_):
+            return None
+
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+
+    def mine():
+        import found_by_a_finder
+
+        return found_by_a_finder.number
+
+    assert list(dict.fromkeys(functions(typed(mine, ["s"] * 4)))) == ["mine", "<module>"]
 
 
 def test_a_layer_of_ones_own_is_entered_and_left_without_a_stop_of_its_own():

@@ -9,6 +9,8 @@ import sys
 from types import FrameType, TracebackType
 from typing import Any
 
+from ..tape.node import RUN_AGAIN
+
 _PACKAGE = __name__.partition(".")[0]
 
 # What a step passes through, modules with all that is inside them, besides Python's own library: the tape and what calls it, and
@@ -37,9 +39,19 @@ def is_passed(module: str | None) -> bool:
     """Whether steps pass through the module of this name."""
     if module is None:
         return False
-    if module.startswith(("namedtuple_", "__editable__")) or module.partition(".")[0] in sys.stdlib_module_names:
-        return True  # collections has written the first, and setuptools the second, which finds editable packages
+    if module.startswith("namedtuple_") or module.partition(".")[0] in sys.stdlib_module_names:
+        return True  # collections has written the former
     return any(f"{module}.".startswith(f"{passed}.") for passed in PASSED)
+
+
+def is_aside(frame: FrameType | None) -> bool:
+    """Whether it is part of what a step runs once more, for its values or to check it, or of what looks for a module."""
+    while frame is not None and frame.f_code.co_name != "<module>":
+        file = frame.f_code.co_filename
+        if file.endswith(RUN_AGAIN) or file.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Stepper(pdb.Pdb):
@@ -57,7 +69,8 @@ class Stepper(pdb.Pdb):
     def stop_here(self, frame: FrameType) -> bool:
         if frame is self.stopframe:  # one has asked for this frame, whatever it is of
             return self.stoplineno != -1 and frame.f_lineno >= self.stoplineno
-        return not is_passed(frame.f_globals.get("__name__")) and bool(super().stop_here(frame))
+        passed = is_passed(frame.f_globals.get("__name__"))
+        return not passed and bool(super().stop_here(frame)) and not is_aside(frame)
 
     def interaction(self, frame: FrameType | None, *rest: Any) -> None:
         caller = frame and frame.f_back  # pdb leaves frames alone that it came to by passing or by a breakpoint

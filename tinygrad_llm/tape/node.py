@@ -22,6 +22,7 @@ from .watch import fingerprint
 if TYPE_CHECKING:
     from ..engine import Op
 
+RUN_AGAIN = ", run again>"  # how the file of a function that is `unseen` ends
 _serial = itertools.count()
 _NO_OPTIONS: dict[str, Any] = {}  # of most nodes
 is_wanted = partial(is_not, None)  # of a parent: whether it wants a gradient
@@ -221,7 +222,7 @@ def unseen(function: Callable) -> Callable:
     """The same function of a file that no breakpoint knows: a debugger stops in what is computed, not in what checks it."""
     if not isinstance(function, FunctionType):
         return function
-    code = function.__code__.replace(co_filename=f"<{function.__name__}, run again>")
+    code = function.__code__.replace(co_filename=f"<{function.__name__}{RUN_AGAIN}")
     ghost = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     ghost.__kwdefaults__ = function.__kwdefaults__
     return ghost
