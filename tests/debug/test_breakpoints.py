@@ -4,12 +4,14 @@ import re
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm import debug
+from tinygrad_llm.debug.other_debuggers import is_another_chosen
 from tinygrad_llm.errors import ConfigError, NonFiniteError
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 from tinygrad_llm.optim import SGD
@@ -122,6 +124,17 @@ def test_steps_lead_from_op_to_op_and_not_into_what_judges_them(tmp_path):
         "tanh_backward",
     ]
     assert not any("run again" in line for line in stops)
+
+
+@pytest.mark.parametrize(
+    ("module", "connected", "chosen"), [("pydevd", False, False), ("pydevd", True, True), ("mine", False, True)]
+)
+def test_a_hook_is_a_choice_unless_it_is_that_of_a_debugpy_without_a_client(
+    stops, monkeypatch, module, connected, chosen
+):
+    monkeypatch.setitem(sys.modules, "debugpy", SimpleNamespace(is_client_connected=lambda: connected))
+    sys.breakpointhook.__module__ = module
+    assert is_another_chosen() == chosen
 
 
 def test_by_name_and_op(model, stops):

@@ -17,10 +17,12 @@ def is_another_chosen() -> bool:
     """Has somebody chosen another debugger than pdb? In a notebook the hook is its kernel's own, and does nothing."""
     if os.environ.get("PYTHONBREAKPOINT"):
         return True
-    if sys.breakpointhook is sys.__breakpointhook__ or in_a_notebook():
+    hook, debugpy = sys.breakpointhook, sys.modules.get("debugpy")
+    if hook is sys.__breakpointhook__ or in_a_notebook():
         return False
-    debugpy = sys.modules.get("debugpy")
-    return debugpy is None or debugpy.is_client_connected()
+    if debugpy is None or not str(getattr(hook, "__module__", "")).startswith(("debugpy", "pydevd")):
+        return True
+    return debugpy.is_client_connected()
 
 
 @functools.cache  # a process does not become one; and who steps by `s` is not led through IPython each time
