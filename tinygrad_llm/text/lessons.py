@@ -43,6 +43,7 @@ LESSON_SPLITS = ("train", "validation", "test")
 
 _SHARES = (7, 1, 2)  # of all words or combinations, for each split
 _NEXT = (4, 7)  # from a question on a tale to those asked after it, so that all are asked as often
+_ANSWERED = ((0, 1, 2), (3, 4, 5), (4, 6, 7))  # the questions that each paragraph of a tale answers
 _TALE_SHARES = (1, 2)  # of the plots that tales.py keeps from training
 
 
@@ -241,12 +242,24 @@ def _german(draws: Draws, item: tuple[str, ...]) -> tuple[str, str, str]:
     return f"German: {english}", "", f"{article.capitalize()} {adjektiv} {tier} {tut} {' '.join(where[3:])}."
 
 
-def _question(draws: Draws, tale: Tale) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
+def _tales_in_part(draws: Draws, seed: int, part: int) -> Iterator[tuple[Tale, int | None]]:
+    """Tales, of which all is told (None); to train on, of every second one a paragraph, in which an answer is found sooner."""
+    for i, tale in enumerate(_tales(draws, seed, part)):
+        yield tale, draws.pick(range(len(_ANSWERED))) if part == 0 and i % 2 else None
+
+
+def _question(draws: Draws, item: tuple[Tale, int | None]) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
+    tale, paragraph = item
     # Not how the friend felt: a model of this size copies by place and not by name, and takes either mood for the other.
     every = [asked for asked in questions(tale) if asked[0] != f"How did {tale.facts['people'][1]} feel in the end?"]
-    question, answer = draws.pick(every)
-    i = every.index((question, answer))
-    return question, tale.text, answer, tuple(every[(i + step) % len(every)] for step in _NEXT)
+    if paragraph is None:
+        i = draws.pick(range(len(every)))
+        text, asked = tale.text, [every[(i + step) % len(every)] for step in (0, *_NEXT)]
+    else:
+        text = tale.text.split("\n")[paragraph]
+        asked = draws.some([every[i] for i in _ANSWERED[paragraph]], len(_ANSWERED[paragraph]))
+    (question, answer), *more = asked
+    return question, text, answer, tuple(more)
 
 
 def _summary(draws: Draws, tale: Tale) -> tuple[str, str, str]:
@@ -320,7 +333,7 @@ LESSONS: dict[str, Kind] = {
     ),
     "german": Kind("a sentence in German", partial(_deck, _phrases), _german),
     "opposite": Kind("the opposite of a word", partial(_deck, _pairs), _opposite, look_up=True),
-    "question": Kind("who, where, what and how, of a tale", _tales, _question),
+    "question": Kind("who, where, what and how, of a tale", _tales_in_part, _question),
     "summary": Kind("a tale in one sentence", _tales, _summary, _is_summary),
     "email": Kind("an e-mail from three keywords", partial(_deck, _appointments), _email, _is_email),
     "review": Kind("praise and blame of a thing", _reviews, _review, _is_review),
