@@ -146,8 +146,10 @@ def _stories(emb_dim: int, n_layers: int, n_heads: int, hidden_dim: int, **sizes
 
 # Touvron et al. 2023, table 1 and §2.2.
 PRESETS: dict[str, LlamaConfig] = {
-    # beside the GPT of the tales: as many layers, heads and features, and a hidden_dim that makes as many parameters
-    "tales-llama": LlamaConfig(vocab_size=1024, context_length=256, emb_dim=128, n_heads=4, n_layers=4, hidden_dim=365),
+    # beside the GPT of the tales: as many layers, heads and features, first weights alike, and as many parameters
+    "tales-llama": LlamaConfig(
+        vocab_size=1024, context_length=256, emb_dim=128, n_heads=4, n_layers=4, hidden_dim=365, init="pytorch"
+    ),
     "stories260K": _stories(64, 5, 8, 172, vocab_size=512, context_length=512, n_kv_heads=4),
     "stories15M": _stories(288, 6, 6, 768, context_length=256),
     "stories42M": _stories(512, 8, 8, 1376, context_length=1024),
