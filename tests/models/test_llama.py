@@ -67,6 +67,8 @@ def test_hidden_dim_is_metas():
     """Of 7B, 13B and 70B (multiplier 1.3, a multiple of 4096), and of llama2.c's stories of 15M (of 32)."""
     assert [hidden_dim_of(4096), hidden_dim_of(5120), hidden_dim_of(8192, 4096, 1.3)] == [11008, 13824, 28672]
     assert hidden_dim_of(288, 32) == 768
+    with pytest.raises(ConfigError, match=r"parameters need .* TiB"):  # before there is a float of so many digits
+        LlamaConfig(emb_dim=32 * 10**400).check_bytes()
 
 
 def test_the_llama_of_the_tales_has_as_many_parameters_as_the_gpt():

@@ -133,7 +133,8 @@ class LlamaConfig(Config):
 
 def hidden_dim_of(emb_dim: int, multiple_of: int = 256, multiplier: float = 1.0) -> int:
     """Two thirds of 4 emb_dim, times a multiplier, rounded up to a multiple: so the gate costs nothing (Meta's model.py)."""
-    hidden = int(multiplier * int(2 * 4 * emb_dim / 3))
+    hidden = 8 * emb_dim // 3  # in integers, which no size is too large for
+    hidden = hidden if multiplier == 1 else int(multiplier * hidden)
     return -(-hidden // multiple_of) * multiple_of
 
 

@@ -322,7 +322,7 @@ def from_meta(arguments: Mapping[str, Any], where: str, source: TensorSource) ->
     if sizes["hidden_dim"] is None:
         multiple = read_size(values, "multiple_of", 256, where)
         multiplier = values.get("ffn_dim_multiplier")
-        times = 1.0 if multiplier is None else read_number(values, "ffn_dim_multiplier", 1.0, where)
+        times = 1.0 if multiplier is None else read_number(values, "ffn_dim_multiplier", 1.0, where, below=1e6)
         sizes["hidden_dim"] = hidden_dim_of(sizes["emb_dim"] or 0, multiple or 1, times)
     made = make_config(
         LlamaConfig,
