@@ -17,6 +17,7 @@ import tinygrad_llm as tg
 from tinygrad_llm import ops
 from tinygrad_llm.errors import GraphError
 from tinygrad_llm.models import make_model
+from tinygrad_llm.nn.lora import LoRAConfig, inject, merge, unmerge
 from tinygrad_llm.optim import SGD, AdamW, clip_grad_norm
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.testing import strategies
@@ -71,8 +72,8 @@ def test_logits_do_not_depend_on_the_future(model_and_ids, data):
 def test_no_gradient_flows_to_the_future(model_and_ids, data):
     model, ids = model_and_ids
     t = data.draw(st.integers(0, ids.shape[1] - 1), "t")
-    window = getattr(model.config, "window", None)
-    reach = t + 1 if window is None else model.config.n_layers * (window - 1) + 1  # tokens back to which t can see
+    windows = [block.att.window for block in model.trf_blocks]
+    reach = t + 1 if None in windows else sum(w - 1 for w in windows) + 1  # tokens back to which t can see
     read = {}
     model.tok_emb.forward = lambda ids: read.setdefault(
         "x", tg.Tensor(model.tok_emb.weight.data[ids], requires_grad=True)
@@ -92,6 +93,48 @@ def test_a_sequence_does_not_depend_on_the_others_of_its_batch(model_and_ids):
         logits = model(ids).data
         for i in range(len(ids)):
             np.testing.assert_allclose(model(ids[i : i + 1]).data[0], logits[i], **close)
+
+
+@given(models_and_ids(), st.data())
+def test_texts_read_in_pieces_into_one_state_give_what_they_give_whole(model_and_ids, data):
+    """Rows of different ages: each has begun by itself with some of its tokens, before they go on side by side."""
+    model, ids = model_and_ids
+    n = ids.shape[1]
+    rest = data.draw(st.integers(1, n), "tokens that they read side by side")
+    ages = [data.draw(st.integers(0, n - rest), "age") for _ in ids]
+    with tg.no_grad():
+        states, expected = [model.make_state(1) for _ in ids], []
+        for state, row, age in zip(states, ids, ages, strict=True):
+            if age:
+                model(row[None, :age], state=state)
+            expected.append(model(row[None, : age + rest]).data[0, age:])
+        state = states[0]
+        for younger in states[1:]:
+            state.append(younger)
+        together = np.array([row[age : age + rest] for row, age in zip(ids, ages, strict=True)])  # (B, rest)
+        found, start = [], 0
+        while start < rest:
+            n_tokens = data.draw(st.integers(1, rest - start), "piece")
+            found.append(model(together[:, start : start + n_tokens], state=state).data)
+            start += n_tokens
+    np.testing.assert_allclose(np.concatenate(found, 1), expected, rtol=1e-12, atol=1e-12)
+
+
+@given(models_and_ids(), st.sampled_from([("attn",), ("W_query", "W_value"), ("trf_blocks.*",)]), seeds)
+def test_lora_is_nothing_at_the_start_and_what_it_learned_can_be_merged(model_and_ids, targets, seed):
+    model, ids = model_and_ids
+    with tg.no_grad():
+        base = model(ids).data
+        inject(model, LoRAConfig(r=2, targets=targets), Generator(seed))
+        np.testing.assert_array_equal(model(ids).data, base)
+        for name, p in model.named_parameters():
+            if name.endswith("lora_B"):
+                p.data = normal(seed, p.shape)
+        beside = model(ids).data
+        merge(model)
+        np.testing.assert_allclose(model(ids).data, beside, rtol=1e-9, atol=1e-11)
+        unmerge(model)
+        np.testing.assert_array_equal(model(ids).data, beside)
 
 
 @given(models_and_ids(tie_weights=True), seeds)

@@ -261,7 +261,10 @@ _SIZES = {
 }
 _MORE: dict[str, dict[str, Sequence[Any]]] = {  # after the sizes, in which they must fit
     "gpt": {},
-    "llama": {"n_kv_heads": (1, 2), "head_dim": (2, 4), "window": (1, 2, 4), "out_bias": (True,), "bias": (True,)},
+    "llama": {
+        **{"n_kv_heads": (1, 2), "head_dim": (2, 4), "window": (1, 2, 4), "global_every": (2,)},
+        **{"out_bias": (True,), "bias": (True,)},
+    },
 }
 
 
