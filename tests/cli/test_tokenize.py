@@ -145,6 +145,8 @@ def test_a_folder_with_published_weights(capsys, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(store.path("sentencepiece").with_suffix(".model").read_bytes())
     told_of = json.loads(told(capsys, "--run", tmp_path, "--special", "--json", "<s>the lid"))
     assert told_of == {"ids": [1, 262, 287, 295], "tokens": ["<s>", "·the", "·l", "id"]}
+    (tmp_path / "model.bin").touch()
+    assert told(capsys, "--run", tmp_path / "model.bin", "the lid") == told(capsys, "--run", tmp_path, "the lid")
     assert "tokenizer.txt: not there" in refused(capsys, "--run", tmp_path / "elsewhere", "text")
 
 

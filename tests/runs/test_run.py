@@ -85,6 +85,10 @@ def test_a_failed_save_keeps_the_weights_there_were(tmp_path, monkeypatch):
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="nowhere: no run there"):
         load_run(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(CheckpointError, match="no run there, but weights of transformers"):
+        load_run(tmp_path)
+    (tmp_path / "config.json").unlink()
     make_run(tmp_path)
     (tmp_path / "tokenizer.txt").unlink()
     with pytest.raises(TokenizerError, match=r"tokenizer\.txt"):

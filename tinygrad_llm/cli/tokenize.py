@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run",
         dest="folder",
         metavar="RUN",
-        help="with the tokenizer of a trained run, for example runs/story, or of a folder with published weights",
+        help="with the tokenizer of a trained run, for example runs/story, or of a folder or file of published weights",
     )
     parser.add_argument(
         "--tokenizer",
@@ -271,7 +271,9 @@ def _tokenizer(args: argparse.Namespace) -> Tokenizer:
             raise ConfigError(f"{option} is for the bpe tokenizer only")
     tokenizer: Tokenizer
     if args.folder is not None:
-        tokenizer = read_tokenizer(Path(args.folder)) or load_tokenizer(args.folder)  # which says what is missing
+        path = Path(args.folder)
+        folder = path.parent if path.is_file() else path
+        tokenizer = read_tokenizer(folder) or load_tokenizer(folder)  # which says what is missing
     elif args.tokenizer == "gpt2":
         tokenizer = GPT2Tokenizer()
     elif args.tokenizer == "char":

@@ -246,6 +246,10 @@ def load_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"{folder}: no run there: {CONFIG_FILE} is missing")
     config = {"format": 1, "architecture": "gpt", "task": "pretrain"} | read_json(path)  # which format 1 does not say
+    if "model" not in config and "model_type" in config:
+        raise CheckpointError(
+            f"{folder}: no run there, but weights of transformers: tinygrad-llm inspect looks at these"
+        )
     if config["format"] not in range(1, FORMAT + 1):
         raise CheckpointError(
             f"{path}: written by format {config['format']!r:.40}, this reads up to {FORMAT}: use a newer tinygrad_llm"

@@ -27,6 +27,7 @@ from ..runs.folder import find_run, load_config
 from ..text import Tokenizer
 from ..weights.load import load_pretrained
 from ..weights.peft import load_adapter
+from ..weights.tokenizer_files import BESIDE
 from .splits import encode_texts, pad
 
 _BATCH = 32
@@ -95,9 +96,7 @@ class Classifier:
                 f"{path}: a model that scores answers, and has no classes: tinygrad-llm evaluate asks it"
             )
         if tokenizer is None:
-            raise CheckpointError(
-                f"{path}: no tokenizer there: put tokenizer.json, or vocab.json and merges.txt, beside the weights"
-            )
+            raise CheckpointError(f"{path}: no tokenizer there: {BESIDE}")
         run = find_run(path)
         said = load_config(run[0])["training"].get("max_length") if run else None
         context = model.config.context_length

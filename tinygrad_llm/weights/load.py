@@ -24,7 +24,7 @@ from .peft import load_adapter
 from .report import LoadReport
 from .table import Found, Layout, Table, find_table, table_of
 from .tensor_map import fill, match
-from .tokenizer_files import read_meta, read_tokenizer
+from .tokenizer_files import BESIDE, read_meta, read_tokenizer
 
 Loaded = tuple[LanguageModel, Tokenizer | None, LoadReport]
 
@@ -114,7 +114,7 @@ def load_with_tokenizer(
         raise CheckpointError(f"{path}: a classifier ({named}), which writes no text: tinygrad-llm predict asks it")
     if tokenizer is None:
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        remedy = "put tokenizer.json, or vocab.json and merges.txt, beside the weights"
+        remedy = BESIDE
         if (folder / META_FILE).exists():
             remedy = f"{META_FILE} is a pickle, which tinygrad-llm convert {path} FOLDER reads, and writes a tokenizer"
         raise CheckpointError(f"{path}: no tokenizer there: {remedy}")

@@ -20,6 +20,7 @@ from ..text.vocabulary import UnknownTokenizer, parse_tokenizer, to_json
 _JSON_FILE, _OPTIONS_FILE = "tokenizer.json", "tokenizer_config.json"
 _VOCAB_FILE, _MERGES_FILE = "vocab.json", "merges.txt"
 _SENTENCEPIECE_FILES = {"tokenizer.model": parse_model, "tokenizer.bin": parse_bin}
+BESIDE = "put tokenizer.json, tokenizer.model, or vocab.json and merges.txt beside the weights"  # to whom has none
 _BPE_FILES = ((_VOCAB_FILE, _MERGES_FILE), ("encoder.json", "vocab.bpe"))  # of transformers, of OpenAI
 
 
