@@ -209,6 +209,14 @@ def test_weights_that_are_not_finite(run):
     assert "pos_emb.weight" in diagnose(run)["weights"].text
 
 
+def test_how_long_a_run_of_so_many_steps_takes(run):
+    config = json.loads((run / "config.json").read_text())
+    config["training"] |= {"max_steps": 1000, "epochs": 0}
+    (run / "config.json").write_text(json.dumps(config))
+    n_tokens = 1000 * config["training"]["batch_size"] * config["training"]["context_length"]
+    assert f"for the {n_tokens:,} of the run" in diagnose(run)["speed"].text
+
+
 @pytest.mark.parametrize(("lr", "verdict"), [(1e-6, "look"), (1e-3, "ok"), (1e-2, "ok"), (30.0, "wrong")])
 def test_the_learning_rate_of_a_run(run, lr, verdict):
     config = json.loads((run / "config.json").read_text())

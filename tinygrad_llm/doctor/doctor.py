@@ -148,7 +148,8 @@ def _examine_model(options: PretrainOptions, corpus: Corpus, found: Callable[...
     yield found("overfitting", overfitting)
     yield found("learning rate", learning_rate)
     if speeds:
-        n_tokens = options.epochs * len(windows) * options.batch_size * options.context_length
+        steps = options.max_steps or options.epochs * len(windows)
+        n_tokens = steps * options.batch_size * options.context_length
         yield found("speed", check_speed, speeds[0], n_tokens)
 
 

@@ -255,7 +255,7 @@ def check_speed(tokens_per_second: float, tokens: int) -> Finding:
         if hours > 1 / 60
         else f"{3600 * hours:.0f} s"
     )
-    text = f"{tokens_per_second:,.0f} tokens a second, about {time_} for the {tokens:,} of all epochs"
+    text = f"{tokens_per_second:,.0f} tokens a second, about {time_} for the {tokens:,} of the run"
     if hours > 24:
         return Finding(LOOK, text, "a smaller preset or context_length, or fewer epochs, would take less")
     return Finding(OK, text)
