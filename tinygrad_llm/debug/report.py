@@ -63,8 +63,8 @@ def report(
     enough and time allows; it says what it leaves out.
 
     Args:
-        model, ids: also show attention, the loss of each token and the logit lens of a GPT that reads ids (T,) or the
-            first row of (B, T), in evaluation mode. The model is to foretell each token from those before it.
+        model, ids: also show attention, the loss of each token and the logit lens of a language model that reads ids (T,)
+            or the first row of (B, T), in evaluation mode. The model is to foretell each token from those before it.
         tokenizer: shows the ids as text.
         counted: which of the ids are in the loss, as `Template.encode` gives them; without it all are.
         tables: figures of tokens, which stand before the steps.

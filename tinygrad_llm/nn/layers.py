@@ -1,4 +1,4 @@
-"""The layers a GPT is made of, with the book's names and PyTorch's initial values.
+"""The layers that models are made of, with the book's names and PyTorch's initial values.
 
 Letters in shape comments: ... leading axes, I inputs, O outputs, V rows of a table, D features.
 """

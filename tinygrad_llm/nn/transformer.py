@@ -1,4 +1,4 @@
-"""The block that a GPT repeats (the book's chapter 4)."""
+"""The feed-forward layers of transformers, and the block that a GPT repeats (the book's chapter 4)."""
 
 from __future__ import annotations
 
