@@ -9,15 +9,18 @@ import pytest
 
 import tinygrad_llm as tg
 from tinygrad_llm.cli import main
+from tinygrad_llm.doctor.doctor import examine
 from tinygrad_llm.errors import ConfigError, ConfigMismatch
 from tinygrad_llm.evaluation import evaluate_run
 from tinygrad_llm.generation import generate
-from tinygrad_llm.models import PRESETS
+from tinygrad_llm.models import PRESETS, LlamaConfig, LlamaModel
 from tinygrad_llm.nn.lora import lora_of
+from tinygrad_llm.rng import Generator
 from tinygrad_llm.runs.loggers import Logger
-from tinygrad_llm.text import corpus, story
+from tinygrad_llm.text import BPETokenizer, corpus, story
 from tinygrad_llm.training import PretrainOptions, continue_pretraining, load_run, pretrain, resume
 from tinygrad_llm.tuning.classify import Classifier, classify
+from tinygrad_llm.weights import save_pretrained
 
 LLAMA = {"architecture": "llama", "n_kv_heads": 2, "hidden_dim": 12, "window": 5, "drop_rate": 0.1}
 SIZES = {"tokenizer": "bpe", "vocab_size": 270, "context_length": 16, "emb_dim": 16, "n_heads": 4, "n_layers": 2}
@@ -159,3 +162,19 @@ def test_tales_for_a_llama(monkeypatch, tmp_path):
     found = evaluate_run(run.folder)
     assert found.text == "validation part of the tales"
     assert tg.models.make_config("llama", json.loads((run.folder / "config.json").read_text())["model"]).hidden_dim == 8
+
+
+def test_what_no_option_says_of_a_model_made_elsewhere_stays(text, tmp_path):
+    """Its angles, its norms, heads that do not divide the width, and rows for which the tokenizer has no ids."""
+    tokenizer = BPETokenizer.train(story(), 270)
+    config = LlamaConfig(
+        vocab_size=280, context_length=16, emb_dim=10, n_heads=4, n_layers=2, n_kv_heads=2, head_dim=2, hidden_dim=12,
+        rope_base=500.0, out_bias=True,
+    )  # fmt: skip
+    save_pretrained(LlamaModel(config, rng=Generator(3)), tmp_path / "published", tokenizer)
+    options = {"batch_size": 8, "sample_tokens": 1, "report": QUICK["report"]}
+    run = continue_pretraining(tmp_path / "published", text, out=tmp_path / "run", max_steps=2, **options)
+    assert run.model.config == config
+    again = resume(tmp_path / "run", max_steps=1, weights_only=True, report=QUICK["report"])
+    assert again.model.config == load_run(tmp_path / "run")[0].config == config
+    assert not [found for found in examine(tmp_path / "run") if found.verdict == "wrong"]

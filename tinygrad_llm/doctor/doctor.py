@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import CheckpointError, ConfigError, DataError, TinygradLLMError, TokenizerError
 from ..evaluation.losses import Batch, unigram_cross_entropy, unigram_entropy
-from ..models import make_model
+from ..models import make_config, make_model
 from ..rng import Generator, use_generator
 from ..runs.checkpoint import MODEL_FILE, list_checkpoints, read_state, step_of, verify_checkpoint
 from ..runs.curve import (
@@ -95,7 +95,8 @@ def _examine(
     yield found("gradients", check_gradients)
     if run is None or config is None:
         options = PretrainOptions.for_preset("story", **_SMALL)
-        yield from _examine_model(options, options.corpus([]), found)
+        corpus = options.corpus([])
+        yield from _examine_model(options.model_config(corpus.tokenizer.vocab_size), options, corpus, found)
         return
     folder = Path(run)
     yield found("weights", check_weights, folder)
@@ -107,20 +108,23 @@ def _examine(
         return
     try:
         options = PretrainOptions.of_run(config["training"])
+        model = make_config(config["architecture"], config["model"])
     except (ConfigError, TypeError) as error:
         yield Finding(WRONG, f"{folder / CONFIG_FILE}: {error}", "write it as it was", "options")
         return
     announce("text")
-    text, corpus = _read_corpus(folder, config, options)
+    text, read = _read_corpus(folder, config, options)
     yield replace(text, check="text")
-    yield from _examine_record(folder, config["model"].get("vocab_size", 2), corpus, found)
-    if corpus is not None:
-        yield from _examine_model(options, corpus, found)
+    yield from _examine_record(folder, model.vocab_size, read, found)
+    if read is not None:
+        yield from _examine_model(model, options, read, found)
 
 
-def _examine_model(options: PretrainOptions, corpus: Corpus, found: Callable[..., Finding]) -> Iterator[Finding]:
-    """Throw-away models of these options, on a few batches of this text."""
-    config, windows = options.model_config(corpus.tokenizer.vocab_size), options.training_windows(corpus)
+def _examine_model(
+    config: Any, options: PretrainOptions, corpus: Corpus, found: Callable[..., Finding]
+) -> Iterator[Finding]:
+    """Throw-away models of this configuration, on a few batches of this text."""
+    windows = options.training_windows(corpus)
     val_batches = options.evaluation_batches(corpus.val_ids, corpus.tokenizer)
 
     speeds: list[float] = []

@@ -52,15 +52,9 @@ _TALES = {
     "prompt": "Once there was",
 }
 _PUBLISHED = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
-_IF_ANY = ("n_kv_heads", "hidden_dim", "window")  # sizes that a model may do without: 0
-SIZES = (
-    "vocab_size",
-    "context_length",
-    "emb_dim",
-    "n_heads",
-    "n_layers",
-    *_IF_ANY,
-)  # of the model; drop_rate is no size
+_IF_ANY = ("n_kv_heads", "head_dim", "hidden_dim", "window")  # sizes that a model may do without: 0
+# Of the model; drop_rate is no size.
+SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", *_IF_ANY)
 FORM = ("init", "tie_weights", "qkv_bias", "bias", "activation")
 _MODEL = (*SIZES, "drop_rate", *FORM)
 Self = TypeVar("Self", bound="LoopOptions")  # typing.Self came with Python 3.11
@@ -249,6 +243,7 @@ class PretrainOptions(LoopOptions):
     n_heads: int = option("attention heads in each layer; must divide the width")
     n_layers: int = option("transformer blocks")
     n_kv_heads: int = option("key and value heads of a llama; 0: as many as heads", least=0)
+    head_dim: int = option("features of a head of a llama; 0: of the width, its share", least=0)
     hidden_dim: int = option("width of the feed-forward layers; 0: as is usual for the architecture", least=0)
     window: int = option("tokens back that a token of a llama sees, itself among them; 0: all", least=0)
     drop_rate: float = option("share of the activations dropped in training", most=1)

@@ -96,7 +96,17 @@ def resume(
     tokenizer = load_tokenizer(folder) if (folder / TOKENIZER_FILE).exists() else None
     corpus = options.corpus(names, tokenizer)
     _check_data(names, corpus, config, bool(files))
-    return begin(folder, names, options, corpus, report, loggers, weights)
+    more: dict[str, Any] = {}
+    if "init_from" in config:
+        more = {"config": _written(folder, config, options)}
+        more |= {name: config[name] for name in ("init_from", "added_special") if name in config}
+    return begin(folder, names, options, corpus, report, loggers, weights, **more)
+
+
+def _written(folder: Path, config: dict[str, Any], options: PretrainOptions) -> Any:
+    """The model of a config.json: of one made elsewhere, options do not tell all."""
+    with naming(folder / CONFIG_FILE):
+        return replace(make_config(config["architecture"], config["model"]), drop_rate=options.drop_rate)
 
 
 def _go_on(
@@ -113,11 +123,8 @@ def _go_on(
     """Everything is checked before anything in the folder is changed."""
     corpus = options.corpus(files, load_tokenizer(folder))
     _check_data(files, corpus, config, chosen)
-    model_config = options.model_config(corpus.tokenizer.vocab_size)
-    with naming(folder / CONFIG_FILE):
-        written = replace(make_config(config["architecture"], config["model"]), drop_rate=options.drop_rate)
-        if "init_from" in config:  # options do not tell all of a model made elsewhere
-            model_config = written
+    written = _written(folder, config, options)
+    model_config = written if "init_from" in config else options.model_config(corpus.tokenizer.vocab_size)
     now = model_config.to_dict() | {TOKENIZER_FILE: tokenizer_sum(folder), "dtype": "float32"}
     with naming(checkpoint.folder / STATE_FILE):
         made = make_config(
