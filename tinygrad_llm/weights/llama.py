@@ -65,13 +65,12 @@ ROWS = (
 
 # torch.compile, DataParallel and checkpoints of more than a model put words before the names; transformers one more.
 _WRAPPED = re.compile(r"^(?:_orig_mod\.|module\.|model\.)*")
-_ANGLES = ("layers.{i}.self_attn.rotary_emb.inv_freq",)
-_BUFFERS = ("mask", "cos", "sin")
-TRANSFORMERS = Layout("names of transformers", "transformers", False, False, _WRAPPED, _ANGLES, "model.", False)
+TRANSFORMERS = Layout("names of transformers", "transformers", wrappers=_WRAPPED, interleaved=False, prefix="model.",
+                      ignored=("layers.{i}.self_attn.rotary_emb.inv_freq",))  # fmt: skip
 META = Layout("names of Meta", "meta", wrappers=_WRAPPED, interleaved=True,
               ignored=("rope.freqs", "freqs_cos", "freqs_sin"))  # fmt: skip
 BOOK = Layout("names of the book", "ours", wrappers=_WRAPPED, interleaved=False,
-              ignored=tuple(f"trf_blocks.{{i}}.att.{name}" for name in _BUFFERS))  # fmt: skip
+              ignored=tuple(f"trf_blocks.{{i}}.att.{name}" for name in ("mask", "cos", "sin")))  # fmt: skip
 
 # What both conventions are asked about: any text will do that a model for English can foresee in part.
 SENTENCE = "Once upon a time there was a little girl who lived with her mother in a small house near the big forest."

@@ -291,18 +291,18 @@ def describe(source: TensorSource) -> str:
     return f"{about}, width {config.emb_dim}, context {config.context_length}, {config.vocab_size:,} tokens"
 
 
-def _tie(names: Table, config: Any, found: Found, source: TensorSource, notes: list[str]) -> tuple[Any, frozenset[str]]:
+def _tie(table: Table, config: Any, found: Found, source: TensorSource, notes: list[str]) -> tuple[Any, frozenset[str]]:
     """Whether the head is the token embedding, as the file has it; and the names that say nothing new then."""
-    table, head = (names.name_of(ours, found.layout) for ours in ("tok_emb.weight", "out_head.weight"))
+    tokens, head = (table.name_of(ours, found.layout) for ours in ("tok_emb.weight", "out_head.weight"))
     if not config.tie_weights or head not in found.names:
         return config, found.ignored
-    if table not in found.names:  # one tensor with two names is written once, under either
-        found.names[table] = found.names.pop(head)
+    if tokens not in found.names:  # one tensor with two names is written once, under either
+        found.names[tokens] = found.names.pop(head)
         return config, found.ignored
-    a, b = found.names[table], found.names[head]
+    a, b = found.names[tokens], found.names[head]
     if source.infos[a].shape == source.infos[b].shape and same_bits(source.read(a), source.read(b)):
         return config, found.ignored | {head}
-    notes.append(f"{head} differs from {table}: the head has weights of its own")
+    notes.append(f"{head} differs from {tokens}: the head has weights of its own")
     return replace(config, tie_weights=False), found.ignored
 
 
