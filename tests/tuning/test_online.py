@@ -100,6 +100,15 @@ def test_what_is_drawn_is_what_a_plain_loop_says_of_it(base):
     np.testing.assert_allclose(np.where(drawn.mask, again, 0), drawn.sampled, atol=1e-5)
 
 
+def test_rows_without_a_token_are_not_drawn_and_part_no_probabilities(base):
+    model, tokenizer, template = open_base(base)
+    model.resize_vocabulary(tokenizer.vocab_size + 30)
+    drawn = roll_out(model, tokenizer, template, [asked(word) for word in WORDS], 4, rng=Generator(3).spawn())
+    assert drawn.ids.max() < tokenizer.vocab_size
+    again = token_values(lambda ids: token_logprobs(model, ids).data, drawn.ids)
+    np.testing.assert_allclose(np.where(drawn.mask, again, 0), drawn.sampled, atol=1e-5)
+
+
 def test_answers_do_not_depend_on_threads(base, monkeypatch):
     model, tokenizer, template = open_base(base)
     many = [asked(WORDS[i % 10]) for i in range(70)]

@@ -38,7 +38,7 @@ class Rollouts:
     answers: list[str]  # without their end
     ids: np.ndarray  # (B, T + 1) int64: the prompt, the answer, the end if it was drawn, then that again and again
     mask: np.ndarray  # (B, T) bool: the tokens that were drawn
-    sampled: np.ndarray  # (B, T) float64: their log-probabilities in the distribution that they were drawn from, else 0
+    sampled: np.ndarray  # (B, T) float64: their log-probabilities under the policy, else 0
     ended: np.ndarray  # (B,) bool: whether the end was drawn
 
     @property
@@ -65,7 +65,8 @@ def roll_out(
     """Draw an answer to each prompt, whose last message is a user's, up to the template's end or `max_new_tokens`.
 
     The distribution is that of the logits divided by `temperature`, nothing else: what learns from the answers has to be able to
-    say how likely each token was. ContextLengthError for a prompt that leaves no room for an answer.
+    say how likely each token was. Rows for which the tokenizer has no id are not drawn, and keep their share of it.
+    ContextLengthError for a prompt that leaves no room for an answer.
     """
     texts = [template.encode(tokenizer, prompt, generation_prompt=True)[0] for prompt in prompts]
     starts, context = list(map(len, texts)), policy.config.context_length or sys.maxsize
@@ -113,9 +114,10 @@ def _draw(
     texts, logprobs = dict(part), {i: list[float]() for i, _ in part}
     predict, running = Predictor(policy), [*texts]
     while running:
-        logits = predict([texts[i] for i in running]).copy()  # (R, V)
-        logits[:, never] = -math.inf
+        logits = predict([texts[i] for i in running])  # (R, V)
         distribution = log_softmax(logits / strategy.temperature) if strategy.temperature else np.zeros_like(logits)
+        logits = logits.copy()
+        logits[:, never] = -math.inf
         for k, new in enumerate(sample_next(logits, strategy, rng).tolist()):
             texts[running[k]].append(new)
             logprobs[running[k]].append(distribution[k, new])
