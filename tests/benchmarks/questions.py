@@ -14,8 +14,8 @@ from tinygrad_llm.tuning.assistant import write_answers
 from tinygrad_llm.tuning.exercises import Part, messages_of
 from tinygrad_llm.tuning.instruct import instruct
 
-TUNED = {"lr": 1.5e-3, "beta2": 0.98, "drop_rate": 0.0, "weight_decay": 0.0, "mask_instruction": True}
-LENGTH = {"max_steps": 1400, "examples": 11200}
+TUNED = {"lr": 1.5e-3, "drop_rate": 0.0, "weight_decay": 0.0, "mask_instruction": True}
+LENGTH = {"max_steps": 1600, "examples": 12800}
 ASKED = ("Who is", "Who went", "Where did they", "Where did", "What was it", "What was in", "How did", "How does")
 
 

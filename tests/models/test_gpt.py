@@ -15,6 +15,7 @@ import tinygrad_llm as tg
 from tinygrad_llm.errors import ConfigError, ContextLengthError, DataError, DTypeError, StateDictError
 from tinygrad_llm.models import PRESETS, GPTConfig, GPTModel, preset
 from tinygrad_llm.rng import Generator
+from tinygrad_llm.testing.language_model import check_language_model
 
 SMALL = GPTConfig(vocab_size=11, context_length=6, emb_dim=8, n_heads=2, n_layers=2, drop_rate=0.0)
 IDS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 10]])
@@ -504,3 +505,20 @@ def test_a_vocabulary_that_cannot_be_changes_nothing(vocab_size, message):
         model.resize_vocabulary(vocab_size)
     assert model.config == SMALL
     assert model.tok_emb.weight.shape == model.out_head.weight.shape == (11, 8)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n_kv_heads": 1}, {"window": 2}, {"n_kv_heads": 1, "window": 2, "global_every": 2}]
+)
+def test_key_heads_and_windows_as_of_later_models(changes):
+    config = small(**changes)
+    check_language_model(lambda rng: GPTModel(config, rng=rng).astype(np.float64))
+    near = [block.att.window for block in GPTModel(config).trf_blocks]
+    assert near == [changes.get("window"), None if "global_every" in changes else changes.get("window")]
+
+
+def test_key_heads_must_divide_the_heads_and_layers_see_all_but_for_a_window():
+    with pytest.raises(ConfigError, match="GPTConfig: n_kv_heads 5 does not divide n_heads 12"):
+        GPTConfig(n_kv_heads=5)
+    with pytest.raises(ConfigError, match="GPTConfig: global_every without a window"):
+        GPTConfig(global_every=2)

@@ -5,6 +5,7 @@ Letters in shape comments: B batch, T tokens, C features, V = vocab_size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from ..nn import Embedding, Module, Sequential
 from ..nn.state import State
 from ..ops.matrix import check_ids
 from ..rng import Generator
-from .costs import Cost
+from .costs import Cost, repeated
 
 MAX_BYTES = 64 * 2**30  # a model larger than this is a slip of the keyboard, not a plan for a laptop
 
@@ -50,6 +51,42 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class AttentionConfig(Config):
+    """What models of attention can choose: key heads that several query heads share, and how far back a token sees."""
+
+    n_heads: int
+    n_layers: int
+    n_kv_heads: int | None  # None: as many as heads
+    window: int | None  # None: all tokens
+    global_every: int | None  # of how many layers one sees all nevertheless
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+    def check_attention(self) -> None:
+        """ConfigError for what does not go together."""
+        name = type(self).__name__
+        if self.n_heads % self.kv_heads:
+            raise ConfigError(f"{name}: n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}")
+        if self.global_every is not None and self.window is None:
+            raise ConfigError(f"{name}: global_every without a window: every layer sees all tokens already")
+
+    def window_of(self, layer: int) -> int | None:
+        """How far back the tokens of a layer see, the first of which is 0."""
+        return None if self.global_every and (layer + 1) % self.global_every == 0 else self.window
+
+    def block_costs(self, block: Callable[[int], list[Cost]]) -> list[Cost]:
+        """Those of all blocks, by what one costs of which a token sees so many keys."""
+        t = self.context_length or 0
+        n_near = sum(self.window_of(layer) is not None for layer in range(self.n_layers))
+        n_all = self.n_layers - n_near
+        return [
+            *(repeated("trf_blocks", n_all, block(t)) if n_all else ()),
+            *(repeated("trf_blocks.window", n_near, block(min(self.window or t, t))) if n_near else ()),
+        ]
 
 
 class LanguageModel(Module):

@@ -16,12 +16,12 @@ from ..engine import Tensor
 from ..errors import ConfigError
 from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Sequential, TransformerBlock, checkpoint
 from ..rng import Generator, Zeros, get_generator
-from .base import Config, LanguageModel
-from .costs import Cost, attention_costs, head_costs, repeated
+from .base import AttentionConfig, LanguageModel
+from .costs import Cost, attention_costs, head_costs
 
 
 @dataclass(frozen=True)
-class GPTConfig(Config):
+class GPTConfig(AttentionConfig):
     """The book's keys and a few options, checked when they are put together.
 
     `init`: "pytorch" draws each layer as PyTorch does, in the order of construction; "gpt2" draws N(0, 0.02), positions
@@ -29,6 +29,7 @@ class GPTConfig(Config):
     §2.3). `tie_weights`: the head shares the token embedding.
     Without `bias` the norms have no shift, and no layer a bias but for what `qkv_bias` says (nanoGPT).
     `activation`: "gelu" is its tanh form, "gelu_erf" the exact one. `hidden_dim`: of the feed-forward layers, if not 4 emb_dim.
+    Not GPT-2's, but what later models have (nn.MultiHeadAttention): `n_kv_heads` key heads, a `window`, and `global_every`.
     """
 
     architecture: ClassVar[str] = "gpt"
@@ -46,13 +47,18 @@ class GPTConfig(Config):
     activation: str = "gelu"
     norm_eps: float = 1e-5
     hidden_dim: int | None = None
+    n_kv_heads: int | None = None
+    window: int | None = None
+    global_every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "hidden_dim"):
-            if name != "hidden_dim" or self.hidden_dim is not None:
+        sizes = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
+        for name in (*sizes, "hidden_dim", "n_kv_heads", "window", "global_every"):
+            if name in sizes or getattr(self, name) is not None:
                 object.__setattr__(self, name, check_integer(f"GPTConfig: {name}", getattr(self, name)))
         if self.emb_dim % self.n_heads:
             raise ConfigError(f"GPTConfig: n_heads {self.n_heads} does not divide emb_dim {self.emb_dim}")
+        self.check_attention()
         object.__setattr__(self, "drop_rate", check_number("GPTConfig: drop_rate", self.drop_rate, most=1))
         for name in ("qkv_bias", "bias", "tie_weights"):
             check_flag(f"GPTConfig: {name}", getattr(self, name))
@@ -68,18 +74,21 @@ class GPTConfig(Config):
         c, h, t, bias = self.emb_dim, self.n_heads, self.context_length, self.bias
         hidden = self.hidden_dim or 4 * c
         norm = c + c * bias
-        block = [
-            Cost("norm1", norm, kept=c + 1),
-            *attention_costs(c, h, h, c // h, t, keys=t, qkv_bias=self.qkv_bias, out_bias=bias),
-            Cost("norm2", norm, kept=c + 1),
-            Cost("ff.layers.0", hidden * (c + bias), kept=c),
-            Cost("ff.layers.1", kept=2 * hidden),
-            Cost("ff.layers.2", c * (hidden + bias), kept=hidden),
-        ]
+
+        def block(keys: int) -> list[Cost]:
+            return [
+                Cost("norm1", norm, kept=c + 1),
+                *attention_costs(c, h, self.kv_heads, c // h, t, keys=keys, qkv_bias=self.qkv_bias, out_bias=bias),
+                Cost("norm2", norm, kept=c + 1),
+                Cost("ff.layers.0", hidden * (c + bias), kept=c),
+                Cost("ff.layers.1", kept=2 * hidden),
+                Cost("ff.layers.2", c * (hidden + bias), kept=hidden),
+            ]
+
         return [
             Cost("tok_emb", self.vocab_size * c, flops=0),
             Cost("pos_emb", t * c, flops=0),
-            *repeated("trf_blocks", self.n_layers, block),
+            *self.block_costs(block),
             Cost("final_norm", norm, kept=c + 1),
             *head_costs(c, self.vocab_size, self.tie_weights),
         ]
@@ -126,9 +135,11 @@ class GPTModel(LanguageModel):
                     activation=config.activation,
                     norm_eps=config.norm_eps,
                     bias=config.bias,
+                    num_kv_heads=config.kv_heads,
+                    window=config.window_of(i),
                     rng=draw,
                 )
-                for _ in range(config.n_layers)
+                for i in range(config.n_layers)
             )
         )
         self.final_norm = LayerNorm(c, config.norm_eps, config.bias)
@@ -157,7 +168,8 @@ class GPTModel(LanguageModel):
     def make_state(self, batch_size: int = 1, capacity: int | None = None) -> KVCache:
         config = self.config
         capacity = min(capacity or config.context_length, config.context_length)
-        return KVCache(config.n_layers, batch_size, capacity, config.emb_dim, self.tok_emb.weight.dtype)
+        width = config.kv_heads * (config.emb_dim // config.n_heads)
+        return KVCache(config.n_layers, batch_size, capacity, width, self.tok_emb.weight.dtype)
 
     def _draw_gpt2(self, rng: Generator) -> None:
         residual = 0.02 / math.sqrt(2 * self.config.n_layers)

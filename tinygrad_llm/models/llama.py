@@ -30,12 +30,12 @@ from ..nn import (
 )
 from ..nn.state import LayerCache
 from ..rng import Generator, Zeros, get_generator
-from .base import Config, LanguageModel
-from .costs import Cost, attention_costs, head_costs, repeated
+from .base import AttentionConfig, LanguageModel
+from .costs import Cost, attention_costs, head_costs
 
 
 @dataclass(frozen=True)
-class LlamaConfig(Config):
+class LlamaConfig(AttentionConfig):
     """The sizes of Llama 2 7B and a few options, checked when they are put together.
 
     `n_kv_heads`: key heads, if fewer than heads. `hidden_dim`: of the feed-forward layers, by default as Meta computes it
@@ -74,8 +74,7 @@ class LlamaConfig(Config):
                 object.__setattr__(self, name, check_integer(f"LlamaConfig: {name}", getattr(self, name)))
         if self.head_dim is None and self.emb_dim % self.n_heads:
             raise ConfigError(f"LlamaConfig: n_heads {self.n_heads} does not divide emb_dim {self.emb_dim}")
-        if self.n_heads % self.kv_heads:
-            raise ConfigError(f"LlamaConfig: n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}")
+        self.check_attention()
         for name in ("qkv_bias", "out_bias", "bias", "tie_weights"):
             check_flag(f"LlamaConfig: {name}", getattr(self, name))
         if self.init not in ("pytorch", "gpt2"):
@@ -83,12 +82,6 @@ class LlamaConfig(Config):
         object.__setattr__(self, "drop_rate", check_number("LlamaConfig: drop_rate", self.drop_rate, most=1))
         object.__setattr__(self, "norm_eps", check_number("LlamaConfig: norm_eps", self.norm_eps, below=1))
         object.__setattr__(self, "rope_base", Rotary(self.head_width, self.rope_base).base)
-        if self.global_every is not None and self.window is None:
-            raise ConfigError("LlamaConfig: global_every without a window: every layer sees all tokens already")
-
-    @property
-    def kv_heads(self) -> int:
-        return self.n_kv_heads or self.n_heads
 
     @property
     def head_width(self) -> int:
@@ -99,10 +92,6 @@ class LlamaConfig(Config):
     def hidden_width(self) -> int:
         """The features between the feed-forward layers."""
         return self.hidden_dim or hidden_dim_of(self.emb_dim)
-
-    def window_of(self, layer: int) -> int | None:
-        """How far back the tokens of a layer see, the first of which is 0."""
-        return None if self.global_every and (layer + 1) % self.global_every == 0 else self.window
 
     def costs(self) -> list[Cost]:
         c, t, hidden, bias = self.emb_dim, self.context_length, self.hidden_width, self.bias
@@ -120,12 +109,9 @@ class LlamaConfig(Config):
                 Cost("ff.fc3", c * (hidden + bias), kept=hidden),
             ]
 
-        n_global = self.n_layers // self.global_every if self.global_every else 0 if self.window else self.n_layers
-        n_near = self.n_layers - n_global
         return [
             Cost("tok_emb", self.vocab_size * c, flops=0),
-            *(repeated("trf_blocks", n_global, block(t)) if n_global else ()),
-            *(repeated("trf_blocks.window", n_near, block(min(self.window or t, t))) if n_near else ()),
+            *self.block_costs(block),
             Cost("final_norm", c, kept=c + 1),
             *head_costs(c, self.vocab_size, self.tie_weights),
         ]

@@ -67,10 +67,21 @@ class TransformerBlock(Module):
         activation: str = "gelu",
         norm_eps: float = 1e-5,
         bias: bool = True,
+        num_kv_heads: int | None = None,
+        window: int | None = None,
         rng: Generator | None = None,
     ) -> None:
         self.att = MultiHeadAttention(
-            emb_dim, emb_dim, context_length, drop_rate, n_heads, qkv_bias, out_bias=bias, rng=rng
+            emb_dim,
+            emb_dim,
+            context_length,
+            drop_rate,
+            n_heads,
+            qkv_bias,
+            out_bias=bias,
+            num_kv_heads=num_kv_heads,
+            window=window,
+            rng=rng,
         )
         self.ff = FeedForward(emb_dim, hidden_dim=hidden_dim, activation=activation, bias=bias, rng=rng)
         self.norm1 = LayerNorm(emb_dim, norm_eps, bias)

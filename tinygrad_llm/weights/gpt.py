@@ -203,6 +203,11 @@ def from_transformers(config: Mapping[str, Any], where: str) -> tuple[GPTConfig,
 
 def to_transformers(config: GPTConfig) -> dict[str, Any]:
     """The config.json with which transformers opens the model. `qkv_bias` and `bias` are for us: by them zeros go away again."""
+    for name in ("n_kv_heads", "window"):
+        if (value := getattr(config, name)) is not None:
+            raise ConfigError(
+                f"{name} is {value}: transformers' GPT-2 has no such thing: a llama has (--architecture llama)"
+            )
     activation = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}[config.activation]
     return {
         "architectures": ["GPT2LMHeadModel"],
