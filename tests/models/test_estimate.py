@@ -379,7 +379,7 @@ def test_the_command_with_other_sizes(capsys):
     ("argv", "message"),
     [
         (["--n-heads", "7"], "n_heads 7"),
-        (["--window", "7"], "gpt has no option 'window'"),
+        (["--head-dim", "7"], "gpt has no option 'head_dim'"),
         (["--preset", "llama2-7B", "--n-kv-heads", "5"], "n_kv_heads 5 does not divide"),
         (["--emb-dim", "-1"], "emb_dim is -1"),
         (["--batch-size", "0"], "batch_size is 0"),

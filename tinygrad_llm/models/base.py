@@ -81,8 +81,8 @@ class AttentionConfig(Config):
     def block_costs(self, block: Callable[[int], list[Cost]]) -> list[Cost]:
         """Those of all blocks, by what one costs of which a token sees so many keys."""
         t = self.context_length or 0
-        n_near = sum(self.window_of(layer) is not None for layer in range(self.n_layers))
-        n_all = self.n_layers - n_near
+        n_all = self.n_layers // self.global_every if self.global_every else 0 if self.window else self.n_layers
+        n_near = self.n_layers - n_all
         return [
             *(repeated("trf_blocks", n_all, block(t)) if n_all else ()),
             *(repeated("trf_blocks.window", n_near, block(min(self.window or t, t))) if n_near else ()),
