@@ -43,7 +43,7 @@ LESSON_SPLITS = ("train", "validation", "test")
 
 _SHARES = (7, 1, 2)  # of all words or combinations, for each split
 _NEXT = (4, 7)  # from a question on a tale to those asked after it, so that all are asked as often
-_ANSWERED = ((0, 1, 2), (3, 4, 5), (4, 6, 7))  # the questions that each paragraph of a tale answers
+_ANSWERED = ((0, 1, 2), (3, 4, 5), (1, 2, 4, 6, 7))  # the questions that each paragraph of a tale answers
 _TALE_SHARES = (1, 2)  # of the plots that tales.py keeps from training
 
 
