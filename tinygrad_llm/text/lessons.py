@@ -15,7 +15,8 @@ lessons.txt holds the words and wordings. What is kept from training, for valida
     addition                      pairs of numbers, in either order
     correct                       mistakes: a word is in every split, each way to misspell it is in one
     question, summary             tales: the splits have no plot in common, and training has no pair of hero and thing, or of
-                                  hero and village, of a tale that is not for it (tales.py)
+                                  hero and village, of a tale that is not for it (tales.py); to train on, every second
+                                  question is of a paragraph
     review                        reviews: the splits have none in common (reviews.py). What is asked is of the 8 things of that
                                   world, in every split; any review of the thing is right
 
