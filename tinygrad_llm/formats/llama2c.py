@@ -12,16 +12,13 @@ The tensors get Meta's names, under which llama2.c keeps them. Its pairs of rota
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from ..errors import CheckpointError, CorruptCheckpoint
-from .source import TensorInfo, TensorSource, read_at
-from .strict_json import check_is_file
+from .source import HeadedFile, TensorInfo, read_at
 
 HEADER = 37  # bytes: the longer one, of version 1
 
@@ -44,29 +41,11 @@ def begins(head: bytes) -> bool:
     return head.startswith(_MARK) or (len(head) >= 28 and not _impossible(_unpack(head, 0)))
 
 
-class Llama2CFile(TensorSource):
+class Llama2CFile(HeadedFile):
     """One .bin file of version 0 or 1. CheckpointError says what is wrong with its header, before any number is read."""
 
     form = "llama2.c"
     complete = True
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.infos: dict[str, TensorInfo] = {}
-        self._begins: dict[str, int] = {}  # where each tensor's numbers are in the file
-        check_is_file(self.path)
-        try:
-            self._file = self.path.open("rb", buffering=0)
-            size = os.fstat(self._file.fileno()).st_size
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-        try:
-            self._read_header(size)
-        except BaseException as error:
-            self.close()
-            if isinstance(error, CheckpointError):
-                raise type(error)(f"{self.path}: {error}") from None
-            raise
 
     def _read_header(self, size: int) -> None:
         head = read_at(self._file, 0, min(size, HEADER)).tobytes()
@@ -100,15 +79,7 @@ class Llama2CFile(TensorSource):
         self.metadata = {"model_args": sizes}
 
     def read(self, name: str) -> np.ndarray:
-        info = self.infos[name]
-        try:
-            raw = read_at(self._file, self._begins[name], info.n_bytes)
-        except CheckpointError as error:
-            raise type(error)(f"{self.path}: {error}") from None
-        return raw.view("<f4").astype(np.float32, copy=False).reshape(info.shape)
-
-    def close(self) -> None:
-        self._file.close()
+        return self._bytes_of(name).view("<f4").astype(np.float32, copy=False).reshape(self.infos[name].shape)
 
 
 def _unpack(head: bytes, start: int) -> dict[str, int]:

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, CorruptCheckpoint, DTypeError
-from .source import TensorInfo, TensorSource, printable, read_at, stored_dtype, widen
-from .strict_json import MAX_BYTES, check_is_file, parse_json
+from ..errors import CorruptCheckpoint, DTypeError
+from .source import HeadedFile, TensorInfo, printable, read_at, stored_dtype, widen
+from .strict_json import MAX_BYTES, parse_json
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"}
 _DTYPES |= {
@@ -34,29 +33,10 @@ _MAX_NAME = 1000  # characters; PyTorch's longest names have about a hundred
 _MAX_AXES = 64  # NumPy's limit
 
 
-class SafetensorsFile(TensorSource):
+class SafetensorsFile(HeadedFile):
     """One .safetensors file. CorruptCheckpoint says what is wrong with its header, before any number is read."""
 
     form = "safetensors"
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.infos: dict[str, TensorInfo] = {}
-        self._begins: dict[str, int] = {}  # where each tensor's numbers are in the file
-        check_is_file(self.path)
-        try:
-            self._file = self.path.open("rb", buffering=0)
-            size = os.fstat(self._file.fileno()).st_size
-        except OSError as error:
-            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-        try:
-            self._read_header(size)
-        except CheckpointError as error:
-            self.close()
-            raise type(error)(f"{self.path}: {error}") from None
-        except BaseException:
-            self.close()
-            raise
 
     def _read_header(self, size: int) -> None:
         if size < 8:
@@ -96,15 +76,8 @@ class SafetensorsFile(TensorSource):
             raise CorruptCheckpoint(f"{size - end:,} bytes after {before} belong to no tensor")
 
     def read(self, name: str) -> np.ndarray:
-        info, dtype = self.infos[name], _DTYPES[self.infos[name].dtype]
-        try:
-            raw = read_at(self._file, self._begins[name], info.n_bytes)
-        except CheckpointError as error:
-            raise type(error)(f"{self.path}: {error}") from None
-        return widen(raw.view(stored_dtype(dtype)), dtype).reshape(info.shape)
-
-    def close(self) -> None:
-        self._file.close()
+        dtype = _DTYPES[self.infos[name].dtype]
+        return widen(self._bytes_of(name).view(stored_dtype(dtype)), dtype).reshape(self.infos[name].shape)
 
 
 def _check_entry(name: str, entry: Any, n_bytes: int, path: Path) -> tuple[int, TensorInfo]:

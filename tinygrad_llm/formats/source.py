@@ -5,6 +5,7 @@ tensor at a time.
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 import numpy as np
 
 from ..errors import CheckpointError, CorruptCheckpoint
+from .strict_json import check_is_file
 
 Self = TypeVar("Self", bound="TensorSource")  # typing.Self came with Python 3.11
 
@@ -63,6 +65,44 @@ class TensorSource(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+class HeadedFile(TensorSource):
+    """A file that begins with a header, after which the numbers of each tensor lie in one piece. A subclass reads the header."""
+
+    _file: BinaryIO
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.infos: dict[str, TensorInfo] = {}
+        self._begins: dict[str, int] = {}  # where each tensor's numbers are in the file
+        check_is_file(self.path)
+        try:
+            self._file = self.path.open("rb", buffering=0)  # type: ignore[assignment]
+            size = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        try:
+            self._read_header(size)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, CheckpointError):
+                raise type(error)(f"{self.path}: {error}") from None
+            raise
+
+    @abstractmethod
+    def _read_header(self, size: int) -> None:
+        """Fill in `infos`, `metadata` and `_begins` of a file of so many bytes."""
+
+    def _bytes_of(self, name: str) -> np.ndarray:
+        """The numbers of a tensor as they lie in the file, (n_bytes,) uint8."""
+        try:
+            return read_at(self._file, self._begins[name], self.infos[name].n_bytes)
+        except CheckpointError as error:
+            raise type(error)(f"{self.path}: {error}") from None
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def printable(name: str, width: int = 80) -> str:
