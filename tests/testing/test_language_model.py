@@ -155,7 +155,7 @@ def test_a_weight_that_the_state_dict_lacks_is_named():
 
 
 def test_checkpointed_blocks_that_differ_are_named(monkeypatch):
-    monkeypatch.setattr("tinygrad_llm.models.gpt.checkpoint", lambda block, x: 2 * block(x))
+    monkeypatch.setattr("tinygrad_llm.models.base.checkpoint", lambda block, x: 2 * block(x))
     with pytest.raises(AssertionError, match=r"^checkpointed blocks: "):
         check_language_model(make)
 

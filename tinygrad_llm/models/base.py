@@ -5,6 +5,7 @@ Letters in shape comments: B batch, T tokens, C features, V = vocab_size.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ import numpy as np
 from ..checks import byte_size, check_integer
 from ..engine import Tensor
 from ..errors import ConfigError, ContextLengthError, DataError
-from ..nn import Embedding, Module, Sequential
+from ..nn import Embedding, KVCache, Module, Sequential, checkpoint
 from ..nn.state import State
 from ..ops.matrix import check_ids
 from ..rng import Generator
@@ -56,6 +57,7 @@ class Config:
 class AttentionConfig(Config):
     """What models of attention can choose: key heads that several query heads share, and how far back a token sees."""
 
+    emb_dim: int
     n_heads: int
     n_layers: int
     n_kv_heads: int | None  # None: as many as heads
@@ -65,6 +67,11 @@ class AttentionConfig(Config):
     @property
     def kv_heads(self) -> int:
         return self.n_kv_heads or self.n_heads
+
+    @property
+    def head_width(self) -> int:
+        """The features of a head."""
+        return self.emb_dim // self.n_heads
 
     def check_attention(self) -> None:
         """ConfigError for what does not go together."""
@@ -180,6 +187,28 @@ class LanguageModel(Module):
 
     def describe(self) -> str:
         return f"{self.n_parameters():,} parameters"
+
+
+class AttentionModel(LanguageModel):
+    """A language model whose blocks, all of attention, take (B, T, C) and a layer's cache."""
+
+    config: AttentionConfig
+
+    def through_blocks(self, x: Tensor, state: KVCache | None) -> Tensor:
+        """(B, T, C), of the tokens that follow those in the state, which is told of them."""
+        for i, block in enumerate(self.trf_blocks):
+            if self.checkpoint_blocks and state is None:
+                x = checkpoint(block, x)  # (B, T, C)
+            else:
+                x = block(x, state and state.layers[i])  # (B, T, C)
+        if state is not None:
+            state.lengths += x.shape[1]
+        return x
+
+    def make_state(self, batch_size: int = 1, capacity: int | None = None) -> KVCache:
+        config, longest = self.config, self.config.context_length or sys.maxsize
+        width = config.kv_heads * config.head_width  # of key heads alone
+        return KVCache(config.n_layers, batch_size, min(capacity or longest, longest), width, self.tok_emb.weight.dtype)
 
 
 def _with_means(table: np.ndarray, n: int) -> np.ndarray:

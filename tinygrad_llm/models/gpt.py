@@ -14,9 +14,9 @@ import numpy as np
 from ..checks import check_flag, check_integer, check_number
 from ..engine import Tensor
 from ..errors import ConfigError
-from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Sequential, TransformerBlock, checkpoint
+from ..nn import Dropout, Embedding, KVCache, LayerNorm, Linear, Sequential, TransformerBlock
 from ..rng import Generator, Zeros, get_generator
-from .base import AttentionConfig, LanguageModel
+from .base import AttentionConfig, AttentionModel
 from .costs import Cost, attention_costs, head_costs
 
 
@@ -108,7 +108,7 @@ PRESETS: dict[str, GPTConfig] = {
 }
 
 
-class GPTModel(LanguageModel):
+class GPTModel(AttentionModel):
     """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token."""
 
     architecture = "gpt"
@@ -155,21 +155,7 @@ class GPTModel(LanguageModel):
         ids = self.check_ids(ids)
         positions = np.arange(ids.shape[1]) if state is None else state.positions(*ids.shape)  # (T,) or (B, T)
         x = self.tok_emb(ids) + self.pos_emb(positions)  # (B, T, C)
-        x = self.drop_emb(x)
-        for i, block in enumerate(self.trf_blocks):
-            if self.checkpoint_blocks and state is None:
-                x = checkpoint(block, x)  # (B, T, C)
-            else:
-                x = block(x, state and state.layers[i])  # (B, T, C)
-        if state is not None:
-            state.lengths += ids.shape[1]
-        return x
-
-    def make_state(self, batch_size: int = 1, capacity: int | None = None) -> KVCache:
-        config = self.config
-        capacity = min(capacity or config.context_length, config.context_length)
-        width = config.kv_heads * (config.emb_dim // config.n_heads)
-        return KVCache(config.n_layers, batch_size, capacity, width, self.tok_emb.weight.dtype)
+        return self.through_blocks(self.drop_emb(x), state)  # (B, T, C)
 
     def _draw_gpt2(self, rng: Generator) -> None:
         residual = 0.02 / math.sqrt(2 * self.config.n_layers)

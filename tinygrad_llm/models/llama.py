@@ -26,11 +26,10 @@ from ..nn import (
     Rotary,
     Sequential,
     SwiGLU,
-    checkpoint,
 )
 from ..nn.state import LayerCache
 from ..rng import Generator, Zeros, get_generator
-from .base import AttentionConfig, LanguageModel
+from .base import AttentionConfig, AttentionModel
 from .costs import Cost, attention_costs, head_costs
 
 
@@ -178,7 +177,7 @@ class LlamaBlock(Module):
         return x + self.drop_shortcut(self.ff(self.norm2(x)))
 
 
-class LlamaModel(LanguageModel):
+class LlamaModel(AttentionModel):
     """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token."""
 
     architecture = "llama"
@@ -207,21 +206,7 @@ class LlamaModel(LanguageModel):
         ids = self.check_ids(ids)
         if state is not None:
             state.positions(*ids.shape)  # an error now if there is no room
-        x = self.tok_emb(ids)  # (B, T, C)
-        for i, block in enumerate(self.trf_blocks):
-            if self.checkpoint_blocks and state is None:
-                x = checkpoint(block, x)  # (B, T, C)
-            else:
-                x = block(x, state and state.layers[i])  # (B, T, C)
-        if state is not None:
-            state.lengths += ids.shape[1]
-        return x
-
-    def make_state(self, batch_size: int = 1, capacity: int | None = None) -> KVCache:
-        config = self.config
-        capacity = min(capacity or config.context_length, config.context_length)
-        width = config.kv_heads * config.head_width  # key heads alone
-        return KVCache(config.n_layers, batch_size, capacity, width, self.tok_emb.weight.dtype)
+        return self.through_blocks(self.tok_emb(ids), state)  # (B, T, C)
 
     def _draw_gpt2(self, rng: Generator) -> None:
         residual = 0.02 / math.sqrt(2 * self.config.n_layers)
