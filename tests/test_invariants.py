@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tinygrad_llm as tg
 from tinygrad_llm import ops
 from tinygrad_llm.errors import GraphError
-from tinygrad_llm.models import make_model
+from tinygrad_llm.models import architectures, make_model
 from tinygrad_llm.nn.lora import LoRAConfig, inject, merge, unmerge
 from tinygrad_llm.optim import SGD, AdamW, clip_grad_norm
 from tinygrad_llm.rng import Generator
@@ -33,9 +33,6 @@ shifts = st.sampled_from([-50.0, 0.5, 7.0])
 close = {"rtol": 1e-9, "atol": 1e-12}
 
 
-CONFIGS = {"gpt": strategies.gpt_configs, "llama": strategies.llama_configs}
-
-
 def made(config, seed):
     return make_model(config.architecture, config, Generator(seed)).astype(np.float64).eval()
 
@@ -50,8 +47,8 @@ def normal(seed, shape):
 @st.composite
 def models_and_ids(draw, **fixed):
     """A model in float64, of any architecture, and ids (B, T) that fit it."""
-    configs = CONFIGS[draw(st.sampled_from(list(CONFIGS)))]
-    config = draw(configs(4000, **{"emb_dim": 8, "context_length": 6} | fixed))
+    architecture = draw(st.sampled_from(architectures()))
+    config = draw(strategies.model_configs(architecture, 4000, **{"emb_dim": 8, "context_length": 6} | fixed))
     return made(config, draw(seeds)), draw(token_batches(config.vocab_size, config.context_length))
 
 

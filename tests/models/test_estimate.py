@@ -40,7 +40,7 @@ def assert_parameters_by_module(config):
 
 
 @settings(max_examples=15)
-@given(strategies.gpt_configs(5000) | strategies.llama_configs(5000))
+@given(strategies.model_configs("gpt", 5000) | strategies.model_configs("llama", 5000))
 def test_parameters_are_those_of_a_model(config):
     assert_parameters_by_module(config)
     if config.architecture == "gpt":

@@ -207,7 +207,7 @@ def test_examples_shrink_to_what_can_be_read():
 
 
 @few
-@given(tgst.gpt_configs(max_parameters=3000) | tgst.llama_configs(3000))
+@given(tgst.gpt_configs(max_parameters=3000) | tgst.model_configs("gpt", 3000) | tgst.model_configs("llama", 3000))
 def test_configs_stay_in_the_budget_and_build(config):
     assert make_model(config.architecture, config).n_parameters() == config.n_parameters() <= 3000
     assert config.drop_rate == 0
@@ -223,14 +223,14 @@ def test_gpt_configs_keep_what_is_fixed(fixed, other):
 @pytest.mark.parametrize("name", ["n_layers", "n_heads", "emb_dim", "context_length", "vocab_size"])
 def test_gpt_configs_vary_every_size(name):
     simplest(tgst.gpt_configs(), lambda config: getattr(config, name) >= 3)
-    simplest(tgst.llama_configs(), lambda config: getattr(config, name) >= 3)
+    simplest(tgst.model_configs("llama"), lambda config: getattr(config, name) >= 3)
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("n_kv_heads", 2), ("head_dim", 4), ("window", 1), ("tie_weights", False), ("out_bias", True)]
 )
-def test_llama_configs_vary_what_gpts_have_not(name, value):
-    simplest(tgst.llama_configs(), lambda config: getattr(config, name) == value)
+def test_model_configs_vary_what_gpt_2_has_not(name, value):
+    simplest(tgst.model_configs("llama"), lambda config: getattr(config, name) == value)
 
 
 @given(tgst.token_batches(7, 5, max_batch=2))

@@ -239,53 +239,43 @@ def _lay_out(values: np.ndarray, layout: str, draw: Callable[[st.SearchStrategy[
 
 
 def gpt_configs(max_parameters: int = 10_000, **fixed: Any) -> st.SearchStrategy[Any]:
-    """GPT configurations of at most `max_parameters`, without dropout unless `drop_rate=` is given.
+    """GPT configurations of at most `max_parameters`, without dropout unless `drop_rate=` is given: of GPT-2's form.
 
     Any key of GPTConfig can be fixed: `gpt_configs(n_layers=1, tie_weights=True)`. ConfigError where nothing fits.
     """
-    return _configs("gpt", max_parameters, fixed)
+    plain = dict.fromkeys(("hidden_dim", "n_kv_heads", "window", "global_every"))
+    return model_configs("gpt", max_parameters, **plain | fixed)
 
 
-def llama_configs(max_parameters: int = 10_000, **fixed: Any) -> st.SearchStrategy[Any]:
-    """As gpt_configs, with the keys of LlamaConfig: key heads, a head_dim and a window of every kind."""
-    return _configs("llama", max_parameters, {"hidden_dim": 3, **fixed})
-
-
-_HEAD = {"gpt": 1, "llama": 2}  # features of a head at least
-_SIZES = {
-    "n_layers": range(2, 4),
-    "n_heads": range(2, 5),
-    "emb_dim": range(3, 33),
-    "context_length": range(2, 17),
-    "vocab_size": range(3, 65),
-}
-_MORE: dict[str, dict[str, Sequence[Any]]] = {  # after the sizes, in which they must fit
-    "gpt": {},
-    "llama": {
-        **{"n_kv_heads": (1, 2), "head_dim": (2, 4), "window": (1, 2, 4), "global_every": (2,)},
-        **{"out_bias": (True,), "bias": (True,)},
-    },
+_FEATURES = 2  # of a head at least: rotary positions turn pairs
+_CHOICES: dict[str, Sequence[Any]] = {  # those that a configuration has, the sizes before what must fit in them
+    **{"tie_weights": (False,), "qkv_bias": (True,), "init": ("pytorch", "gpt2")},
+    **{"n_layers": range(2, 4), "n_heads": range(2, 5), "emb_dim": range(3, 33)},
+    **{"context_length": range(2, 17), "vocab_size": range(3, 65)},
+    **{"n_kv_heads": (1, 2), "head_dim": (2, 4), "window": (1, 2, 4), "global_every": (2,)},
+    **{"hidden_dim": (None,), "out_bias": (True,), "bias": (True,)},
 }
 
 
-def _configs(architecture: str, max_parameters: int, fixed: dict[str, Any]) -> st.SearchStrategy[Any]:
-    n_heads, features = fixed.get("n_heads", 1), _HEAD[architecture]
-    sizes = {"vocab_size": 2, "context_length": 1, "emb_dim": max(2, n_heads * features), "n_heads": n_heads}
-    plain = {"n_layers": 1, "drop_rate": 0.0, "tie_weights": True}
+def model_configs(architecture: str, max_parameters: int = 10_000, **fixed: Any) -> st.SearchStrategy[Any]:
+    """As gpt_configs, for any architecture that `models.make_config` knows, with key heads, windows and what else it has."""
+    n_heads = fixed.get("n_heads", 1)
+    sizes = {"vocab_size": 2, "context_length": 1, "emb_dim": n_heads * _FEATURES, "n_heads": n_heads}
+    plain = {"n_layers": 1, "drop_rate": 0.0, "tie_weights": True, "hidden_dim": 3}
     least = make_config(architecture, {**sizes, **plain, **fixed})
     if least.n_parameters() > max_parameters:
+        said = {name: value for name, value in fixed.items() if value is not None}
         raise ConfigError(
-            f"strategies: the smallest {architecture} with {fixed or 'no key fixed'} has {least.n_parameters()} parameters, "
+            f"strategies: the smallest {architecture} with {said or 'no key fixed'} has {least.n_parameters()} parameters, "
             f"max_parameters is {max_parameters}: raise it"
         )
-    options = {"tie_weights": (False,), "qkv_bias": (True,), "init": ("pytorch", "gpt2")}
-    choices = {**options, **_SIZES, **_MORE[architecture]}
+    choices = {name: values for name, values in _CHOICES.items() if hasattr(least, name)}
 
     def that_fit(config: Any, name: str) -> list[Any]:
         """The configuration as it is, and with each choice for one key, where that can be and the budget allows it."""
         found = [config]
         for value in choices[name]:
-            wider = {"emb_dim": value * features} if name == "n_heads" and "emb_dim" not in fixed else {}
+            wider = {"emb_dim": value * _FEATURES} if name == "n_heads" and "emb_dim" not in fixed else {}
             with suppress(ConfigError):
                 found.append(replace(config, **{name: value, **wider}))
         return [c for c in found if c.n_parameters() <= max_parameters]
