@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from ..training.options import PretrainOptions
+from ..training.pretrain_options import PretrainOptions
 from .flags import add_flags, given
 
 HELP = "train a language model on text files, on the bundled short story, or on tales"

@@ -32,7 +32,7 @@ from ..runs.folder import CONFIG_FILE, load_config, load_run
 from ..runs.records import read_metrics
 from ..text import load_tokenizer
 from ..text.corpus import Corpus
-from ..training.options import PretrainOptions
+from ..training.pretrain_options import PretrainOptions
 from .health import (
     check_batches,
     check_blas,

@@ -18,8 +18,8 @@ from ..runs.loggers import Logger
 from ..text import Tokenizer, read_text, story
 from ..text.corpus import encode_texts, kind_of
 from ..weights.load import load_with_tokenizer
-from .options import FORM, SIZES, PretrainOptions, first_preset, model_options
 from .pretrain import begin
+from .pretrain_options import FORM, SIZES, PretrainOptions, first_preset, model_options
 from .result import Continued, PretrainResult
 
 _OF_THE_MODEL = ("architecture", *SIZES, *FORM)

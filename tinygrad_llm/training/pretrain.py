@@ -27,7 +27,7 @@ from ..runs.folder import FORMAT, new_run
 from ..runs.loggers import Logger
 from ..text.corpus import TOKENIZERS, Corpus, kind_of
 from .loop import TrainingLoop
-from .options import PretrainOptions
+from .pretrain_options import PretrainOptions
 from .result import PretrainResult, judge
 from .step import NEXT_TOKEN, Batch
 from .task import Finished, Task

@@ -36,8 +36,9 @@ from ..text import load_tokenizer
 from ..text.corpus import Corpus
 from ..text.tokenizers import TOKENIZER_FILE
 from .loop import TrainingLoop
-from .options import FORM, SIZES, LoopOptions, PretrainOptions
+from .options import LoopOptions
 from .pretrain import Pretraining, begin
+from .pretrain_options import FORM, SIZES, PretrainOptions
 from .result import PretrainResult
 
 _DATA = an_object_of({"texts": list_of(a_text), "ids": a_text})
