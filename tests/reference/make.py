@@ -436,9 +436,37 @@ def trained(name: str, model: nn.Module, config: dict) -> dict:
     }
 
 
+def saved(model, name: str) -> tuple[dict, dict]:
+    """The tensors and the config.json that a model of transformers writes, after its weights were drawn in its place."""
+    import safetensors.numpy
+
+    with torch.no_grad():
+        for key, p in model.named_parameters():
+            p.copy_(torch.tensor(draw(f"{name} {key}", *p.shape, scale=0.5)))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        written = json.loads(Path(folder, "config.json").read_text())
+        return safetensors.numpy.load_file(f"{folder}/model.safetensors"), written
+
+
+def outcome(model, ids: np.ndarray) -> dict:
+    """What a language model of transformers makes of ids: logits, loss, gradients, and how it goes on from the first three."""
+    logits = model(torch.tensor(ids)).logits
+    loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), torch.tensor(ids[:, 1:]).flatten())  # theirs is in float32
+    loss.backward()
+    greedy = model.generate(torch.tensor(ids[:1, :3]), attention_mask=torch.ones(1, 3), max_new_tokens=6, do_sample=False,
+                            eos_token_id=99, pad_token_id=0)  # fmt: skip
+    return {
+        "ids": ids,
+        "logits": logits.detach().numpy(),
+        "loss": loss.item(),
+        "gradients": {key: p.grad.numpy() for key, p in model.named_parameters()},
+        "greedy": greedy.numpy(),
+    }
+
+
 def transformers() -> dict[str, dict]:
     """GPT-2s of the library transformers as it saves them: what config.json and model.safetensors hold, and what they give."""
-    import safetensors.numpy
     from transformers import GPT2Config, GPT2LMHeadModel
 
     sizes = {"vocab_size": 11, "n_positions": 9, "n_embd": 6, "n_layer": 2, "n_head": 2}
@@ -455,35 +483,15 @@ def transformers() -> dict[str, dict]:
     }.items():
         config = GPT2Config(**sizes, **options, bos_token_id=0, eos_token_id=0, attn_implementation="eager")
         model = GPT2LMHeadModel(config).double().eval()
-        with torch.no_grad():
-            for key, p in model.named_parameters():
-                p.copy_(torch.tensor(draw(f"transformers {name} {key}", *p.shape, scale=0.5)))
-        with tempfile.TemporaryDirectory() as folder:
-            model.save_pretrained(folder)
-            stored = safetensors.numpy.load_file(f"{folder}/model.safetensors")
-            written = json.loads(Path(folder, "config.json").read_text())
-        logits = model(torch.tensor(ids)).logits
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), torch.tensor(ids[:, 1:]).flatten())  # theirs is in float32
-        loss.backward()
-        greedy = model.generate(
-            torch.tensor(ids[:1, :3]), max_new_tokens=6, do_sample=False, eos_token_id=99, pad_token_id=0
-        )
-        cases[name] = {
-            "config": {key: written[key] for key in ("model_type", *sizes, "activation_function", "layer_norm_epsilon",
-                                                     "n_inner", "tie_word_embeddings", "resid_pdrop")},
-            "tensors": stored,
-            "ids": ids,
-            "logits": logits.detach().numpy(),
-            "loss": loss.item(),
-            "gradients": {key: p.grad.numpy() for key, p in model.named_parameters()},
-            "greedy": greedy.numpy(),
-        }  # fmt: skip
+        tensors, written = saved(model, f"transformers {name}")
+        fields = ("model_type", *sizes, "activation_function", "layer_norm_epsilon", "n_inner", "tie_word_embeddings",
+                  "resid_pdrop")  # fmt: skip
+        cases[name] = {"config": {key: written[key] for key in fields}, "tensors": tensors, **outcome(model, ids)}
     return cases
 
 
 def llamas() -> dict[str, dict]:
     """Llamas of the library transformers as it saves them, and what they give: with 4, 2 and 1 key heads, and with a window."""
-    import safetensors.numpy
     from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
     sizes = {
@@ -511,48 +519,23 @@ def llamas() -> dict[str, dict]:
         "a window": (MistralConfig, MistralForCausalLM, {"num_key_value_heads": 2, "sliding_window": 3}),
     }.items():  # fmt: skip
         model = in_float64(model_class(config_class(**sizes, **options, attn_implementation="sdpa")))
-        with torch.no_grad():
-            for key, p in model.named_parameters():
-                p.copy_(torch.tensor(draw(f"llamas {name} {key}", *p.shape, scale=0.5)))
-        with tempfile.TemporaryDirectory() as folder:
-            model.save_pretrained(folder)
-            stored = safetensors.numpy.load_file(f"{folder}/model.safetensors")
-            written = json.loads(Path(folder, "config.json").read_text())
-        logits = model(torch.tensor(ids)).logits
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), torch.tensor(ids[:, 1:]).flatten())
-        loss.backward()
-        greedy = model.generate(torch.tensor(ids[:1, :3]), attention_mask=torch.ones(1, 3), max_new_tokens=6,
-                                do_sample=False, eos_token_id=99, pad_token_id=0)  # fmt: skip
+        tensors, written = saved(model, f"llamas {name}")
         fields = ("model_type", *sizes, "num_key_value_heads", "rms_norm_eps", "rope_parameters", "tie_word_embeddings",
                   "attention_bias", "mlp_bias", "sliding_window", "hidden_act")  # fmt: skip
-        cases[name] = {
-            "config": json.dumps({key: written[key] for key in fields if key in written}),
-            "tensors": stored,
-            "ids": ids,
-            "logits": logits.detach().numpy(),
-            "loss": loss.item(),
-            "gradients": {key: p.grad.numpy() for key, p in model.named_parameters()},
-            "greedy": greedy.numpy(),
-        }
+        config = json.dumps({key: written[key] for key in fields if key in written})
+        cases[name] = {"config": config, "tensors": tensors, **outcome(model, ids)}
     return cases
 
 
 def classifiers() -> dict[str, dict]:
     """A GPT2ForSequenceClassification as it is saved, its scores of texts of unequal length, and the gradients of their loss."""
-    import safetensors.numpy
     from transformers import GPT2Config, GPT2ForSequenceClassification
 
     names = {0: "ham", 1: "spam", 2: "neither"}
     config = GPT2Config(vocab_size=11, n_positions=9, n_embd=6, n_layer=2, n_head=2, id2label=names, pad_token_id=10,
                         bos_token_id=0, eos_token_id=0, attn_implementation="eager")  # fmt: skip
     model = GPT2ForSequenceClassification(config).double().eval()
-    with torch.no_grad():
-        for key, p in model.named_parameters():
-            p.copy_(torch.tensor(draw(f"classifier {key}", *p.shape, scale=0.5)))
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        stored = safetensors.numpy.load_file(f"{folder}/model.safetensors")
-        written = json.loads(Path(folder, "config.json").read_text())
+    stored, written = saved(model, "classifier")
     ids, labels = np.array([[5, 0, 7, 5, 9, 3], [1, 4, 3, 10, 10, 10], [2, 10, 10, 10, 10, 10]]), np.array([2, 0, 1])
     logits = model(torch.tensor(ids)).logits
     loss = F.cross_entropy(logits, torch.tensor(labels))

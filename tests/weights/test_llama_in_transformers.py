@@ -1,11 +1,9 @@
 """Our Llamas opened by transformers and PEFT, and theirs here. Where these are not installed (the extra `reference`), skipped."""
 
-import warnings
-
 import numpy as np
 import pytest
+from reference.opened_there import IDS, in_float64, logits, peft, shaken, torch, transformers
 
-import tinygrad_llm as tg
 from tinygrad_llm.generation import generate
 from tinygrad_llm.models import make_model
 from tinygrad_llm.models.heads import add_classifier, class_logits
@@ -16,13 +14,6 @@ from tinygrad_llm.weights import load_pretrained, save_pretrained
 from tinygrad_llm.weights.llama import from_transformers
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    torch = pytest.importorskip("torch")
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
-    from reference.float64 import in_float64
-
 SIZES = {
     "vocab_size": 11,
     "context_length": 9,
@@ -34,20 +25,6 @@ SIZES = {
 }
 THEIRS = {"vocab_size": 11, "max_position_embeddings": 9, "hidden_size": 8, "num_attention_heads": 4}
 THEIRS |= {"num_hidden_layers": 2, "intermediate_size": 6, "head_dim": 4}
-IDS = np.array([[5, 0, 7, 5, 10, 3], [1, 1, 3, 9, 2, 8]])
-
-
-def logits(model):
-    with tg.no_grad():
-        return model(IDS).data
-
-
-def shaken(model):
-    stream = np.random.default_rng(7)
-    for p in model.parameters():
-        if p.requires_grad:
-            p.data = 0.5 * stream.standard_normal(p.shape)
-    return model
 
 
 def llama(**changes):

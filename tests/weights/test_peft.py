@@ -1,12 +1,11 @@
 """Our adapters opened by PEFT itself, and its own opened here. Where peft is not installed (the extra `reference`), skipped."""
 
 import json
-import warnings
 
 import numpy as np
 import pytest
+from reference.opened_there import IDS, logits, peft, shaken, torch, transformers
 
-import tinygrad_llm as tg
 from tinygrad_llm.models import make_model
 from tinygrad_llm.models.heads import add_classifier
 from tinygrad_llm.rng import Generator
@@ -14,12 +13,6 @@ from tinygrad_llm.tuning import lora
 from tinygrad_llm.weights import load_pretrained, save_pretrained
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    torch = pytest.importorskip("torch")
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
-
 SIZES = {
     "vocab_size": 11,
     "context_length": 7,
@@ -29,20 +22,6 @@ SIZES = {
     "qkv_bias": True,
     "drop_rate": 0.0,
 }
-IDS = np.array([[5, 0, 7, 5, 10, 3], [1, 1, 3, 9, 2, 8]])
-
-
-def logits(model):
-    with tg.no_grad():
-        return model(IDS).data
-
-
-def shaken(model):
-    rng = np.random.default_rng(7)
-    for p in model.parameters():
-        if p.requires_grad:
-            p.data = rng.standard_normal(p.shape).astype(p.dtype)
-    return model
 
 
 OPTIONS = {
