@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tinygrad_llm as tg
 from tinygrad_llm import ops
 from tinygrad_llm.errors import GraphError
-from tinygrad_llm.models import architectures, make_model
+from tinygrad_llm.models import LanguageModel, architectures, make_model
 from tinygrad_llm.nn.lora import LoRAConfig, inject, merge, unmerge
 from tinygrad_llm.optim import SGD, AdamW, clip_grad_norm
 from tinygrad_llm.rng import Generator
@@ -47,7 +47,7 @@ def normal(seed, shape):
 @st.composite
 def models_and_ids(draw, **fixed):
     """A model in float64, of any architecture, and ids (B, T) that fit it."""
-    architecture = draw(st.sampled_from(architectures()))
+    architecture = draw(st.sampled_from(architectures(LanguageModel)))
     config = draw(strategies.model_configs(architecture, 4000, **{"emb_dim": 8, "context_length": 6} | fixed))
     return made(config, draw(seeds)), draw(token_batches(config.vocab_size, config.context_length))
 

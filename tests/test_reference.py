@@ -28,6 +28,8 @@ OPS_WITHOUT_REFERENCE = {
 LAYERS_WITHOUT_REFERENCE = {
     "Dropout": "as the op",
     "checkpoint": "a function; as the op",
+    "DecoderBlock": "inside TransformerModel, which is compared whole",
+    "EncoderBlock": "inside BertModel and TransformerModel, which are compared whole",
     "KVCache": "no layer; generation with it is compared with generation without",
     "Module": "the base class",
     "ModuleDict": "a container",

@@ -11,9 +11,8 @@ from reference import store
 from safetensors.numpy import load_file, save_file
 
 from tinygrad_llm.errors import CheckpointError, ConfigError, DataError, StateDictError
-from tinygrad_llm.models import build_model, describe_model, make_model
+from tinygrad_llm.models import LanguageModel, build_model, describe_model, make_model
 from tinygrad_llm.models.heads import (
-    POSITIONS,
     PolicyAndValue,
     add_classifier,
     add_score,
@@ -39,7 +38,7 @@ def classifier(position="last", **changes):
 rows = st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=7), min_size=1, max_size=4)
 
 
-@given(rows, st.sampled_from(POSITIONS), st.integers(0, 8))
+@given(rows, st.sampled_from(LanguageModel.positions), st.integers(0, 8))
 def test_each_text_is_judged_as_if_it_were_alone(texts, position, pad_id):
     model, width = classifier(position), max(map(len, texts))
     ids, lengths = np.full((len(texts), width), pad_id), np.array([len(text) for text in texts])

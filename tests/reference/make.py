@@ -330,6 +330,8 @@ def layers() -> dict[str, dict]:
     layer("RMSNorm", nn.RMSNorm(4, eps=1e-5), (2, 3, 4), emb_dim=4)
     layer("RMSNorm with eps 0.1", nn.RMSNorm(4, eps=0.1), (2, 4), emb_dim=4, eps=0.1)
     layer("GELU", nn.GELU(approximate="tanh"), (2, 3, 4))
+    layer("ReLU", nn.ReLU(), (2, 3, 4))
+    layer("SiLU", nn.SiLU(), (2, 3, 4))
     attention = {"d_in": 5, "d_out": 6, "context_length": 7, "dropout": 0.0, "num_heads": 2}
     layer("MultiHeadAttention", MultiHeadAttention(**attention), (2, 4, 5), **attention)
     full = attention | {"context_length": 4, "num_heads": 3, "qkv_bias": True}

@@ -188,11 +188,12 @@ def test_a_run_that_cannot_be_resumed_is_named():
 
 
 def test_models_are_made_by_name_or_refused_with_the_nearest():
-    assert tg.models.architectures() == ["gpt", "llama"]
+    assert tg.models.architectures() == ["bert", "gpt", "llama", "seq2seq"]
+    assert tg.models.architectures(tg.models.LanguageModel) == ["gpt", "llama"]
     assert make_model("gpt", SIZES).config == GPTConfig(**SIZES)
     assert make_model("gpt", GPTConfig(**SIZES)).architecture == "gpt"
     for architecture in ("gtp", "base", "../gpt", "", None):
-        with pytest.raises(tg.errors.ConfigError, match="use one of gpt"):
+        with pytest.raises(tg.errors.ConfigError, match="use one of bert, gpt"):
             make_model(architecture, SIZES)
     with pytest.raises(tg.errors.ConfigError, match=r"no option 'n_layer' \(did you mean n_layers"):
         make_model("gpt", {"n_layer": 2})

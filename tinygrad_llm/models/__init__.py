@@ -1,4 +1,4 @@
-"""Language models: base is what they have in common, then a file each, which reads from top to bottom."""
+"""Models: base is what they have in common, then a file each, which reads from top to bottom."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -9,18 +9,26 @@ from ..checks import check_options
 from ..errors import ConfigError
 from ..nn.lora import LoRAConfig, inject, lora_of
 from ..rng import Generator
-from .base import Config, LanguageModel
+from .base import Config, LanguageModel, Model, TextModel
+from .bert import BertConfig, BertModel
 from .gpt import GPTConfig, GPTModel
 from .heads import PolicyAndValue, add_classifier, check_head, describe_head
 from .llama import LlamaConfig, LlamaModel
+from .seq2seq import TransformerConfig, TransformerModel
 
 __all__ = [
     "PRESETS",
+    "BertConfig",
+    "BertModel",
     "GPTConfig",
     "GPTModel",
     "LanguageModel",
     "LlamaConfig",
     "LlamaModel",
+    "Model",
+    "TextModel",
+    "TransformerConfig",
+    "TransformerModel",
     "architectures",
     "build_model",
     "describe_model",
@@ -38,9 +46,9 @@ def preset(name: str, **changes: Any) -> Any:
     return make_config(config.architecture, config.to_dict() | changes)
 
 
-def architectures() -> list[str]:
-    """The names that `make_model` knows: the files of this folder that hold a model of that name."""
-    return [name for _, name, _ in iter_modules(__path__) if _find(name) is not None]
+def architectures(kind: type[Model] = Model) -> list[str]:
+    """The names that `make_model` knows, of models of a kind: the files of this folder that hold a model of that name."""
+    return [name for _, name, _ in iter_modules(__path__) if (model := _find(name)) and issubclass(model, kind)]
 
 
 def make_config(architecture: str, config: Mapping[str, Any]) -> Any:
@@ -52,7 +60,7 @@ def make_config(architecture: str, config: Mapping[str, Any]) -> Any:
     return model.config_class(**config)
 
 
-def make_model(architecture: str, config: Any, rng: Generator | None = None) -> LanguageModel:
+def make_model(architecture: str, config: Any, rng: Generator | None = None) -> Any:
     """A model with fresh weights, drawn from `rng` or the current generator. `config` is its configuration, or plain values.
 
     ConfigError for an architecture, an option or a size that cannot be, before anything is allocated.
@@ -99,16 +107,12 @@ def describe_model(model: LanguageModel | PolicyAndValue) -> dict[str, Any]:
     }
 
 
-def _find(architecture: str) -> type[LanguageModel] | None:
+def _find(architecture: str) -> type[Model] | None:
     """The model of a file of this folder."""
     if architecture not in {name for _, name, _ in iter_modules(__path__)}:
         return None
     for value in vars(import_module(f"{__name__}.{architecture}")).values():
-        if (
-            isinstance(value, type)
-            and issubclass(value, LanguageModel)
-            and vars(value).get("architecture") == architecture
-        ):
+        if isinstance(value, type) and issubclass(value, Model) and vars(value).get("architecture") == architecture:
             return value
     return None
 

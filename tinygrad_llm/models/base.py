@@ -1,4 +1,5 @@
-"""What every causal language model offers: generation, training, tuning, evaluation and reports know no other name.
+"""What every model offers, and every causal language model: generation, training, tuning, evaluation and reports know no other
+name.
 
 Letters in shape comments: B batch, T tokens, C features, V = vocab_size.
 """
@@ -96,24 +97,17 @@ class AttentionConfig(Config):
         ]
 
 
-class LanguageModel(Module):
-    """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token, which depend on no later one.
+class Model(Module):
+    """What `make_model` makes and a run keeps. A subclass names its `architecture` and the class of its configuration.
 
-    A subclass names its `architecture` and the class of its configuration, and has `tok_emb`, `trf_blocks`, `final_norm`,
-    `out_head`, `features` and `make_state`. With `model.checkpoint_blocks = True`, only the input of each block is kept, and
-    the backward runs the block again: the same gradients for less memory (nn.checkpoint).
+    With `model.checkpoint_blocks = True`, a language model keeps only the input of each block, and the backward runs the block
+    again: the same gradients for less memory (nn.checkpoint).
     """
 
     architecture: ClassVar[str]
     config_class: ClassVar[type[Config]]
     config: Any  # of that class
-    tok_emb: Embedding
-    trf_blocks: Sequential
-    final_norm: Module
-    out_head: Module
     checkpoint_blocks: bool = False
-    classes: tuple[str, ...] | None = None  # the names of what the head scores instead of tokens (heads.py)
-    position: str = "last"  # of the token by which a text is judged then
     loaded_from: str | None = None  # the path of the weights, if it is known
 
     def __init__(self, config: Any, *, rng: Generator | None = None) -> None:
@@ -128,22 +122,39 @@ class LanguageModel(Module):
             )
         config.check_bytes()
 
-    def features(self, ids: Any, *, state: Any = None) -> Tensor:
-        """What the blocks make of ids (B, T): (B, T, C), before the final norm. With a `state`, ids follow the tokens in it."""
-        raise TypeError(f"{type(self).__name__} must define features(ids, *, state=None)")
+    def set_drop_rate(self, drop_rate: float) -> None:
+        """Drop another share of the activations in training; that of LoRA's input is another matter."""
+        self.config = replace(self.config, drop_rate=drop_rate)
+        for name, module in self.named_modules():
+            if hasattr(module, "drop_rate") and not name.endswith("lora_dropout"):
+                module.drop_rate = self.config.drop_rate
 
-    def head(self, x: Tensor) -> Tensor:
-        """Features (..., C) -> logits (..., V). Of the output of an earlier block it is the logit lens (nostalgebraist 2020)."""
-        return self.out_head(self.final_norm(x))
+    def describe(self) -> str:
+        return f"{self.n_parameters():,} parameters"
 
-    def make_state(self, batch_size: int = 1, capacity: int | None = None) -> State:
-        """An empty state for `batch_size` rows of up to `capacity` tokens, at most and by default the context length."""
-        raise TypeError(f"{type(self).__name__} must define make_state(batch_size=1, capacity=None)")
+    def name_parameters(self) -> None:
+        """Tell each parameter its name, which errors and steps then say."""
+        for name, parameter in self.named_parameters():
+            parameter.name = name
 
-    def forward(self, ids: Any, *, state: Any = None, last_only: bool = False) -> Tensor:
-        """Logits (B, T, V); with `last_only` (B, 1, V), after the last token. With a `state`, ids follow what it has read."""
-        x = self.features(ids, state=state)  # (B, T, C)
-        return self.head(x[:, -1:] if last_only else x)
+
+class TextModel(Model):
+    """A model that reads token ids (B, T), and may be made to tell of which class a text is (heads.py)."""
+
+    positions: ClassVar[tuple[str, ...]]  # of the features by which a text may be judged, the usual one first
+    tok_emb: Embedding
+    trf_blocks: Sequential
+    out_head: Module
+    classes: tuple[str, ...] | None = None  # the names of what the head scores instead of tokens
+    position: str = ""  # of those by which a text is judged then
+
+    def put_head(self, head: Module) -> None:
+        """Score something else than tokens from now on."""
+        self.out_head = head
+
+    def class_logits(self, ids: Any, lengths: np.ndarray) -> Tensor:
+        """Scores (B, K) of the classes, for texts of `lengths` (B,) tokens, which begin the rows of ids (B, T)."""
+        raise TypeError(f"{type(self).__name__} must define class_logits(ids, lengths)")
 
     def check_ids(self, ids: Any) -> Any:
         """The ids (B, T) as an integer array. DataError or ContextLengthError for what the model cannot read."""
@@ -178,15 +189,41 @@ class LanguageModel(Module):
             table.data, table.grad = data, None
         self.config = config
 
-    def set_drop_rate(self, drop_rate: float) -> None:
-        """Drop another share of the activations in training; that of LoRA's input is another matter."""
-        self.config = replace(self.config, drop_rate=drop_rate)
-        for name, module in self.named_modules():
-            if hasattr(module, "drop_rate") and not name.endswith("lora_dropout"):
-                module.drop_rate = self.config.drop_rate
 
-    def describe(self) -> str:
-        return f"{self.n_parameters():,} parameters"
+class LanguageModel(TextModel):
+    """Token ids (B, T) -> logits (B, T, V): for every position, the scores of the next token, which depend on no later one.
+
+    A subclass has `tok_emb`, `trf_blocks`, `final_norm`, `out_head`, `features` and `make_state`.
+    """
+
+    positions = ("last", "padded", "first", "mean")
+    final_norm: Module
+
+    def features(self, ids: Any, *, state: Any = None) -> Tensor:
+        """What the blocks make of ids (B, T): (B, T, C), before the final norm. With a `state`, ids follow the tokens in it."""
+        raise TypeError(f"{type(self).__name__} must define features(ids, *, state=None)")
+
+    def head(self, x: Tensor) -> Tensor:
+        """Features (..., C) -> logits (..., V). Of the output of an earlier block it is the logit lens (nostalgebraist 2020)."""
+        return self.out_head(self.final_norm(x))
+
+    def make_state(self, batch_size: int = 1, capacity: int | None = None) -> State:
+        """An empty state for `batch_size` rows of up to `capacity` tokens, at most and by default the context length."""
+        raise TypeError(f"{type(self).__name__} must define make_state(batch_size=1, capacity=None)")
+
+    def forward(self, ids: Any, *, state: Any = None, last_only: bool = False) -> Tensor:
+        """Logits (B, T, V); with `last_only` (B, 1, V), after the last token. With a `state`, ids follow what it has read."""
+        x = self.features(ids, state=state)  # (B, T, C)
+        return self.head(x[:, -1:] if last_only else x)
+
+    def class_logits(self, ids: Any, lengths: np.ndarray) -> Tensor:
+        x = self.features(ids)  # (B, T, C)
+        b, t = x.shape[:2]
+        if self.position == "mean":
+            share = (np.arange(t) < lengths[:, None]) / lengths[:, None]  # (B, T)
+            return (self.head(x) * share[:, :, None].astype(x.dtype)).sum(axis=1)  # (B, K)
+        at = {"last": lengths - 1, "padded": np.full(b, t - 1), "first": np.zeros(b, np.int64)}[self.position]
+        return self.head(x[np.arange(b), at])  # (B, K)
 
 
 class AttentionModel(LanguageModel):
@@ -215,3 +252,11 @@ def _with_means(table: np.ndarray, n: int) -> np.ndarray:
     """A table (V, ...) with rows added, (n, ...): each the mean of those that were there."""
     mean = table.mean(0, keepdims=True, dtype=np.float64).astype(table.dtype)  # (1, ...)
     return np.concatenate([table, mean.repeat(n - len(table), 0)])
+
+
+def check_mask(name: str, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask of these (B, T) as booleans: True or 1 where there is a token. DataError for another shape or another number."""
+    mask = np.asarray(mask)
+    if mask.shape != shape or not (mask.dtype == bool or (mask.dtype.kind in "iuf" and np.isin(mask, (0, 1)).all())):
+        raise DataError(f"{name} is {mask.dtype} {mask.shape}: it must be {shape}, 1 or True where there is a token")
+    return mask.astype(bool)

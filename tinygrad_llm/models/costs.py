@@ -53,6 +53,28 @@ def attention_costs(
     ]
 
 
+def encoder_costs(
+    emb_dim: int, n_heads: int, hidden_dim: int, context_length: int, *, cross: bool = False
+) -> list[Cost]:
+    """A block of an encoder (nn.EncoderBlock) whose tokens see all of their text; `cross`: of a decoder, which sees two."""
+    c = emb_dim
+
+    def attention(name: str) -> list[Cost]:
+        sizes = c, n_heads, n_heads, c // n_heads, context_length
+        made = attention_costs(*sizes, keys=context_length, qkv_bias=True, out_bias=True)
+        return [cost._replace(name=cost.name.replace("att", name, 1)) for cost in made]
+
+    return [
+        *attention("att"),
+        Cost("norm1", 2 * c, kept=c + 1),
+        *(*attention("cross_att"), Cost("norm2", 2 * c, kept=c + 1)) * cross,
+        Cost("ff.layers.0", hidden_dim * (c + 1), kept=c),
+        Cost("ff.layers.1", kept=2 * hidden_dim),
+        Cost("ff.layers.2", c * (hidden_dim + 1), kept=hidden_dim),
+        Cost("norm3" if cross else "norm2", 2 * c, kept=c + 1),
+    ]
+
+
 def head_costs(emb_dim: int, vocab_size: int, tied: bool) -> list[Cost]:
     """The head (nn.Linear) and the loss."""
     return [

@@ -148,8 +148,7 @@ class GPTModel(AttentionModel):
             self.out_head.weight = self.tok_emb.weight
         if config.init == "gpt2":
             self._draw_gpt2(rng)
-        for name, parameter in self.named_parameters():
-            parameter.name = name
+        self.name_parameters()
 
     def features(self, ids: Any, *, state: KVCache | None = None) -> Tensor:
         ids = self.check_ids(ids)

@@ -23,26 +23,27 @@ from ..engine import Tensor
 from ..errors import ConfigError, DataError
 from ..nn import Linear, Module, MultiHeadAttention
 from ..rng import Generator, Zeros, get_generator
-from .base import LanguageModel
+from .base import LanguageModel, TextModel
 
-POSITIONS = ("last", "padded", "first", "mean")
+POSITIONS = (*LanguageModel.positions, "pooled")  # of all kinds of models; "pooled" is BERT's
 SCORE = "score"  # the one class of a head that gives a number
 
 
 def add_classifier(
-    model: LanguageModel,
+    model: Any,
     classes: Sequence[str],
-    position: str = "last",
+    position: str | None = None,
     bias: bool = True,
     causal: bool = True,
     *,
     rng: Generator | None = None,
-) -> LanguageModel:
-    """Put a Linear that scores these classes in the place of the model's own head; returns the model.
+) -> Any:
+    """Put a Linear that scores these classes in the place of a TextModel's own head; returns the model.
 
-    `position` is the token by whose features a text is judged: "last" is the last one of the text, which has seen all of it;
-    "padded" the last of the row, where a text is filled up to a fixed length, as the book's code has it; "first" the first one,
-    which in a causal model sees nothing but itself; "mean" averages the scores over the tokens of the text. transformers'
+    `position` is the token by whose features a text is judged, by default the first of the model's `positions`. Of a language
+    model, "last" is the last one of the text, which has seen all of it; "padded" the last of the row, where a text is filled up
+    to a fixed length, as the book's code has it; "first" the first one, which sees nothing but itself; "mean" averages the
+    scores over the tokens of the text. Of BERT, "pooled" is what the pooler makes of [CLS]. transformers' GPT-2 and Llama
     classifiers have no `bias`. Without `causal`, which is for rows filled up to one length ("padded"), every token sees all of
     its row. A head that shared the table of tokens leaves it to the embedding. One class alone is a score, which `add_score`
     makes. ConfigError for no classes, a name that occurs twice, or an unknown position.
@@ -50,8 +51,9 @@ def add_classifier(
     names = tuple(classes)
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"classes are {names!s:.200}: there must be one or more, all different")
-    if position not in POSITIONS:
-        raise ConfigError(f"position is {position!r:.80}: use one of {', '.join(POSITIONS)}")
+    position = model.positions[0] if position is None else position
+    if position not in model.positions:
+        raise ConfigError(f"position is {position!r:.80}: use one of {', '.join(model.positions)}")
     if not check_flag("head: causal", causal) and position != "padded":
         raise ConfigError(
             f"causal is False and position is {position!r}: use 'padded', or texts see what fills them up"
@@ -60,11 +62,17 @@ def add_classifier(
     head = Linear(table.shape[1], len(names), check_flag("head: bias", bias), rng=rng)
     if table.dtype != head.weight.dtype:
         head.astype(table.dtype)
-    model.out_head, model.classes, model.position = head, names, position
-    for _, module in model.named_modules():
-        if isinstance(module, MultiHeadAttention):
-            module.causal = causal
+    model.put_head(head)
+    model.classes, model.position = names, position
+    for attention in _attentions(model):
+        attention.causal = causal
     return model
+
+
+def _attentions(model: TextModel) -> list[MultiHeadAttention]:
+    """Those of which a choice can be made whether a token sees later ones."""
+    every = [module for _, module in model.named_modules() if isinstance(module, MultiHeadAttention)]
+    return every if isinstance(model, LanguageModel) else []
 
 
 def add_score(model: LanguageModel, zero: bool = False, *, rng: Generator | None = None) -> LanguageModel:
@@ -105,28 +113,23 @@ def policy_of(model: LanguageModel | PolicyAndValue) -> LanguageModel:
     return model.policy if isinstance(model, PolicyAndValue) else model
 
 
-def describe_head(model: LanguageModel) -> dict[str, Any] | None:
+def describe_head(model: TextModel) -> dict[str, Any] | None:
     """What `add_classifier` makes the same head of, as in config.json; None for one that scores tokens."""
     if model.classes is None:
         return None
     bias = getattr(model.out_head, "bias", None) is not None
-    causal = all(module.causal for _, module in model.named_modules() if isinstance(module, MultiHeadAttention))
+    causal = all(attention.causal for attention in _attentions(model))
     return {"classes": list(model.classes), "position": model.position, "bias": bias, "causal": causal}
 
 
-def class_logits(model: LanguageModel, ids: Any, lengths: np.ndarray) -> Tensor:
+def class_logits(model: TextModel, ids: Any, lengths: np.ndarray) -> Tensor:
     """Scores (B, K) of texts of `lengths` (B,) tokens, which begin the rows of ids (B, T)."""
     if model.classes is None:
         raise ConfigError("class_logits: the model scores tokens: give it a classifier's head (add_classifier)")
-    x = model.features(ids)  # (B, T, C)
-    b, t = x.shape[:2]
+    b, t = model.check_ids(ids).shape
     if np.shape(lengths) != (b,) or np.min(lengths) < 1 or np.max(lengths) > t:
         raise DataError(f"class_logits: lengths {np.shape(lengths)} must be ({b},), each from 1 to {t}")
-    if model.position == "mean":
-        share = (np.arange(t) < lengths[:, None]) / lengths[:, None]  # (B, T)
-        return (model.head(x) * share[:, :, None].astype(x.dtype)).sum(axis=1)  # (B, K)
-    at = {"last": lengths - 1, "padded": np.full(b, t - 1), "first": np.zeros(b, np.int64)}[model.position]
-    return model.head(x[np.arange(b), at])  # (B, K)
+    return model.class_logits(ids, lengths)
 
 
 def check_head(name: str, value: Any) -> None:

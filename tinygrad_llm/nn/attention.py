@@ -1,4 +1,4 @@
-"""Multi-head attention with a causal mask (Vaswani et al. 2017 §3.2.2; the book's chapter 3).
+"""Multi-head attention, by default with a causal mask (Vaswani et al. 2017 §3.2.2; the book's chapter 3).
 
 Letters in shape comments: B batch, T tokens, S tokens with those in the cache, H heads of d features each, G key heads, by
 default as many; C = H d, K = G d.
@@ -6,7 +6,7 @@ default as many; C = H d, K = G d.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,11 +20,14 @@ from .module import Module
 from .rotary import Rotary
 from .state import LayerCache
 
+Memory = tuple[Any, Any]  # tensors or arrays: keys and values of a text, (B, S, K) each
+
 
 class MultiHeadAttention(Module):
     """Every token gathers the values of the tokens before it and its own: (B, T, d_in) -> (B, T, d_out).
 
-    With `causal = False` it gathers those of all tokens of its row, which no model can do that is to predict the next one.
+    With `causal = False` it gathers those of all tokens of its row, which no model can do that is to predict the next one, or
+    those of another text, `memory` (§3.2.3).
     With fewer `num_kv_heads`, each key head serves as many query heads in a row (Ainslie et al. 2023). `rotary` turns queries
     and keys by their positions. With a `window` no token sees further back than so many, itself among them (Beltagy et al. 2020
     §3.1). `head_dim`: features of a head, if not d_out / num_heads.
@@ -47,6 +50,7 @@ class MultiHeadAttention(Module):
         head_dim: int | None = None,
         rotary: Rotary | None = None,
         window: int | None = None,
+        causal: bool = True,
         rng: Generator | None = None,
     ) -> None:
         check_size("MultiHeadAttention", d_in=d_in, d_out=d_out, context_length=context_length, num_heads=num_heads)
@@ -65,25 +69,31 @@ class MultiHeadAttention(Module):
             )
         self.num_heads, self.num_kv_heads, self.context_length = num_heads, num_kv_heads, context_length
         self.drop_rate = check_number("MultiHeadAttention: drop_rate", dropout, most=1)
-        self.rotary, self.window = rotary, window
+        self.rotary, self.window, self.causal = rotary, window, causal
         width, kv_width = num_heads * head_dim, num_kv_heads * head_dim
         self.W_query = Linear(d_in, width, bias=qkv_bias, rng=rng)
         self.W_key = Linear(d_in, kv_width, bias=qkv_bias, rng=rng)
         self.W_value = Linear(d_in, kv_width, bias=qkv_bias, rng=rng)
         self.out_proj = Linear(width, d_out, out_bias, rng=rng)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        """With a `cache`, x are the tokens that follow those in it."""
+    def forward(
+        self, x: Tensor, cache: LayerCache | None = None, *, memory: Memory | None = None, mask: Any = None
+    ) -> Tensor:
+        """With a `cache`, x are the tokens that follow those in it. With a `memory`, the keys and values are those of another
+        text. `mask` (B, S): 1 or True where a key is a token, the others are not seen; who sees none gathers zeros.
+        """
         if len(x.shape) != 3:
             raise ShapeError(f"attention: x is {x.shape}: it must be (B, T, {self.W_query.weight.shape[1]})")
         if x.shape[1] > self.context_length:
             raise ContextLengthError(f"attention: {x.shape[1]} tokens, the context length is {self.context_length}")
-        queries, keys, values = self.W_query(x), self.W_key(x), self.W_value(x)  # (B, T, C), twice (B, T, K)
+        queries: Any = self.W_query(x)  # (B, T, C)
+        keys, values = self.keys_and_values(x) if memory is None else memory  # (B, S, K) each
         positions = np.arange(x.shape[1]) if cache is None else cache.positions(x.shape[1])  # (T,) or (B, T)
         if self.rotary is not None:
             queries, keys = self.rotary(positions, queries, keys)
-        mask = None
-        if cache is not None:
+        if mask is not None:
+            mask = np.asarray(mask, bool)[:, None, None]  # (B, 1, 1, S)
+        if cache is not None:  # whose mask there is no other beside: what is read in pieces has no gaps
             keys, values, mask = cache.extend(keys, values)  # (B, S, K) each
         if self.window is not None:
             near = np.arange(keys.shape[1]) > positions[..., None] - self.window  # (T, S) or (B, T, S)
@@ -94,6 +104,10 @@ class MultiHeadAttention(Module):
         heads = {"n_heads": self.num_heads, "n_kv_heads": self.num_kv_heads, "causal": self.causal}
         context = ops.attention(queries, keys, values, mask=mask, drop_rate=drop_rate, rng=rng, **heads)
         return self.out_proj(context)  # (B, T, d_out)
+
+    def keys_and_values(self, x: Tensor) -> Memory:
+        """(B, S, d_in) -> twice (B, S, K): what x is to the queries of other tokens."""
+        return self.W_key(x), self.W_value(x)
 
     def describe(self) -> str:
         return f"{self.num_heads} heads, context {self.context_length}, drop_rate {self.drop_rate}"

@@ -6,6 +6,8 @@ Letters in shape comments: ... leading axes, I inputs, O outputs, V rows of a ta
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,3 +97,25 @@ class GELU(Module):
 
     def describe(self) -> str:
         return "exact" if self.exact else ""
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.relu(x)
+
+
+class SiLU(Module):
+    """x σ(x), also called swish (Ramachandran et al. 2017)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.silu(x)
+
+
+ACTIVATIONS: dict[str, Callable[[], Module]] = {
+    "gelu": GELU,
+    "gelu_erf": partial(GELU, exact=True),
+    "relu": ReLU,
+    "silu": SiLU,
+}

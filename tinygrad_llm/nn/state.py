@@ -106,3 +106,37 @@ class LayerCache:
         rows = np.arange(len(lengths))[:, None]
         self.keys[rows, positions], self.values[rows, positions] = keys.data, values.data
         return self.keys[:, :end], self.values[:, :end], np.arange(end) <= positions[:, None, :, None]
+
+
+class DecoderState(KVCache):
+    """A State of a decoder: the keys and values of what it has written, and those of the sources that it writes from."""
+
+    def __init__(self, memory: list[tuple[np.ndarray, np.ndarray]], mask: np.ndarray, capacity: int) -> None:
+        keys, _ = memory[0]
+        super().__init__(len(memory), len(keys), capacity, keys.shape[2], keys.dtype)
+        self.memory, self.mask = (
+            memory,
+            mask,
+        )  # of each layer, twice (B, S, C); (B, S), False where a source has no token
+
+    def select(self, rows: Sequence[int]) -> None:
+        super().select(rows)
+        index = np.asarray(rows)
+        self.memory = [(keys[index], values[index]) for keys, values in self.memory]
+        self.mask = self.mask[index]
+
+    def append(self, other: Any) -> None:
+        super().append(other)
+        longest = max(self.mask.shape[1], other.mask.shape[1])
+        self.memory = [
+            (_joined(keys, more_keys, longest), _joined(values, more_values, longest))
+            for (keys, values), (more_keys, more_values) in zip(self.memory, other.memory, strict=True)
+        ]
+        self.mask = _joined(self.mask, other.mask, longest)
+
+
+def _joined(rows: np.ndarray, more: np.ndarray, longest: int) -> np.ndarray:
+    """(B, S, ...) and (B', S', ...) -> (B + B', longest, ...), filled up with zeros."""
+    out = np.zeros((len(rows) + len(more), longest, *rows.shape[2:]), rows.dtype)
+    out[: len(rows), : rows.shape[1]], out[len(rows) :, : more.shape[1]] = rows, more
+    return out

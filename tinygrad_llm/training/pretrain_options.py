@@ -14,7 +14,7 @@ from ..checks import check_options
 from ..errors import ConfigError
 from ..evaluation.losses import Batch, evaluation_batches
 from ..formats.strict_json import read_json
-from ..models import PRESETS, architectures, preset
+from ..models import PRESETS, LanguageModel, architectures, preset
 from ..models.estimate import TrainingMemory
 from ..parallel import default_threads
 from ..text import Tokenizer
@@ -48,6 +48,8 @@ _TALES = {
     "prompt": "Once there was",
 }
 _PUBLISHED = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
+_ARCHITECTURES = architectures(LanguageModel)
+_PRESETS = [name for name, config in PRESETS.items() if config.architecture in _ARCHITECTURES]
 _IF_ANY = ("n_kv_heads", "head_dim", "hidden_dim", "window")  # sizes that a model may do without: 0
 # Of the model; drop_rate is no size.
 SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", *_IF_ANY)
@@ -61,9 +63,10 @@ class PretrainOptions(LoopOptions):
 
     task: ClassVar[str] = "pretrain"
 
-    preset: str = option("model and training defaults: " + ", ".join(PRESETS))
+    preset: str = option("model and training defaults: " + ", ".join(_PRESETS), choices=_PRESETS)
     architecture: str = option(
-        "of the model: that of the preset; given alone, it means the first preset that it has", choices=architectures()
+        "of the model: that of the preset; given alone, it means the first preset that it has",
+        choices=_ARCHITECTURES,
     )
     tokenizer: str = option(
         "bpe (learned from the text), char, word (those that occur twice), gpt2, or the folder of a tokenizer"
@@ -239,7 +242,7 @@ def first_preset(architecture: str, published: bool = False) -> str:
     for name, config in PRESETS.items():
         if config.architecture == architecture and not (published and _is_ours(name)):
             return name
-    raise ConfigError(f"architecture is {architecture!r}: use one of {', '.join(architectures())}")
+    raise ConfigError(f"architecture is {architecture!r}: use one of {', '.join(_ARCHITECTURES)}")
 
 
 def _is_ours(name: str) -> bool:
