@@ -22,8 +22,8 @@ import heapq
 import math
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice, pairwise
 
 Pair = tuple[int, int]
 _BORDER = -1  # no id: between two pieces, and where a merged token has left a hole
@@ -128,26 +128,36 @@ def train_bpe(texts: str | Iterable[str], n_merges: int, pattern: str = SPLIT_PA
     """Learn up to `n_merges` merges, fewer if no pair is left that occurs twice; merge k (from 0) makes token 256 + k.
 
     Of several texts, each is read once and need not be kept: only the distinct pieces are. No piece spans two of them.
+    """
+    pieces: Counter[str] = Counter()
+    for text in [texts] if isinstance(texts, str) else texts:
+        pieces.update(split_pieces(text, pattern))
+    new_ids = count(256)
+    rows = ((piece.encode(), n) for piece, n in pieces.items())
+    return list(islice(merge_most_frequent(rows, lambda pair: next(new_ids)), n_merges))
+
+
+def merge_most_frequent(pieces: Iterable[tuple[Sequence[int], int]], joined: Callable[[Pair], int]) -> Iterator[Pair]:
+    """The merges as they are learned: the pair that occurs most often, of equals the smallest, as long as one occurs twice.
+
+    `pieces` are ids, each with the number of its occurrences; `joined(pair)` is the id that the pair becomes, a new one or one
+    that stands for the same letters.
 
     A merge changes the counts of its neighbours only, so only those are counted again. Each distinct piece is stored
     once, with its number of occurrences, in one long row of ids where every token knows its left and right neighbour.
     A merge shortens the row, so the number of merge steps is bounded by its length, whatever the text looks like.
     """
-    pieces: Counter[str] = Counter()
-    for text in [texts] if isinstance(texts, str) else texts:
-        pieces.update(split_pieces(text, pattern))
     ids, weights = [_BORDER], [0]
-    for piece, n in pieces.items():
-        data = piece.encode()
-        ids += [*data, _BORDER]
-        weights += [n] * (len(data) + 1)
+    for piece, n in pieces:
+        ids += [*piece, _BORDER]
+        weights += [n] * (len(piece) + 1)
     left = array("q", range(-1, len(ids) - 1))
     right = array("q", range(1, len(ids) + 1))
 
     counts: dict[Pair, int] = defaultdict(int)
     places: dict[Pair, list[int]] = defaultdict(list)  # where the first id of a pair stands, or stood
 
-    def count(i: int, j: int, sign: int) -> Pair:
+    def tally(i: int, j: int, sign: int) -> Pair:
         pair = ids[i], ids[j]
         if _BORDER not in pair:
             counts[pair] += sign * weights[i]
@@ -156,34 +166,32 @@ def train_bpe(texts: str | Iterable[str], n_merges: int, pattern: str = SPLIT_PA
         return pair
 
     for i in range(len(ids) - 1):
-        count(i, i + 1, +1)
+        tally(i, i + 1, +1)
 
-    # The heap holds each pair once. A count only falls after its pair was pushed: both ids exist, and a merge makes
-    # no new ones but its own. So an entry is never too small, and one that is too large goes back with its true count.
+    # A count only falls after its pair was pushed: both ids exist, and a merge makes none but its own, whose pairs are pushed
+    # with their new counts. So no pair lacks an entry as large as its count, and a larger one goes back with the true count.
     heap = [(-n, pair) for pair, n in counts.items()]
     heapq.heapify(heap)
-    merges: list[Pair] = []
-    while heap and len(merges) < n_merges:
+    while heap:
         negative_count, pair = heapq.heappop(heap)
         if counts[pair] != -negative_count:
             heapq.heappush(heap, (-counts[pair], pair))
             continue
         if counts[pair] < 2:
             break
-        new_id = 256 + len(merges)
-        merges.append(pair)
+        new_id = joined(pair)
+        yield pair
         new_pairs: set[Pair] = set()
-        for i in places.pop(pair):  # noted from left to right, and merged so, as in merge(): "aaa" is [aa, a]
+        for i in sorted(places.pop(pair)):  # from left to right, as in merge(): "aaa" is [aa, a]
             j = right[i]
             if (ids[i], ids[j]) != pair:  # one of the two has been merged with its other neighbour
                 continue
             before, after = left[i], right[j]  # before, i, j, after  ->  before, i, after
-            count(before, i, -1)
-            count(j, after, -1)
+            tally(before, i, -1)
+            tally(j, after, -1)
             ids[i], ids[j] = new_id, _BORDER
             right[i], left[after] = after, i
-            new_pairs |= {count(before, i, +1), count(i, after, +1)}
+            new_pairs |= {tally(before, i, +1), tally(i, after, +1)}
         del counts[pair]
         for new_pair in new_pairs & counts.keys():
             heapq.heappush(heap, (-counts[new_pair], new_pair))
-    return merges
