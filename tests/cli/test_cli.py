@@ -44,7 +44,7 @@ def refused(capsys, *argv):
     return err
 
 
-@pytest.mark.parametrize("tokenizer", ["bpe", "char", "word", "gpt2"])
+@pytest.mark.parametrize("tokenizer", ["bpe", "char", "word", "wordpiece", "gpt2"])
 def test_pretrain_and_generate(text_file, tmp_path, capsys, tokenizer):
     folder = str(tmp_path / "run")
     size = [] if tokenizer != "gpt2" else ["--emb-dim", "4", "--epochs", "1", "--eval-every", "99", "--max-norm", "0"]
@@ -98,7 +98,7 @@ def test_json_for_scripts(text_file, run, tmp_path, capsys):
         ("pretrain --lr", "argument --lr: expected one argument"),
         ("generate", "PATH"),
         ("pretrain --tokenizer words", "tokenizer is 'words'"),
-        ("pretrain --tokenizer char --vocab-size 300", "bpe tokenizer only"),
+        ("pretrain --tokenizer char --vocab-size 300", "bpe and wordpiece tokenizers only"),
         ("pretrain --epochs 0", "epochs is 0"),
         ("pretrain --seed -1", "seed is -1"),
         ("pretrain no/such/file.txt", "no/such/file.txt"),

@@ -106,8 +106,8 @@ def test_pretraining_takes_the_folder(capsys, files, tmp_path):
     ("argv", "message"),
     [
         ("--train FILE", "--train makes a tokenizer: say where to store it with --out FOLDER"),
-        ("--train FILE --out NEW --run OLD", "--train learns a bpe tokenizer"),
-        ("--train FILE --out NEW --tokenizer char", "--train learns a bpe tokenizer"),
+        ("--train FILE --out NEW --run OLD", "--train learns a bpe or wordpiece tokenizer"),
+        ("--train FILE --out NEW --tokenizer char", "--train learns a bpe or wordpiece tokenizer"),
         ("--train nowhere.txt --out NEW", "nowhere.txt: cannot be read"),
         ("--train FILE nowhere.txt --out NEW", "nowhere.txt: cannot be read"),
         ("--train FILE --out OLD", "has a tokenizer already"),

@@ -711,6 +711,59 @@ def sentencepiece() -> dict[str, dict]:
     return cases
 
 
+WORDPIECE = {
+    "uncased": {},
+    "cased": {"lowercase": False},
+    "uncased with accents": {"strip_accents": False},
+    "cased without accents": {"lowercase": False, "strip_accents": True},
+    "with control characters": {"clean_text": False},
+    "Chinese in words": {"handle_chinese_chars": False},
+    "nothing": {"lowercase": False, "clean_text": False, "handle_chinese_chars": False},
+}
+
+
+def wordpiece() -> dict[str, dict]:
+    """The ids that `tokenizers` gives for 2,000 texts in the options of BertNormalizer, as for `sentencepiece`; and with marks in
+    the texts, and what transformers' BertTokenizer makes of one text and of two.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import BertTokenizer
+
+    texts, pieces = store.scripts(2000), store.wordpieces()
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+
+    def case(tokenizer) -> dict:
+        ids = [tokenizer.encode(text).ids for text in texts]
+        decoded = [tokenizer.decode(row, skip_special_tokens=False).replace(" ", "") for row in ids]
+        sums = [
+            zlib.crc32(json.dumps([ids[i : i + 50], decoded[i : i + 50]]).encode()) for i in range(0, len(texts), 50)
+        ]
+        return {"ids": [json.dumps(row) for row in ids[:40]], "sums": sums}
+
+    def made(options: dict, **model):
+        tokenizer = Tokenizer(
+            models.WordPiece(vocab, **{"unk_token": "[UNK]", "max_input_chars_per_word": 100} | model)
+        )
+        tokenizer.normalizer = normalizers.BertNormalizer(**options)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+        return tokenizer
+
+    cases = {}
+    for name, options in WORDPIECE.items():
+        tokenizer = made(options)
+        cases[name] = {"normalizer": options} | case(tokenizer)
+    cases["short words"] = {"model": {"max_input_chars_per_word": 3}} | case(made({}, max_input_chars_per_word=3))
+    tokenizer = made({})
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<U>"])
+    cases["marks"] = case(tokenizer)
+    bert = BertTokenizer(vocab=vocab)
+    framed = [bert("the café"), bert("", "a"), bert("un unaffable", "The lids!")]
+    rows = [[json.dumps(one[key]) for key in ("input_ids", "token_type_ids")] for one in framed]
+    cases["frames"] = {"rows": rows}
+    return cases
+
+
 def lora() -> dict[str, dict]:
     """LoRA by PEFT: layers with their gradients, what is drawn for A, and adapters of a GPT-2 with what they give."""
     import safetensors.numpy
@@ -972,7 +1025,7 @@ def main() -> int:
         "lora": lora(),
         "templates": templates(),
     }
-    made |= {"feedback": feedback(), "sentencepiece": sentencepiece()}
+    made |= {"feedback": feedback(), "sentencepiece": sentencepiece(), "wordpiece": wordpiece()}
     drifted = []
     for family, cases in made.items():
         if check:

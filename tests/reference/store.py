@@ -7,6 +7,7 @@ A plain list is an array of float64, or in `options` a tuple: axes, shapes, indi
 
 import json
 import random
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -146,4 +147,105 @@ def texts(n: int) -> list[str]:
         else:
             codes = (draw.randrange(draw.choice([0x80, 0x800, 0x20000])) for _ in range(draw.randrange(1, 20)))
             made.append("".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000))
+    return made
+
+
+SCRIPTS = {
+    "Latin": "aàéÅßﬁzIİıǅe\u0301o\u0308\u0323",
+    "Greek": "ΑΣσςΐὈ",
+    "Cyrillic": "йЙёЖ",
+    "Hebrew": "שָׁלוֹם",
+    "Arabic": "مُحَمَّد",
+    "Devanagari": "नमस्ते",
+    "Thai": "ก็น้ำ",
+    "Hangul": "안녕각",
+    "Kana": "かがハパー",
+    "Chinese": "日本語豈\U00020000",
+    "emoji": "😀👩\u200d🚀🇩🇪👍🏽",
+    "controls": "\x00\x07\x0b\x1c\x7f\x85\xad\u200b\u200d\ufeff\ufffd\ue000",
+    "spaces": " \t\n\r\xa0\u2003\u2028\u2029\u3000",
+    "signs": "!?.,$^`~-_#[]«»“”—…¿・。、",
+    "digits": "09²½٣",
+}
+WORDS = [
+    "the",
+    "The",
+    "unaffable",
+    "affable",
+    "Café",
+    "NAÏVE",
+    "lids",
+    "don't",
+    "##a",
+    "[MASK]",
+    "[SEP]",
+    "[mask]",
+    "[unused1]",
+    "<U>",
+]
+
+
+def wordpieces() -> list[str]:
+    """A vocabulary of WordPiece, always the same: marks with others between them, most letters of SCRIPTS, in capitals
+    and without, as they are and decomposed, at the beginning and within a word, and parts of WORDS.
+    """
+    draw = random.Random(0)
+    letters = "".join(SCRIPTS[name] for name in SCRIPTS if name not in ("controls", "spaces"))
+    letters += letters.lower() + "".join(chr(code) for code in range(33, 127)) + "\ue000\ufffd\x1c"
+    letters = "".join(dict.fromkeys(letters + unicodedata.normalize("NFD", letters)))
+    pieces = ["[PAD]", "[unused0]", "[UNK]", "[unused1]", "[CLS]", "[SEP]", "<U>", "[MASK]"]
+    pieces += [letter for letter in letters if draw.random() < 0.97]
+    pieces += [f"##{letter}" for letter in letters if draw.random() < 0.85 or letter in "xé"]
+    pieces += [
+        "the",
+        "The",
+        "un",
+        "una",
+        "##ffa",
+        "##ff",
+        "##ble",
+        "##able",
+        "affable",
+        "caf",
+        "Caf",
+        "##é",
+        "naive",
+        "li",
+        "##ds",
+    ]
+    return list(dict.fromkeys(pieces))
+
+
+def scripts(n: int) -> list[str]:
+    """n texts in many scripts, with control characters, marks, signs and words of about a hundred characters, always the same.
+
+    No character is newer than Unicode 8, so that all editions of its tables agree.
+    """
+    draw = random.Random(0)
+    made = [
+        "",
+        " ",
+        "x" * 100,
+        "x" * 101,
+        "é" * 100,
+        "안" * 33,
+        "안" * 34,
+        "ΑΣ ΑΣΑ",
+        "a\u2028b",
+        "[MASK][SEP] [mask]",
+        "a<U>b",
+    ]
+    while len(made) < n:
+        kind = draw.randrange(3)
+        pool = SCRIPTS[draw.choice(list(SCRIPTS))]
+        if kind == 0:
+            made.append(
+                "".join(
+                    draw.choice(WORDS) + draw.choice([" ", " ", "  ", "\n", ""]) for _ in range(draw.randrange(1, 9))
+                )
+            )
+        elif kind == 1:
+            made.append("".join(draw.choice(draw.choice([pool, " ", "aé"])) for _ in range(draw.randrange(1, 30))))
+        else:
+            made.append("".join(draw.choice(SCRIPTS[draw.choice(list(SCRIPTS))]) for _ in range(draw.randrange(1, 30))))
     return made

@@ -44,7 +44,7 @@ def test_windows_side_by_side_stay_where_they_are():
 
 
 def test_a_kind_of_tokenizer_that_there_is_not():
-    with pytest.raises(ConfigError, match="tokenizer is 'words': use one of bpe, char, word, gpt2"):
+    with pytest.raises(ConfigError, match="tokenizer is 'words': use one of bpe, char, word, wordpiece, gpt2"):
         read_corpus([], "words", context_length=8)
 
 

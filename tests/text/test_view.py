@@ -108,7 +108,10 @@ def test_with_the_tokenizer_of_a_run(capsys, tmp_path):
     [
         (["a", "--file", "b"], "TEXT and --file together"),
         (["a", "--run", "b", "--tokenizer", "bpe"], "--run and --tokenizer together"),
-        (["a", "--tokenizer", "char", "--vocab-size", "300"], "--vocab-size is for the bpe tokenizer only"),
+        (
+            ["a", "--tokenizer", "char", "--vocab-size", "300"],
+            "--vocab-size is for the bpe and wordpiece tokenizers only",
+        ),
         (["a", "--vocab-size", "3"], "is 3: it must be an integer, 257 or more"),
         (["--file", "nowhere.txt"], "nowhere.txt: cannot be read"),
         (["한", "--tokenizer", "char"], "is not among the"),

@@ -183,7 +183,7 @@ def test_a_loss_that_explodes_is_one_error(rhyme, tmp_path):
         ({"drop_rate": 2.0}, "drop_rate is 2"),
         ({"context_length": 10_000}, "needs at least 10001"),
         ({"vocab_size": 100}, r"vocab_size .* is 100: .* 257 or more"),
-        ({"vocab_size": 300, "tokenizer": "char"}, "bpe tokenizer only"),
+        ({"vocab_size": 300, "tokenizer": "char"}, "bpe and wordpiece tokenizers only"),
         ({"tokenizer": "char", "prompt": "日本"}, "日"),
     ],
 )

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ..text.byte_level import MergeStep
 
 HELP = "show the tokens of a text, one colour each, with their ids below; or train and compare tokenizers"
-TOKENIZERS = ("bpe", "char", "word", "gpt2")
+TOKENIZERS = ("bpe", "char", "word", "wordpiece", "gpt2")
+_LEARNED = (None, "bpe", "wordpiece")  # those of a chosen size, None for bpe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer",
         choices=TOKENIZERS,
-        help="gpt2, or one learned from the bundled story: bpe, char, word (default: bpe)",
+        help="gpt2, or one learned from the bundled story: bpe, char, word, wordpiece (default: bpe)",
     )
-    parser.add_argument("--vocab-size", type=int, metavar="INT", help="entries of the bpe tokenizer (default: 512)")
+    parser.add_argument(
+        "--vocab-size", type=int, metavar="INT", help="entries of the bpe or wordpiece tokenizer (default: 512)"
+    )
     parser.add_argument(
         "--pattern",
         metavar="REGEX",
@@ -67,7 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bytes per token of several tokenizers on the text: gpt2, runs, and folders with a tokenizer, separated by commas",
     )
     parser.add_argument(
-        "--train", nargs="+", metavar="FILE", help="learn a bpe tokenizer from these UTF-8 files, for --out"
+        "--train",
+        nargs="+",
+        metavar="FILE",
+        help="learn a bpe tokenizer, or with --tokenizer wordpiece one of these, from these UTF-8 files, for --out",
     )
     parser.add_argument(
         "--out",
@@ -108,8 +114,8 @@ def _check(args: argparse.Namespace) -> None:
     """ConfigError for options that do not go together."""
     if args.train is not None and args.out is None:
         raise ConfigError("--train makes a tokenizer: say where to store it with --out FOLDER")
-    if args.train is not None and (args.folder is not None or args.tokenizer not in (None, "bpe")):
-        raise ConfigError("--train learns a bpe tokenizer: leave out --run and --tokenizer")
+    if args.train is not None and (args.folder is not None or args.tokenizer not in _LEARNED):
+        raise ConfigError("--train learns a bpe or wordpiece tokenizer: leave out --run and any other --tokenizer")
     if args.out is not None and (
         args.text is not None or args.file is not None or args.explain or args.compare is not None
     ):
@@ -143,7 +149,8 @@ def _store(args: argparse.Namespace) -> int:
         return 0
     if args.train is not None:
         read = f"{about['files']:,} files, {about['documents']:,} documents, {about['bytes']:,} bytes"
-        print(f"Learned {about['merges']:,} merges from {read}.")
+        what = f"{about['merges']:,} merges" if "merges" in about else f"{tokenizer.vocab_size:,} pieces"
+        print(f"Learned {what} from {read}.")
         if tokenizer.vocab_size < (args.vocab_size or 512):
             print(
                 f"No more pairs occur twice: the vocabulary is {tokenizer.vocab_size:,}, not {args.vocab_size or 512:,}."
@@ -156,7 +163,7 @@ def _store(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace, about: dict[str, Any]) -> Tokenizer:
     """The tokenizer learned from the files, one after the other; `about` is told what they hold."""
     from ..checks import check_integer
-    from ..text import END_OF_TEXT, BPETokenizer, read_text
+    from ..text import END_OF_TEXT, BPETokenizer, WordPieceTokenizer, read_text
     from ..text.corpus import split_at
 
     about |= {"files": len(args.train), "documents": 0, "bytes": 0}
@@ -170,6 +177,9 @@ def _train(args: argparse.Namespace, about: dict[str, Any]) -> Tokenizer:
                 yield document
 
     n = len(args.add_special)
+    if args.tokenizer == "wordpiece":
+        vocab_size = 512 if args.vocab_size is None else args.vocab_size
+        return WordPieceTokenizer.train(texts(), vocab_size - n).add_special(args.add_special)
     what = "vocab_size (256 bytes, special tokens and merges)"
     vocab_size = check_integer(what, 512 if args.vocab_size is None else args.vocab_size, least=257 + n)
     return BPETokenizer.train(texts(), vocab_size - n, _pattern(args)).add_special(args.add_special)
@@ -261,14 +271,24 @@ def _text(args: argparse.Namespace) -> str:
 
 
 def _tokenizer(args: argparse.Namespace) -> Tokenizer:
-    from ..text import BPETokenizer, CharTokenizer, GPT2Tokenizer, WordTokenizer, load_tokenizer, story
+    from ..text import (
+        BPETokenizer,
+        CharTokenizer,
+        GPT2Tokenizer,
+        WordPieceTokenizer,
+        WordTokenizer,
+        load_tokenizer,
+        story,
+    )
     from ..weights.tokenizer_files import read_tokenizer
 
     if args.folder is not None and args.tokenizer is not None:
         raise ConfigError("--run and --tokenizer together: a run has its own tokenizer")
-    for option, value in (("--vocab-size", args.vocab_size), ("--pattern", args.pattern)):
-        if value is not None and (args.folder is not None or args.tokenizer not in (None, "bpe")):
-            raise ConfigError(f"{option} is for the bpe tokenizer only")
+    if args.vocab_size is not None and (args.folder is not None or args.tokenizer not in _LEARNED):
+        raise ConfigError("--vocab-size is for the bpe and wordpiece tokenizers only")
+    if args.pattern is not None and (args.folder is not None or args.tokenizer not in (None, "bpe")):
+        raise ConfigError("--pattern is for the bpe tokenizer only")
+    vocab_size = 512 if args.vocab_size is None else args.vocab_size
     tokenizer: Tokenizer
     if args.folder is not None:
         path = Path(args.folder)
@@ -280,8 +300,10 @@ def _tokenizer(args: argparse.Namespace) -> Tokenizer:
         tokenizer = CharTokenizer.train(story())
     elif args.tokenizer == "word":
         tokenizer = WordTokenizer.train(story())
+    elif args.tokenizer == "wordpiece":
+        tokenizer = WordPieceTokenizer.train(story(), vocab_size)
     else:
-        tokenizer = BPETokenizer.train(story(), 512 if args.vocab_size is None else args.vocab_size, _pattern(args))
+        tokenizer = BPETokenizer.train(story(), vocab_size, _pattern(args))
     return tokenizer.add_special(args.add_special)
 
 

@@ -13,6 +13,7 @@ from .templates import TEMPLATES, Template, check_messages
 from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, load_tokenizer
 from .vocabulary import BPEVocabulary, CharVocabulary
 from .word import WordTokenizer
+from .wordpiece import WordPieceTokenizer
 
 __all__ = [
     "END_OF_TEXT",
@@ -30,6 +31,7 @@ __all__ = [
     "SlidingWindowDataset",
     "Template",
     "Tokenizer",
+    "WordPieceTokenizer",
     "WordTokenizer",
     "apply_merges",
     "check_messages",

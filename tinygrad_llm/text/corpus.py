@@ -31,8 +31,9 @@ from .datasets import DataLoader, SlidingWindowDataset, Subset, read_text, train
 from .tales import curriculum, tales
 from .tokenizers import END_OF_TEXT, TOKENIZER_FILE, CharTokenizer, Tokenizer, load_tokenizer
 from .word import WordTokenizer
+from .wordpiece import MARKS, WordPieceTokenizer
 
-TOKENIZERS = ("bpe", "char", "word", "gpt2")  # kinds that a corpus can be made with
+TOKENIZERS = ("bpe", "char", "word", "wordpiece", "gpt2")  # kinds that a corpus can be made with
 WINDOWS = ("stride", "shuffled", "random", "documents")  # ways to choose what an epoch reads
 
 _TALES, _VAL_TALES = 14_400, 400
@@ -68,13 +69,14 @@ class Corpus:
         lines = []
         pattern = _pattern(self._marks())
         found = Counter(mark for text in self.train_texts + self.val_texts for mark in re.findall(pattern, text))
+        known = self.tokenizer.known_marks()
         for mark, n in found.items():
-            if mark not in self.tokenizer.special:
+            if mark not in known:
                 became = f"letters like any others, since this {self.tokenizer.name} tokenizer has no such token"
-            elif self.tokenizer.special[mark] == self.tokenizer.eot_id:
+            elif known[mark] == self.tokenizer.eot_id:
                 became = "the end of a document"
             else:
-                became = f"the special token {self.tokenizer.special[mark]}, not letters"
+                became = f"the special token {known[mark]}, not letters"
             lines.append(f"{mark} stands in the text {n:,} {'times: each' if n > 1 else 'time: it'} is {became}.")
         return lines
 
@@ -189,7 +191,7 @@ def read_corpus(
 
     The end of each file is for validation, so that both losses are about the same mixture of texts, or all of `val_file`.
     `tokenizer` is one that is there already, the folder of one, or the kind of one to make: "bpe", which learns
-    `vocab_size` entries, "char", "word" or "gpt2".
+    `vocab_size` entries, as "wordpiece" does, "char", "word" or "gpt2".
     It is given those `special_tokens` that it lacks. Special tokens in the files are read as such: `<|endoftext|>` ends a
     document.
     """
@@ -317,7 +319,7 @@ def check_kind(kind: str) -> None:
 
 def kind_of(tokenizer: Tokenizer) -> str:
     """The kind that a tokenizer is of, whatever file it came from."""
-    kinds = {"gpt2": GPT2Tokenizer, "char": CharTokenizer, "word": WordTokenizer}
+    kinds = {"gpt2": GPT2Tokenizer, "char": CharTokenizer, "word": WordTokenizer, "wordpiece": WordPieceTokenizer}
     return next((kind for kind, of_kind in kinds.items() if isinstance(tokenizer, of_kind)), "bpe")
 
 
@@ -333,14 +335,25 @@ def _make_tokenizer(
     if kind == "word":
         return WordTokenizer.train(split_at(train_texts, marks))
     n = len(special_tokens)
+    if kind == "wordpiece":
+        check_integer(
+            f"vocab_size ({len(MARKS)} + {n} special tokens, characters and pieces)", vocab_size, len(MARKS) + n + 1
+        )
+        return WordPieceTokenizer.train(split_at(train_texts, {*marks, *MARKS}), vocab_size - n)
     what = f"vocab_size (256 bytes, {END_OF_TEXT}, {n} special tokens and merges)"
     check_integer(what, vocab_size, least=257 + n)
     return BPETokenizer.train(split_at(train_texts, marks), vocab_size - n)
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
-    """The ids of all texts and of the special tokens in them, with `<|endoftext|>` between texts if the tokenizer has it."""
+    """The ids of all texts and of the special tokens in them, with the end of a document between texts if the tokenizer has it.
+
+    `<|endoftext|>` in a text is that end, however the tokenizer spells it: [SEP] in WordPiece, `</s>` in SentencePiece.
+    """
     ids: list[int] = []
+    end = next((mark for mark, i in tokenizer.special.items() if i == tokenizer.eot_id), None)
+    if end is not None and END_OF_TEXT not in tokenizer.special:
+        texts = [text.replace(END_OF_TEXT, end) for text in texts]
     for text_ids in tokenizer.encode_batch(texts, tokenizer.special):
         if ids and tokenizer.eot_id not in (None, ids[-1]):  # which ends a text already if it ends with that mark
             ids.append(tokenizer.eot_id)

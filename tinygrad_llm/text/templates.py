@@ -168,7 +168,7 @@ class Template:
 
     def lacks(self, tokenizer: Tokenizer) -> list[str]:
         """Its marks that a tokenizer does not have, to be given to `add_special`."""
-        known = _known_marks(tokenizer)
+        known = tokenizer.known_marks()
         return [mark for mark in self.special_tokens if mark not in known]
 
     def _mark_ids(self, tokenizer: Tokenizer) -> dict[str, int]:
@@ -177,7 +177,7 @@ class Template:
                 f"template {self.name!r}: this {tokenizer.name} tokenizer has no {', '.join(map(repr, lacking))}: use "
                 f"tokenizer.add_special({lacking!r}), and model.resize_vocabulary for its new ids, before training"
             )
-        return _known_marks(tokenizer)
+        return tokenizer.known_marks()
 
     def _encode_text(self, tokenizer: Tokenizer, text: str, continues: bool) -> list[int]:
         try:
@@ -253,12 +253,6 @@ class Template:
 
     def _error(self, field: str, wanted: str) -> ConfigError:
         return ConfigError(f"template {self.name!r:.80}: {field} is {getattr(self, field)!r:.80}: {wanted}")
-
-
-def _known_marks(tokenizer: Tokenizer) -> dict[str, int]:
-    """Mark -> id. `<|endoftext|>` is whatever ends a document, which some vocabularies made elsewhere spell otherwise."""
-    ends = {} if tokenizer.eot_id is None else {END_OF_TEXT: tokenizer.eot_id}
-    return ends | tokenizer.special
 
 
 def check_messages(messages: Sequence[Message], where: str = "messages") -> list[dict[str, str]]:

@@ -9,8 +9,8 @@
 the mark `<|endoftext|>` between documents. In text the same letters are only letters unless the caller allows the mark:
 nobody can end a document by typing it. Other such marks are added to a tokenizer by `add_special`.
 
-byte_level.py has byte-pair encoding, word.py words as tokens, sentencepiece.py Llama 2's; vocabulary.py reads tokenizers made
-elsewhere.
+byte_level.py has byte-pair encoding, word.py words as tokens, sentencepiece.py Llama 2's, wordpiece.py BERT's; vocabulary.py
+reads tokenizers made elsewhere.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class UnknownTokenizer(TokenizerError):
 class Tokenizer(ABC):
     """What all tokenizers share. A subclass says how text is cut (`_encode`) and how it is stored (`_lines`)."""
 
-    name: str  # "bpe", "char", "word" or "gpt2", as in `--tokenizer`
+    name: str  # "bpe", "char", "word", "wordpiece" or "gpt2", as in `--tokenizer`
     added: tuple[str, ...] = ()  # the special tokens that `add_special` has added, in the order of their ids
     marks_prompts: bool = (
         False  # whether a model that was trained with it expects the mark `bos_id` before the first word
@@ -63,6 +63,11 @@ class Tokenizer(ABC):
     @property
     def vocab_size(self) -> int:
         return len(self.tokens)
+
+    def known_marks(self) -> dict[str, int]:
+        """Mark -> id. `<|endoftext|>` is whatever ends a document, which some vocabularies made elsewhere spell otherwise."""
+        ends = {} if self.eot_id is None else {END_OF_TEXT: self.eot_id}
+        return ends | self.special
 
     def unused_ids(self, vocab_size: int) -> list[int]:
         """The ids of a model of `vocab_size` that stand for nothing here: such a table is often longer than need be."""
@@ -155,7 +160,7 @@ class Tokenizer(ABC):
         """Decode ids as they come: each piece of text as soon as its characters are complete, never half of one.
 
         The pieces joined are `decode(ids)`, or go on from other text with a space that `decode` drops as the first of a text
-        (SentencePieceTokenizer); a character still incomplete at the end becomes "\\ufffd".
+        (SentencePieceTokenizer, WordPieceTokenizer); a character still incomplete at the end becomes "\\ufffd".
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for piece in self._pieces(ids):

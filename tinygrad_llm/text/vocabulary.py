@@ -1,5 +1,5 @@
 """Tokenizers made elsewhere, whose ids stay as they are: byte-level BPE as in GPT-2, a token for each character, SentencePiece's
-BPE as in Llama 2 (sentencepiece_files.py).
+BPE as in Llama 2 (sentencepiece_files.py), WordPiece as in BERT (wordpiece_files.py).
 
 `parse_tokenizer` takes the contents of a tokenizer.json, as the library `tokenizers` writes it; `to_json` goes the other way.
 """
@@ -13,12 +13,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TokenizerError
+from . import sentencepiece_files, wordpiece_files
 from .bpe import SPLIT_PATTERN, apply_merges, split_pieces
 from .byte_level import BPETokenizer, GPT2Tokenizer, check_pattern
 from .merges_file import VISIBLE, format_merges
 from .sentencepiece import SentencePieceTokenizer
-from .sentencepiece_files import is_sentencepiece, parse_json, parts_of_json
 from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, UnknownTokenizer, _check_text, register
+from .wordpiece import WordPieceTokenizer
 
 if TYPE_CHECKING:
     import tiktoken
@@ -143,8 +144,10 @@ def parse_tokenizer(data: Mapping[str, Any], source: str, eot: str | int | None 
     if isinstance(eot, int):
         eot = next((mark for mark, i in special.items() if i == eot), None)
     eot = next((mark for mark in (eot, END_OF_TEXT) if mark in special), None)
-    if is_sentencepiece(data):
-        return parse_json(data, _pairs(vocab, merges, source), special, eot, source)
+    if sentencepiece_files.is_sentencepiece(data):
+        return sentencepiece_files.parse_json(data, _pairs(vocab, merges, source), special, eot, source)
+    if wordpiece_files.is_wordpiece(data):
+        return wordpiece_files.parse_json(data, special, source)
     if data.get("normalizer") is not None:
         raise UnknownTokenizer(f"{source}: has a normalizer, {data['normalizer']!r:.80}")
     pattern = _split_pattern(data.get("pre_tokenizer"), source)
@@ -172,13 +175,18 @@ def parse_tokenizer(data: Mapping[str, Any], source: str, eot: str | int | None 
 
 def to_json(tokenizer: Tokenizer) -> dict[str, Any]:
     """What a tokenizer.json says of it, for transformers; `parse_tokenizer` makes the same tokenizer of it."""
-    if not isinstance(tokenizer, (BPETokenizer, CharTokenizer, SentencePieceTokenizer)):
-        raise TokenizerError(f"{type(tokenizer).__name__}: only BPE and tokenizers of characters can be written")
+    if not isinstance(tokenizer, (BPETokenizer, CharTokenizer, SentencePieceTokenizer, WordPieceTokenizer)):
+        raise TokenizerError(
+            f"{type(tokenizer).__name__}: only BPE, WordPiece and tokenizers of characters can be written"
+        )
     plain = {i: token for i, token in enumerate(tokenizer.tokens) if token and i not in tokenizer.special.values()}
     model: dict[str, Any]
     parts: dict[str, Any]
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        parts = parts_of_json(tokenizer)
+    if isinstance(tokenizer, (SentencePieceTokenizer, WordPieceTokenizer)):
+        if isinstance(tokenizer, SentencePieceTokenizer):
+            parts = sentencepiece_files.parts_of_json(tokenizer)
+        else:
+            parts = wordpiece_files.parts_of_json(tokenizer)
         model = parts.pop("model")
     elif isinstance(tokenizer, BPETokenizer):
         words = {"".join(VISIBLE[byte] for byte in token): i for i, token in plain.items()}
@@ -202,7 +210,7 @@ def to_json(tokenizer: Tokenizer) -> dict[str, Any]:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     marks = sorted(tokenizer.special.items(), key=lambda item: item[1])
     added = [{"id": i, "content": mark, **flags} for mark, i in marks]
-    nothing = {"truncation": None, "padding": None, "normalizer": None}
+    nothing = {"truncation": None, "padding": None, "normalizer": None}  # parts may have a normalizer
     return {"version": "1.0", **nothing, "added_tokens": added, **parts, "model": model}
 
 

@@ -184,10 +184,11 @@ class WordPieceTokenizer(Tokenizer):
         return first + second, [0] * len(first) + [1] * len(second)
 
     def add_special(self: Own, marks: Iterable[str]) -> Own:
-        marks = marks if isinstance(marks, str) else list(marks)
-        if taken := next((mark for mark in marks if mark in self._ids), None):  # whose bytes have a space before them
+        marks = marks if isinstance(marks, str) else list(marks)  # a str is refused below
+        taken = [] if isinstance(marks, str) else [mark for mark in marks if mark in self._ids]
+        if taken:  # whose bytes have a space before them
             raise TokenizerError(
-                f"{taken!r:.80} is a token of text, with the id {self._ids[taken]}: it cannot be a special one too"
+                f"{taken[0]!r:.80} is a token of text, with the id {self._ids[taken[0]]}: it cannot be a special one too"
             )
         return super().add_special(marks)
 

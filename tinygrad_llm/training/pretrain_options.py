@@ -69,9 +69,9 @@ class PretrainOptions(LoopOptions):
         choices=_ARCHITECTURES,
     )
     tokenizer: str = option(
-        "bpe (learned from the text), char, word (those that occur twice), gpt2, or the folder of a tokenizer"
+        "bpe or wordpiece (learned from the text), char, word (those that occur twice), gpt2, or the folder of a tokenizer"
     )
-    vocab_size: int = option("entries of a bpe tokenizer, the 256 bytes among them")
+    vocab_size: int = option("entries of a bpe tokenizer, the 256 bytes among them, or of a wordpiece tokenizer")
     special_tokens: str = option(
         "tokens for marks in the text, besides <|endoftext|>: separated by spaces, such as '<|user|> <|assistant|>'", ""
     )
@@ -194,10 +194,10 @@ class PretrainOptions(LoopOptions):
         """
         preset = preset or first_preset(changes.get("architecture", "gpt"))
         options = with_changes(cls.defaults(preset, of_files), changes, cls)
-        if "vocab_size" in changes and options["tokenizer"] != "bpe":
+        if "vocab_size" in changes and options["tokenizer"] not in ("bpe", "wordpiece"):
             raise ConfigError(
-                f"vocab_size is {changes['vocab_size']}: it can be chosen for the bpe tokenizer only, not for "
-                f"{options['tokenizer']!r}"
+                f"vocab_size is {changes['vocab_size']}: it can be chosen for the bpe and wordpiece tokenizers only, "
+                f"not for {options['tokenizer']!r}"
             )
         return cls(**options)
 

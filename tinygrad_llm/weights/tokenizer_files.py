@@ -16,11 +16,13 @@ from ..text.sentencepiece import SentencePieceTokenizer
 from ..text.sentencepiece_files import parse_bin, parse_model
 from ..text.tokenizers import END_OF_TEXT, TOKENIZER_FILE
 from ..text.vocabulary import UnknownTokenizer, parse_tokenizer, to_json
+from ..text.wordpiece import WordPieceTokenizer
+from ..text.wordpiece_files import bert_options, is_wordpiece, parse_vocab, role_options, with_options
 
 _JSON_FILE, _OPTIONS_FILE = "tokenizer.json", "tokenizer_config.json"
-_VOCAB_FILE, _MERGES_FILE = "vocab.json", "merges.txt"
+_VOCAB_FILE, _MERGES_FILE, _PIECES_FILE = "vocab.json", "merges.txt", "vocab.txt"
 _SENTENCEPIECE_FILES = {"tokenizer.model": parse_model, "tokenizer.bin": parse_bin}
-BESIDE = "put tokenizer.json, tokenizer.model, or vocab.json and merges.txt beside the weights"  # to whom has none
+BESIDE = "put tokenizer.json, tokenizer.model, vocab.txt, or vocab.json and merges.txt beside the weights"  # to whom has none
 _BPE_FILES = ((_VOCAB_FILE, _MERGES_FILE), ("encoder.json", "vocab.bpe"))  # of transformers, of OpenAI
 
 
@@ -35,6 +37,7 @@ def read_tokenizer(folder: Path, eos_id: Any = None) -> Tokenizer | None:
         eot = eos_id if type(eos_id) is int else END_OF_TEXT
     if (path := folder / _JSON_FILE).exists():
         data = _read(path)
+        data = with_options(data, options) if is_wordpiece(data) else data
         tokenizer = parse_tokenizer(data, str(path), eot) if "model" in data else _characters(data, eot, path)
         return _marking(tokenizer, options) if isinstance(tokenizer, SentencePieceTokenizer) else tokenizer
     for vocab_file, merges_file in _BPE_FILES:
@@ -47,6 +50,8 @@ def read_tokenizer(folder: Path, eos_id: Any = None) -> Tokenizer | None:
                 "added_tokens": _special(vocab, options),
             }
             return parse_tokenizer(data | pieces, str(folder / vocab_file), eot)
+    if (path := folder / _PIECES_FILE).exists():
+        return parse_vocab(_read_bytes(path), options, str(path))
     for name, parse in _SENTENCEPIECE_FILES.items():
         if (path := folder / name).exists():
             return _marking(parse(_read_bytes(path), str(path)).marking_prompts(), options)
@@ -70,7 +75,7 @@ def read_meta(path: Path) -> Tokenizer:
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
-    """tokenizer.json and tokenizer_config.json, and for BPE with GPT-2's pieces vocab.json and merges.txt too."""
+    """tokenizer.json and tokenizer_config.json; for GPT-2's BPE vocab.json and merges.txt too, for BERT's pieces vocab.txt."""
     data = to_json(tokenizer)
     eot = next((mark for mark, i in tokenizer.special.items() if i == tokenizer.eot_id), None)
     bpe = isinstance(tokenizer, BPETokenizer) and tokenizer.pattern == SPLIT_PATTERN
@@ -84,6 +89,12 @@ def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> 
     if isinstance(tokenizer, SentencePieceTokenizer):
         bos = None if tokenizer.bos_id is None else tokenizer.tokens[tokenizer.bos_id].decode()
         options |= {"bos_token": bos, "add_bos_token": tokenizer.marks_prompts}
+    if isinstance(tokenizer, WordPieceTokenizer):
+        del options["eos_token"]  # which BERT has none of: [SEP] is its sep_token
+        bert = bert_options(tokenizer)
+        options |= role_options(tokenizer) | (bert or {})
+        if bert is not None:
+            _write(folder / _PIECES_FILE, "\n".join([*tokenizer.pieces, *tokenizer.added]))
     options = {key: value for key, value in options.items() if value is not None}
     if len(tokenizer.special) > 1:  # beside a vocab.json, nothing else tells which of its words are marks
         options["added_tokens_decoder"] = {str(entry.pop("id")): entry for entry in map(dict, data["added_tokens"])}
