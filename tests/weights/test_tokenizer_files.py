@@ -19,6 +19,7 @@ from tinygrad_llm.text import (
     CharVocabulary,
     GPT2Tokenizer,
     SentencePieceTokenizer,
+    WordPieceTokenizer,
     load_tokenizer,
     story,
 )
@@ -356,3 +357,47 @@ def test_what_is_written_keeps_the_space_that_it_begins_with():
     model.out_head.weight.data[...] = 0
     (the,) = tokenizer.encode("the")
     assert "".join(stream_text(model, tokenizer, "Una", 2, logit_bias={the: 5.0})) == " the the"
+
+
+@pytest.mark.parametrize("marks", [[], ["<|user|>"]])
+@pytest.mark.parametrize(
+    ("options", "bert"),
+    [
+        ({}, True),
+        ({"lower_case": False, "strip_accents": True}, True),
+        ({"clean": False}, False),
+        ({"prefix": "@@"}, False),
+    ],
+)
+def test_wordpiece_beside_weights_and_back(tmp_path, options, bert, marks):
+    pieces = [piece.replace("##", options.get("prefix", "##")) for piece in store.wordpieces()]
+    tokenizer = WordPieceTokenizer(pieces, **options, special=["<U>"]).add_special(marks)
+    folder = tmp_path / "a"
+    model = GPTModel(GPTConfig(tokenizer.vocab_size, 8, 8, 2, 1))
+    save_pretrained(model, folder, tokenizer)
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in folder.iterdir()} == names | ({"vocab.txt"} if bert else set())
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    assert said["tokenizer_class"] == ("BertTokenizer" if bert else "PreTrainedTokenizerFast")
+    assert said["unk_token"] == "[UNK]"
+    for name in ("tokenizer.json", "vocab.txt")[: 1 + bert]:
+        _, again = load_pretrained(folder)
+        assert isinstance(again, WordPieceTokenizer)
+        assert (again.tokens, again.special, again.eot_id) == (tokenizer.tokens, tokenizer.special, 5)
+        for text in store.scripts(200):
+            assert again.encode(text, again.special) == tokenizer.encode(text, tokenizer.special)
+        (folder / name).unlink()
+    if bert:
+        (folder / "vocab.txt").write_bytes(b"[UNK]\na\na\n")
+        with pytest.raises(TokenizerError, match=r"^\S*vocab.txt: line 3: 'a' is line 2 already$"):
+            read_tokenizer(folder)
+
+
+def test_what_is_said_beside_a_tokenizer_json_comes_first(tmp_path):
+    """As in transformers, whose BertTokenizer is made anew of tokenizer_config.json."""
+    (tmp_path / "tokenizer.json").write_text(json.dumps(to_json(WordPieceTokenizer(["[UNK]", "a", "A", "é"]))))
+    assert read_tokenizer(tmp_path).encode("a A é") == [1, 1, 0]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
+    assert read_tokenizer(tmp_path).encode("a A é") == [1, 2, 3]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"strip_accents": False}))
+    assert read_tokenizer(tmp_path).encode("a A é") == [1, 1, 3]
