@@ -156,11 +156,11 @@ SCRIPTS = {
     "Cyrillic": "йЙёЖ",
     "Hebrew": "שָׁלוֹם",
     "Arabic": "مُحَمَّد",
-    "Devanagari": "नमस्ते",
+    "Devanagari": "\u0928\u093f\u092e\u0938\u094d\u0924\u0947\u093e",
     "Thai": "ก็น้ำ",
     "Hangul": "안녕각",
     "Kana": "かがハパー",
-    "Chinese": "日本語豈\U00020000",
+    "Chinese": "日本語\u3400\uf900\U00020000\U0002a700\U0002b740\U0002b820\U0002b920\U0002f800",
     "emoji": "😀👩\u200d🚀🇩🇪👍🏽",
     "controls": "\x00\x07\x0b\x1c\x7f\x85\xad\u200b\u200d\ufeff\ufffd\ue000",
     "spaces": " \t\n\r\xa0\u2003\u2028\u2029\u3000",
@@ -194,8 +194,8 @@ def wordpieces() -> list[str]:
     letters += letters.lower() + "".join(chr(code) for code in range(33, 127)) + "\ue000\ufffd\x1c"
     letters = "".join(dict.fromkeys(letters + unicodedata.normalize("NFD", letters)))
     pieces = ["[PAD]", "[unused0]", "[UNK]", "[unused1]", "[CLS]", "[SEP]", "<U>", "[MASK]"]
-    pieces += [letter for letter in letters if draw.random() < 0.97]
-    pieces += [f"##{letter}" for letter in letters if draw.random() < 0.85 or letter in "xé"]
+    pieces += [letter for letter in letters if draw.random() < 0.97 or letter in "mx"]
+    pieces += [f"##{letter}" for letter in letters if draw.random() < 0.85 or letter in "xéask"]
     pieces += [
         "the",
         "The",
