@@ -7,7 +7,7 @@ import pytest
 from reference import store
 
 from tinygrad_llm.cli import main
-from tinygrad_llm.text import BPETokenizer, CharTokenizer, GPT2Tokenizer, load_tokenizer, story
+from tinygrad_llm.text import BPETokenizer, CharTokenizer, GPT2Tokenizer, WordPieceTokenizer, load_tokenizer, story
 from tinygrad_llm.text.bpe import GPT4_SPLIT_PATTERN
 from tinygrad_llm.weights.tokenizer_files import write_tokenizer
 
@@ -122,6 +122,8 @@ def test_pretraining_takes_the_folder(capsys, files, tmp_path):
         ("--train FILE --out NEW --explain", "--out stores a tokenizer"),
         ("text --out NEW", "--out stores a tokenizer"),
         ("--run OLD --pattern gpt4 text", "--pattern is for the bpe tokenizer only"),
+        ("--train FILE --out NEW --tokenizer wordpiece --pattern gpt4", "--pattern is for the bpe tokenizer only"),
+        ("--train FILE --out NEW --tokenizer wordpiece --vocab-size 5", "characters and pieces) is 5"),
         ("--run OLD --add-special b text", "'b' is a token of text"),
         ("--explain --tokenizer char text", "--explain shows merges"),
         ("--explain --special text", "--explain is about the text between"),
@@ -148,6 +150,24 @@ def test_a_folder_with_published_weights(capsys, tmp_path):
     (tmp_path / "model.bin").touch()
     assert told(capsys, "--run", tmp_path / "model.bin", "the lid") == told(capsys, "--run", tmp_path, "the lid")
     assert "tokenizer.txt: not there" in refused(capsys, "--run", tmp_path / "elsewhere", "text")
+
+
+def test_wordpiece_of_the_story_and_of_files(capsys, files, tmp_path):
+    told_of = json.loads(told(capsys, "--tokenizer", "wordpiece", "--json", "The Lid [MASK]"))
+    tokenizer = WordPieceTokenizer.train(story(), 512)
+    assert told_of["ids"] == tokenizer.encode("the lid [mask]")
+    assert told_of["tokens"][:3] == ["·the", "·li", "d"]
+    argv = ["--train", *files, "--tokenizer", "wordpiece", "--vocab-size", 300, "--add-special", USER]
+    said = told(capsys, *argv, "--out", tmp_path / "a")
+    assert said.startswith("Learned 300 pieces from 2 files, ")
+    learned = load_tokenizer(tmp_path / "a")
+    assert learned.pieces == WordPieceTokenizer.train(story(), 299).pieces
+    assert learned.special == dict(zip(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], range(5), strict=True)) | {
+        USER: 299
+    }
+    assert json.loads(told(capsys, *argv, "--json", "--out", tmp_path / "b"))["vocab_size"] == 300
+    (tmp_path / "vocab.txt").write_text("[UNK]\n[MASK]\nthe\nli\n##d\n")
+    assert json.loads(told(capsys, "--run", tmp_path, "--special", "--json", "The lid[MASK]"))["ids"] == [2, 3, 4, 1]
 
 
 # ---- --compare

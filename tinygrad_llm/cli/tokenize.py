@@ -116,6 +116,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--train makes a tokenizer: say where to store it with --out FOLDER")
     if args.train is not None and (args.folder is not None or args.tokenizer not in _LEARNED):
         raise ConfigError("--train learns a bpe or wordpiece tokenizer: leave out --run and any other --tokenizer")
+    if args.pattern is not None and (args.folder is not None or args.tokenizer not in (None, "bpe")):
+        raise ConfigError("--pattern is for the bpe tokenizer only")
     if args.out is not None and (
         args.text is not None or args.file is not None or args.explain or args.compare is not None
     ):
@@ -286,8 +288,6 @@ def _tokenizer(args: argparse.Namespace) -> Tokenizer:
         raise ConfigError("--run and --tokenizer together: a run has its own tokenizer")
     if args.vocab_size is not None and (args.folder is not None or args.tokenizer not in _LEARNED):
         raise ConfigError("--vocab-size is for the bpe and wordpiece tokenizers only")
-    if args.pattern is not None and (args.folder is not None or args.tokenizer not in (None, "bpe")):
-        raise ConfigError("--pattern is for the bpe tokenizer only")
     vocab_size = 512 if args.vocab_size is None else args.vocab_size
     tokenizer: Tokenizer
     if args.folder is not None:
