@@ -4,6 +4,7 @@ import json
 import re
 import zlib
 from collections import Counter
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -18,7 +19,7 @@ from tinygrad_llm.text.corpus import encode_texts, read_corpus
 from tinygrad_llm.text.tokenizers import UnknownTokenizer
 from tinygrad_llm.text.vocabulary import parse_tokenizer, to_json
 from tinygrad_llm.text.wordpiece import MARKS
-from tinygrad_llm.text.wordpiece_files import parse_vocab
+from tinygrad_llm.text.wordpiece_files import parse_vocab, with_options
 
 CASES = store.read("wordpiece")
 PIECES = store.wordpieces()
@@ -399,3 +400,58 @@ def test_other_forms_of_tokenizer_json():
     assert_as_stored(parse_tokenizer(changed(None, normalizer=None), "here"), "nothing")
     with pytest.raises(TokenizerError, match="no piece has the id 1, there are 2 up to 2"):
         parse_tokenizer(changed("model", vocab={"[UNK]": 0, "a": 2}) | {"added_tokens": []}, "here")
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 9)
+    | st.floats()
+    | st.sampled_from(["", "[UNK]", "a", "7", "9" * 5000, "\ud800"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["content", "type", "special", "id", "a", "3"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+SMALL = WordPieceTokenizer(["[UNK]", "a", "[SEP]"])
+JSON = to_json(SMALL)
+FIELDS = [(None, key) for key in JSON] + [(part, key) for part in ("model", "normalizer") for key in JSON[part]]
+SAID = [
+    "do_lower_case",
+    "strip_accents",
+    "tokenize_chinese_chars",
+    "unk_token",
+    "sep_token",
+    "additional_special_tokens",
+]
+SAID += ["added_tokens_decoder", "never_split", "do_basic_tokenize"]
+
+
+@given(st.sampled_from(FIELDS), anything)
+def test_whatever_stands_in_a_tokenizer_json_is_read_or_refused(field, value):
+    part, key = field
+    data = JSON | {key: value} if part is None else JSON | {part: JSON[part] | {key: value}}
+    with suppress(TokenizerError):
+        assert parse_tokenizer(data, "here").encode("x") in ([], [0])
+
+
+@given(st.dictionaries(st.sampled_from(SAID), anything, max_size=3))
+def test_whatever_is_said_beside_a_vocab_txt_is_read_or_refused(options):
+    with suppress(TokenizerError):
+        assert parse_vocab(b"[UNK]\na\n[SEP]", options, "here").encode("x")
+    with suppress(TokenizerError):
+        assert parse_tokenizer(with_options(JSON, options), "here").encode("x")
+
+
+@given(st.dictionaries(st.sampled_from([*SMALL.settings(), "other"]), anything, max_size=2))
+def test_whatever_stands_in_a_file_of_ours_is_read_or_refused(tmp_path_factory, changes):
+    folder = tmp_path_factory.mktemp("run")
+    lines = [
+        "tinygrad_llm tokenizer 1: wordpiece",
+        json.dumps(SMALL.settings() | changes),
+        *map(json.dumps, SMALL.pieces),
+    ]
+    (folder / "tokenizer.txt").write_text("\n".join(lines))
+    with suppress(TokenizerError):
+        assert load_tokenizer(folder).encode("x")

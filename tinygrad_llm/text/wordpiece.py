@@ -102,8 +102,8 @@ class WordPieceTokenizer(Tokenizer):
         self.prefix, self.unknown = prefix, unknown
         ids = {piece: i for i, piece in enumerate(self.pieces)}
         more = list(special)
-        if missing := next((mark for mark in (unknown, *more) if mark not in ids), None):
-            raise TokenizerError(f"no piece is {missing!r:.80}: the special tokens must be pieces")
+        if missing := [mark for mark in (unknown, *more) if mark not in ids]:
+            raise TokenizerError(f"no piece is {missing[0]!r:.80}: the special tokens must be pieces")
         marks = [mark for mark in (unknown, *MARKS, *more) if mark in ids]
         self.special = {mark: ids[mark] for mark in sorted(set(marks), key=ids.__getitem__)}
         self.unk_id = ids[unknown]

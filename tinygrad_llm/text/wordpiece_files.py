@@ -163,7 +163,7 @@ def _marks(options: Mapping[str, Any], source: str) -> dict[str, int | None]:
     added = options.get("added_tokens_decoder")
     for i, entry in (added if isinstance(added, dict) else {}).items():
         content = _content(entry) if isinstance(entry, dict) else None
-        if content is None or not i.isdecimal():
+        if content is None or not i.isdecimal() or len(i) > 9:
             raise TokenizerError(
                 f"{source}: added_tokens_decoder has {i!r:.40}: {entry!r:.80} in tokenizer_config.json beside it"
             )
