@@ -81,19 +81,7 @@ class Labelled:
         Their sizes are int(N r0), int(N r1) and the rest. ConfigError for ratios that are not three above 0 with the sum 1;
         DataError for a part in which a class is missing.
         """
-        ratios_given = list(ratios)
-        if (
-            len(ratios_given) != 3
-            or not all(is_number(ratio) and ratio > 0 for ratio in ratios_given)
-            or not math.isclose(sum(ratios_given), 1, abs_tol=1e-6)
-        ):
-            raise ConfigError(
-                f"split: ratios are {ratios!r:.80}: three numbers above 0 with the sum 1, as 0.7, 0.1, 0.2"
-            )
-        order = Generator(seed).randperm(len(self))
-        first = int(len(self) * ratios_given[0])
-        second = first + int(len(self) * ratios_given[1])
-        parts = self.select(order[:first]), self.select(order[first:second]), self.select(order[second:])
+        parts = tuple(self.select(chosen) for chosen in cut_in_three(len(self), ratios, seed))
         for name, part in zip(PARTS, parts, strict=True):
             for wanted, n in part.counts().items():
                 if n == 0:
@@ -101,7 +89,7 @@ class Labelled:
                         f"split: none of the {len(part)} texts of the {name} part is {wanted!r}, and "
                         f"{self.counts()[wanted]} of all {len(self)} are: take more texts of it, other ratios, or another seed"
                     )
-        return parts
+        return parts[0], parts[1], parts[2]
 
     def balance(self, how: str = "undersample", seed: int = 123) -> tuple[Labelled, np.ndarray]:
         """Texts, and a weight for the loss of each class, float64 (K,), such that no class counts more than another.
@@ -127,6 +115,21 @@ class Labelled:
             for k, n in enumerate(counts.values())
         ]
         return self.select(np.sort(np.concatenate(kept))), ones
+
+
+def cut_in_three(n: int, ratios: tuple[float, float, float], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The numbers 0 .. n-1 in an order that the seed draws, in three parts of int(n r0), int(n r1) and the rest."""
+    given = list(ratios)
+    if (
+        len(given) != 3
+        or not all(is_number(ratio) and ratio > 0 for ratio in given)
+        or not math.isclose(sum(given), 1, abs_tol=1e-6)
+    ):
+        raise ConfigError(f"split: ratios are {ratios!r:.80}: three numbers above 0 with the sum 1, as 0.7, 0.1, 0.2")
+    order = Generator(seed).randperm(n)
+    first = int(n * given[0])
+    second = first + int(n * given[1])
+    return order[:first], order[first:second], order[second:]
 
 
 def read_labelled(
