@@ -12,8 +12,8 @@ words change places, and no look-up of single words makes a sentence (evaluation
 What is kept from training is combinations of two words: an adjective and its noun ("old" and "book" in any form, and in "the
 book is old" too), a verb and its object, a preposition and its noun, and "be" with the noun that "this is", "there is" or "where
 is" is about. Each belongs to training (7 of 10), validation (1) or test (2), by what it is called. A sentence to train on has
-combinations of training only; one to test on has one of the test or more, and none of validation; and the other way about. Every
-word and every pattern is in all three; sentences without such a combination ("I am tired", "Who helps him?") are in training alone.
+combinations of training only; one to test on has one of the test or more, and none of validation; and the other way about. All
+words and patterns are in all three; sentences without such a combination ("I am tired", "Who helps him?") are in training alone.
 
 An English sentence has one German one: "you" is "du", what was is told in the perfect ("I bought it": "ich habe ... gekauft").
 Statements end with a period or with nothing, and so in both languages; questions with their mark.
@@ -71,10 +71,7 @@ def pattern_of(english: str) -> str:
     words = english.rstrip(".?").split() if isinstance(english, str) else []
     if len(words) < 2:
         raise DataError(f"pattern_of: {english!r:.80} is no sentence of phrases.py")
-    lower, words_of = [word.lower() for word in words], world()
-    is_noun = {form for noun in words_of.nouns for form in (noun.english, noun.plural)}
-    is_modal = {word.split("_")[0] for modal in words_of.modals for word in modal.english}
-    is_past = {verb.english[2].split("_")[0] for verb in words_of.verbs}
+    lower, known = [word.lower() for word in words], _known()
     if "that" in lower:
         return "that"
     if lower[0] in ("who", "where"):
@@ -83,19 +80,41 @@ def pattern_of(english: str) -> str:
         return "there"
     if words[1] in ("is", "are") and lower[0] in ("this", "these"):
         return "this"
-    if lower[0] in ("is", "are") and lower[1] in ("this", "these") and lower[-1] in is_noun:
-        return "is" if {*lower} & {place.english.split()[0] for place in words_of.places} else "this"
+    if lower[0] in ("is", "are") and lower[1] in ("this", "these") and lower[-1] in known.nouns:
+        return "is" if {*lower} & known.prepositions else "this"
     if {"is", "are", "am"} & {*lower}:
         return "is"
-    if any(" ".join(lower).startswith(first.english) for first in words_of.first):
+    if lower[0] in known.first:
         return "first"
     if "not" in lower or "cannot" in lower:
         return "not"
-    if lower[0] in ("do", "does", "did") or lower[0] in is_modal:
+    if lower[0] in ("do", "does", "did") or lower[0] in known.modals:
         return "ask"
-    if is_modal & {*lower}:
+    if known.modals & {*lower}:
         return "modal"
-    return "past" if is_past & {*lower} else "act"
+    return "past" if known.past & {*lower} else "act"
+
+
+class _Known(NamedTuple):
+    """Words by which a pattern is known, and the first words of what is more than one."""
+
+    nouns: set[str]
+    prepositions: set[str]
+    modals: set[str]
+    past: set[str]
+    first: set[str]
+
+
+@lru_cache(maxsize=1)
+def _known() -> _Known:
+    words = world()
+    return _Known(
+        {form for noun in words.nouns for form in (noun.english, noun.plural)},
+        {place.english.split()[0] for place in words.places},
+        {word.split("_")[0] for modal in words.modals for word in modal.english[:2]},
+        {verb.english[2].split("_")[0] for verb in words.verbs},
+        {first.english.split()[0] for first in words.first},
+    )
 
 
 class _Phrase(NamedTuple):
@@ -258,7 +277,7 @@ class _Teller:
 
     def _there(self) -> tuple[str, str]:
         noun = self.pick([noun for noun in self.world.nouns if "kin" not in noun.kinds])
-        self.combine("there", noun)
+        self.combine("be", noun)
         kind = self.pick(("a", "a", "no"))
         it = self.noun(noun, "accusative", kind)
         at = self.place(besides=noun) if self.once_in(2) else _NOTHING
@@ -269,7 +288,7 @@ class _Teller:
 
     def _where(self) -> tuple[str, str]:
         noun = self.pick([noun for noun in self.world.nouns if "talk" not in noun.kinds])
-        self.combine("where", noun)
+        self.combine("be", noun)
         it = self.noun(noun, "nominative", "the")
         be, ist = (forms[it.person] for forms in _BE)
         return f"where {be} {it.english}?", f"wo {ist} {it.german}"
