@@ -109,7 +109,7 @@ def bleu(right: Sequence[Sequence[str]], found: Sequence[str]) -> tuple[float, s
         return None, None
     metric = BLEU(force=True)  # which means: no warning about periods that stand alone
     most = max(map(len, right))
-    streams = [[targets[k] if k < len(targets) else None for targets in right] for k in range(most)]
+    streams: list[list[Any]] = [[targets[k] if k < len(targets) else None for targets in right] for k in range(most)]
     return float(metric.corpus_score(list(found), streams).score), str(metric.get_signature())
 
 

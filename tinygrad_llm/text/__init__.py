@@ -8,6 +8,7 @@ from .conversations import Conversations, count_answers, read_conversations
 from .datasets import DataLoader, SlidingWindowDataset, read_text, train_val_split
 from .duplicates import contradictions, exact_duplicates, near_duplicates
 from .labelled import Labelled, read_labelled
+from .pairs import Pair, Pairs, PairSplits, read_pairs, split_pairs
 from .sentencepiece import Piece, SentencePieceTokenizer
 from .templates import TEMPLATES, Template, check_messages
 from .tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, load_tokenizer
@@ -26,6 +27,9 @@ __all__ = [
     "DataLoader",
     "GPT2Tokenizer",
     "Labelled",
+    "Pair",
+    "PairSplits",
+    "Pairs",
     "Piece",
     "SentencePieceTokenizer",
     "SlidingWindowDataset",
@@ -44,7 +48,9 @@ __all__ = [
     "near_duplicates",
     "read_conversations",
     "read_labelled",
+    "read_pairs",
     "read_text",
+    "split_pairs",
     "story",
     "train_bpe",
     "train_bpe_plain",
