@@ -543,7 +543,7 @@ HEADER, HEADER_2 = "tinygrad_llm tokenizer 1: ", "tinygrad_llm tokenizer 2: "
     [
         ("", "line 1: ''"),
         ("bpe\n", "line 1: 'bpe'"),
-        (HEADER + "wordpiece\n", "line 1"),
+        (HEADER + "unigram\n", "line 1"),
         (HEADER + "bpe\na b\nab\n", "line 3: 'ab' is not two tokens"),
         (HEADER + "bpe\na b\n\nc d\n", "line 3: '' is not two tokens"),
         (HEADER + "bpe\na  b\n", "line 2: 'a  b' is not two tokens"),
