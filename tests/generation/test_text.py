@@ -21,9 +21,12 @@ class Scripted:
 
     def __init__(self, script):
         self.config, self.training = GPTConfig(257, 4, 2, 1, 1), False
-        self.script = iter(script)
+        self.script, self.n_rows = iter(script), None
 
     def make_state(self, batch_size):
+        return self
+
+    def of_rows(self, rows):
         return self
 
     def __call__(self, ids, state=None, last_only=False):

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..checks import check_number, check_size
-from ..models import LanguageModel
+from ..errors import ConfigError
 from ..nn.module import evaluating
 from ..ops.matrix import check_ids
-from .generate import Predictor, check_prompts
+from .generate import Predictor, Writer, check_prompts
 from .sampling import check_scores, log_softmax
 
 
@@ -28,12 +28,13 @@ class Hypothesis(NamedTuple):
 
 
 def beam_search(
-    model: LanguageModel,
+    model: Writer,
     ids: Any,
     max_new_tokens: int,
     n_beams: int,
     *,
     length_penalty: float = 0.0,
+    penalty: str = "gnmt",
     stop_ids: Sequence[int] = (),
     overflow: str = "crop",
     use_cache: bool = True,
@@ -41,10 +42,22 @@ def beam_search(
     """The `n_beams` best continuations of one prompt (T,) that the search finds, the best first; deterministic.
 
     At each step the `n_beams` likeliest continuations of all beams go on; of those that end in one of `stop_ids`, the best are
-    set aside. A text Y of |Y| tokens, the stop id counted, scores log P(Y) / ((5 + |Y|) / 6)^length_penalty (Wu et al. 2016
-    §7): a penalty of 0 prefers short texts, 1 weighs the tokens nearly alike. The search is over when no beam can become better
-    than the worst text set aside.
+    set aside. A text Y of |Y| tokens, the stop id counted and the prompt not, scores log P(Y) / ((5 + |Y|) / 6)^length_penalty
+    (Wu et al. 2016 §7): a penalty of 0 prefers short texts, 1 weighs the tokens nearly alike. The search is over when no beam
+    can become better than the worst text set aside.
+
+    With `penalty="hf"` it is the search of transformers (early_stopping=False): a text scores log P(Y) / |Y|^length_penalty; it
+    is set aside only if it is one of the `n_beams` likeliest of all continuations, those that go on among them; and the search
+    is over when the best beam, by its score at its present length, is no better than the worst of `n_beams` texts set aside,
+    though it might become so.
     """
+    if penalty not in ("gnmt", "hf"):
+        raise ConfigError(f"beam_search: penalty is {penalty!r:.80}: use 'gnmt' or 'hf'")
+    as_hf = penalty == "hf"
+
+    def divisor(n: int) -> float:
+        return (n if as_hf else (5 + n) / 6) ** length_penalty
+
     check_size("beam_search", n_beams=n_beams)
     check_number("beam_search: length_penalty", length_penalty)
     (prompt,) = check_prompts(model, [ids], max_new_tokens, overflow)
@@ -58,24 +71,24 @@ def beam_search(
             logits = predict([prompt + beam for beam in beams])  # (K, V)
             check_scores(logits)
             logprobs = totals[:, None] + log_softmax(logits)
-            penalty = ((5 + n) / 6) ** length_penalty
             order = np.argsort(-logprobs, axis=None, kind="stable")[: n_beams * (1 + len(stops))]
             sources, tokens = np.unravel_index(order, logprobs.shape)
             stopped = np.isin(tokens, stops)
-            for k, i in zip(sources[stopped], tokens[stopped], strict=True):
+            ending = stopped & (np.arange(len(stopped)) < n_beams) if as_hf else stopped
+            for k, i in zip(sources[ending], tokens[ending], strict=True):
                 logprob = float(logprobs[k, i])
-                best.append(Hypothesis(beams[k], logprob, logprob / penalty, True))
+                best.append(Hypothesis(beams[k], logprob, logprob / divisor(n), True))
             best = sorted(best, key=lambda hypothesis: -hypothesis.score)[:n_beams]
             sources, tokens = sources[~stopped][:n_beams], tokens[~stopped][:n_beams]
             beams = [[*beams[k], int(i)] for k, i in zip(sources, tokens, strict=True)]
             totals = logprobs[sources, tokens]
-            # a log-probability only falls, and its divisor grows no further than this
-            highest = ((5 + max_new_tokens) / 6) ** length_penalty
+            # a log-probability only falls, and its divisor grows no further than that of the longest text
+            highest = divisor(n if as_hf else max_new_tokens)
             if not beams or (len(best) == n_beams and best[-1].score >= totals[0] / highest):
                 return best
             predict.select(sources.tolist())
-    penalty = ((5 + max_new_tokens) / 6) ** length_penalty
+    longest = divisor(max(max_new_tokens, 1))
     best += [
-        Hypothesis(beam, float(total), float(total / penalty), False) for beam, total in zip(beams, totals, strict=True)
+        Hypothesis(beam, float(total), float(total / longest), False) for beam, total in zip(beams, totals, strict=True)
     ]
     return sorted(best, key=lambda hypothesis: -hypothesis.score)[:n_beams]

@@ -8,23 +8,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..checks import check_integer
 from ..engine import no_grad
 from ..errors import ConfigError, ContextLengthError, DataError, TinygradLLMError
-from ..models import LanguageModel
-from ..nn.module import evaluating
+from ..nn.module import Mode, evaluating
 from ..nn.state import State
 from ..ops.matrix import check_ids
 from ..rng import Generator, get_generator
 from .sampling import Stage, Strategy, choice_stages, log_softmax
 
 
+class Writer(Mode, Protocol):
+    """What generation asks of: a LanguageModel, or a decoder in front of its sources, one for each row of a batch."""
+
+    config: Any
+    n_rows: int | None  # how many texts it writes at once; None: as many as one likes
+
+    def make_state(self, batch_size: int = 1, capacity: int | None = None) -> State: ...
+    def of_rows(self, rows: Sequence[int]) -> Writer: ...
+    def __call__(self, ids: Any, *, state: Any = None, last_only: bool = False) -> Any: ...
+
+
 def generate(
-    model: LanguageModel,
+    model: Writer,
     ids: Any,
     max_new_tokens: int,
     temperature: float = 0.0,
@@ -96,7 +106,7 @@ class Step:
 
 
 def stream_tokens(
-    model: LanguageModel,
+    model: Writer,
     ids: Any,
     max_new_tokens: int,
     temperature: float = 0.0,
@@ -125,7 +135,7 @@ def stream_tokens(
 
 
 def explain_tokens(
-    model: LanguageModel,
+    model: Writer,
     ids: Any,
     max_new_tokens: int = 1,
     *,
@@ -186,12 +196,14 @@ def _explain(
 class Predictor:
     """The logits (B, V) of the token after each text, with a state: each call has the texts of the one before, a token longer."""
 
-    def __init__(self, model: LanguageModel, use_cache: bool = True) -> None:
+    def __init__(self, model: Writer, use_cache: bool = True) -> None:
         self.model, self.use_cache = model, use_cache
         self.state: State | None = None
+        self.rows: list[int] | None = None  # which rows of the first call the texts are
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> np.ndarray:
         limit = self.model.config.context_length or sys.maxsize
+        self.rows = [*range(len(texts))] if self.rows is None else self.rows
         with evaluating(self.model), no_grad():
             if not self.use_cache or max(map(len, texts)) > limit:
                 self.state = None
@@ -207,26 +219,28 @@ class Predictor:
         parts: list[np.ndarray] = []
         for length in sorted(set(map(len, texts))):
             rows = [i for i, text in enumerate(texts) if len(text) == length]
-            state = self.model.make_state(len(rows)) if keep else None
+            model = self.model.of_rows([(self.rows or rows)[i] for i in rows])
+            state = model.make_state(len(rows)) if keep else None
             ids = np.array([texts[i] for i in rows])  # (b, T)
-            parts.append(self.model(ids, state=state, last_only=True).data[:, 0])  # (b, V)
+            parts.append(model(ids, state=state, last_only=True).data[:, 0])  # (b, V)
             order += rows
             if self.state is None:
                 self.state = state
             else:
                 self.state.append(state)
         back = np.argsort(order)
-        if len(parts) > 1:
-            self.select(back.tolist())
+        if len(parts) > 1 and self.state is not None:
+            self.state.select(back.tolist())
         return np.concatenate(parts)[back]
 
     def select(self, rows: Sequence[int]) -> None:
         """The next call has these of the texts, in this order."""
+        self.rows = [self.rows[i] for i in rows] if self.rows else None
         if self.state is not None:
             self.state.select(rows)
 
 
-def token_logprobs(model: LanguageModel, ids: Any) -> np.ndarray:
+def token_logprobs(model: Writer, ids: Any) -> np.ndarray:
     """The log-probability of every token but the first, given those before it: ids (T,) -> (T - 1,), float64, in nats."""
     ids = check_ids(ids, model.config.vocab_size, "token_logprobs")
     limit = model.config.context_length or sys.maxsize - 1
@@ -239,7 +253,7 @@ def token_logprobs(model: LanguageModel, ids: Any) -> np.ndarray:
     return log_softmax(logits)[np.arange(len(ids) - 1), ids[1:]]
 
 
-def check_prompts(model: LanguageModel, ids: Any, max_new_tokens: int, overflow: str) -> list[list[int]]:
+def check_prompts(model: Writer, ids: Any, max_new_tokens: int, overflow: str) -> list[list[int]]:
     """The prompts as lists of Python integers, or an error that says which is wrong."""
     check_integer("max_new_tokens", max_new_tokens, least=0)
     if overflow not in ("crop", "error"):
@@ -256,6 +270,8 @@ def check_prompts(model: LanguageModel, ids: Any, max_new_tokens: int, overflow:
             "(batch, tokens), with at least one token in each row"
         )
     rows = [row.tolist() for row in arrays]
+    if model.n_rows not in (None, len(rows)):
+        raise DataError(f"generate: {len(rows)} rows for {model.n_rows} sources: pass what begins the target of each source")
     longest = max(map(len, rows))
     context_length = model.config.context_length or sys.maxsize
     if overflow == "error" and longest + max_new_tokens > context_length:

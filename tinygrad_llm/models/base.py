@@ -7,9 +7,9 @@ Letters in shape comments: B batch, T tokens, C features, V = vocab_size.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from ..nn.state import State
 from ..ops.matrix import check_ids
 from ..rng import Generator
 from .costs import Cost, repeated
+
+Self = TypeVar("Self", bound="LanguageModel")  # typing.Self came with Python 3.11
 
 MAX_BYTES = 64 * 2**30  # a model larger than this is a slip of the keyboard, not a plan for a laptop
 
@@ -198,6 +200,7 @@ class LanguageModel(TextModel):
 
     positions = ("last", "padded", "first", "mean")
     final_norm: Module
+    n_rows: int | None = None  # generation may ask for as many rows as it likes
 
     def features(self, ids: Any, *, state: Any = None) -> Tensor:
         """What the blocks make of ids (B, T): (B, T, C), before the final norm. With a `state`, ids follow the tokens in it."""
@@ -210,6 +213,10 @@ class LanguageModel(TextModel):
     def make_state(self, batch_size: int = 1, capacity: int | None = None) -> State:
         """An empty state for `batch_size` rows of up to `capacity` tokens, at most and by default the context length."""
         raise TypeError(f"{type(self).__name__} must define make_state(batch_size=1, capacity=None)")
+
+    def of_rows(self: Self, rows: Sequence[int]) -> Self:
+        """What these rows of a batch are written by: the model itself, to which all are alike."""
+        return self
 
     def forward(self, ids: Any, *, state: Any = None, last_only: bool = False) -> Tensor:
         """Logits (B, T, V); with `last_only` (B, 1, V), after the last token. With a `state`, ids follow what it has read."""

@@ -26,6 +26,7 @@ from ..errors import ConfigError, ContextLengthError, DataError
 from ..nn import DecoderBlock, Dropout, Embedding, EncoderBlock, LayerNorm, Linear, Module, Sequential
 from ..nn.attention import Memory
 from ..nn.layers import ACTIVATIONS
+from ..nn.module import evaluating
 from ..nn.positions import FORMS, sinusoids
 from ..nn.state import DecoderState
 from ..ops.matrix import check_ids
@@ -226,7 +227,10 @@ class TransformerModel(Model):
 
     def reading(self, source: Any, source_mask: Any = None) -> Reading:
         """The decoder in front of these sources, to write with: `generate(model.reading(source), [[start_id]] * B, ...)`."""
-        return Reading(self, source, source_mask)
+        with evaluating(self), no_grad():
+            pairs = self.memories(self.encode(source, source_mask))
+        mask = np.ones(np.shape(source), bool) if source_mask is None else np.asarray(source_mask, bool)  # (B, S)
+        return Reading(self, [(keys.data, values.data) for keys, values in pairs], mask)
 
     def _embed(self, table: Embedding, ids: np.ndarray, positions: np.ndarray) -> Tensor:
         x = table(ids)  # (B, T, C)
@@ -262,21 +266,27 @@ class TransformerModel(Model):
 class Reading(Module):
     """A decoder and the sources that it writes from: to generation it is like a language model, whose rows are the sources."""
 
-    def __init__(self, model: TransformerModel, source: Any, source_mask: Any = None) -> None:
+    def __init__(self, model: TransformerModel, memory: list[tuple[np.ndarray, np.ndarray]], mask: np.ndarray) -> None:
+        """`memory`: for each block the keys and values (B, S, C) of the sources; `mask` (B, S): where they have tokens."""
         self.model, self.config = model, model.config
-        with no_grad():
-            pairs = model.memories(model.encode(source, source_mask))
-        self._memory = [(keys.data, values.data) for keys, values in pairs]
-        shape = np.shape(source)
-        self._mask = np.ones(shape, bool) if source_mask is None else np.asarray(source_mask, bool)  # (B, S)
+        self._memory, self._mask, self.n_rows = memory, mask, len(mask)
+        self.training = False  # its sources were read without dropout, and so it writes
 
-    def forward(self, ids: Any, *, state: DecoderState, last_only: bool = False) -> Tensor:
-        x = self.model.decode(ids, state.memory, state.mask, state)  # (B, T, C)
-        return self.model.head(x[:, -1:] if last_only else x)
+    def of_rows(self, rows: Sequence[int]) -> Reading:
+        """The decoder in front of these sources, in this order."""
+        index = np.asarray(rows)
+        return Reading(self.model, [(keys[index], values[index]) for keys, values in self._memory], self._mask[index])
+
+    def forward(self, ids: Any, *, state: DecoderState | None = None, last_only: bool = False) -> Tensor:
+        """Logits (B, T, V) of what follows targets (B, T); with a `state`, which has its own sources, ids follow those in it."""
+        memory, mask = (self._memory, self._mask) if state is None else (state.memory, state.mask)
+        with evaluating(self.model), no_grad():
+            x = self.model.decode(ids, memory, mask, state)  # (B, T, C)
+            return self.model.head(x[:, -1:] if last_only else x)
 
     def make_state(self, batch_size: int = 1, capacity: int | None = None) -> DecoderState:
-        if batch_size != len(self._mask):
+        if batch_size != self.n_rows:
             raise DataError(
-                f"Reading: {batch_size} rows for {len(self._mask)} sources: write one target for each source"
+                f"Reading: {batch_size} rows for {self.n_rows} sources: write one target for each source"
             )
         return DecoderState(self._memory, self._mask, min(capacity or sys.maxsize, self.config.context_length))

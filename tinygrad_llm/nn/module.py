@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, ClassVar, TypeVar, overload
+from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 import numpy as np
 
@@ -352,8 +352,17 @@ class ModuleDict(Module):
         return dict(self.named_children()).items()
 
 
+class Mode(Protocol):
+    """What is in training or not, as a Module is."""
+
+    training: bool
+
+    def train(self, mode: bool = True) -> Any: ...
+    def eval(self) -> Any: ...
+
+
 @contextmanager
-def evaluating(model: Module) -> Iterator[None]:
+def evaluating(model: Mode) -> Iterator[None]:
     """Inside, the model is in evaluation mode: without dropout."""
     training = model.training
     if training:
