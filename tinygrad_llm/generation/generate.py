@@ -271,7 +271,9 @@ def check_prompts(model: Writer, ids: Any, max_new_tokens: int, overflow: str) -
         )
     rows = [row.tolist() for row in arrays]
     if model.n_rows not in (None, len(rows)):
-        raise DataError(f"generate: {len(rows)} rows for {model.n_rows} sources: pass what begins the target of each source")
+        raise DataError(
+            f"generate: {len(rows)} rows for {model.n_rows} sources: pass what begins the target of each source"
+        )
     longest = max(map(len, rows))
     context_length = model.config.context_length or sys.maxsize
     if overflow == "error" and longest + max_new_tokens > context_length:

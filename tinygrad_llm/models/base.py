@@ -111,6 +111,7 @@ class Model(Module):
     config: Any  # of that class
     checkpoint_blocks: bool = False
     loaded_from: str | None = None  # the path of the weights, if it is known
+    classes: tuple[str, ...] | None = None  # the names of what the head scores instead of tokens
 
     def __init__(self, config: Any, *, rng: Generator | None = None) -> None:
         raise TypeError(f"{type(self).__name__} must define __init__(config, *, rng=None)")
@@ -147,7 +148,6 @@ class TextModel(Model):
     tok_emb: Embedding
     trf_blocks: Sequential
     out_head: Module
-    classes: tuple[str, ...] | None = None  # the names of what the head scores instead of tokens
     position: str = ""  # of those by which a text is judged then
 
     def put_head(self, head: Module) -> None:

@@ -124,6 +124,11 @@ class TransformerConfig(Config):
         return self.source_vocab_size or self.vocab_size
 
     @property
+    def tie_weights(self) -> bool:
+        """Whether the head is the table of the target."""
+        return self.share != "none"
+
+    @property
     def has_final_norms(self) -> bool:
         return self.norm_first if self.final_norms is None else self.final_norms
 
@@ -286,7 +291,5 @@ class Reading(Module):
 
     def make_state(self, batch_size: int = 1, capacity: int | None = None) -> DecoderState:
         if batch_size != self.n_rows:
-            raise DataError(
-                f"Reading: {batch_size} rows for {self.n_rows} sources: write one target for each source"
-            )
+            raise DataError(f"Reading: {batch_size} rows for {self.n_rows} sources: write one target for each source")
         return DecoderState(self._memory, self._mask, min(capacity or sys.maxsize, self.config.context_length))

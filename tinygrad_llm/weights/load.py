@@ -204,9 +204,11 @@ def read_model(
             config, notes = table.infer_config(found, n_heads)
         elif n_heads not in (None, config.n_heads):
             raise ConfigError(f"n_heads is {n_heads}, the configuration says {config.n_heads}")
-        elif config.n_layers != found.n_layers:
-            raise StateDictError(f"has tensors of {found.n_layers} layers, the configuration says {config.n_layers}")
-        config, ignored = _tie(table, config, found, source, notes)
+        for stack, n_layers in table.depths(config).items():
+            if n_layers != (there := found.depths.get(stack, 1)):
+                where = f" in {stack}" if len(table.depths(config)) > 1 else ""
+                raise StateDictError(f"has tensors of {there} layers{where}, the configuration says {n_layers}")
+        config, ignored = table.tie(config, found, source, notes)
     except (StateDictError, ConfigError) as error:
         raise type(error)(f"{source.path}: {error}") from None
     report = LoadReport(source.path, f"{table.name}, {found.layout.name}, {source.form}", notes=notes)
@@ -289,24 +291,3 @@ def describe(source: TensorSource) -> str:
     except ConfigError:  # queries and keys have not as many
         return f"{about}; how many heads is not in the file"
     return f"{about}, width {config.emb_dim}, context {config.context_length}, {config.vocab_size:,} tokens"
-
-
-def _tie(table: Table, config: Any, found: Found, source: TensorSource, notes: list[str]) -> tuple[Any, frozenset[str]]:
-    """Whether the head is the token embedding, as the file has it; and the names that say nothing new then."""
-    tokens, head = (table.name_of(ours, found.layout) for ours in ("tok_emb.weight", "out_head.weight"))
-    if not config.tie_weights or head not in found.names:
-        return config, found.ignored
-    if tokens not in found.names:  # one tensor with two names is written once, under either
-        found.names[tokens] = found.names.pop(head)
-        return config, found.ignored
-    a, b = found.names[tokens], found.names[head]
-    if source.infos[a].shape == source.infos[b].shape and same_bits(source.read(a), source.read(b)):
-        return config, found.ignored | {head}
-    notes.append(f"{head} differs from {tokens}: the head has weights of its own")
-    return replace(config, tie_weights=False), found.ignored
-
-
-def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays are equal, NaN and the sign of zero included."""
-    word = f"u{a.itemsize}"
-    return a.dtype == b.dtype and np.array_equal(a.view(word), b.view(word))

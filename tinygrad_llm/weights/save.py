@@ -13,7 +13,7 @@ from ..files import make_folder, new_folder, storing, write_file
 from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays
 from ..formats.strict_json import read_json
-from ..models import LanguageModel
+from ..models import Model
 from ..nn.lora import lora_of
 from ..text import Tokenizer
 from ..text.vocabulary import to_json
@@ -22,14 +22,16 @@ from .tensor_map import collect
 from .tokenizer_files import write_tokenizer
 
 
-def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> None:
+def save_pretrained(model: Model, folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> None:
     """Write a folder in the form and with the names of transformers, in the model's dtype; whole or not at all.
 
     A folder that an earlier call made, or an empty one, is replaced; anything else there is a CheckpointError. What
     `load_pretrained` makes of the folder is the same to the bit.
     """
-    if not isinstance(model, LanguageModel):
-        raise ConfigError(f"save_pretrained: model is a {type(model).__name__}: it must be a LanguageModel")
+    if not isinstance(model, Model):
+        raise ConfigError(
+            f"save_pretrained: model is a {type(model).__name__}: it must be a Model, as make_model makes one"
+        )
     if lora_of(model) is not None:
         raise ConfigError(
             "save_pretrained: the model has LoRA layers, which this form has no place for: merge(model) first "
@@ -56,7 +58,11 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
         config |= {"label2id": {name: i for i, name in enumerate(classes)}}
         config |= {"pad_token_id": None if tokenizer is None else tokenizer.eot_id}
     bos, eot = (None, None) if tokenizer is None else (tokenizer.bos_id, tokenizer.eot_id)
-    config |= {"bos_token_id": bos, "eos_token_id": eot, "transformers_version": "4.50.0", "written_by": package}
+    config |= {
+        "bos_token_id": bos,
+        "eos_token_id": config.get("eos_token_id", eot),
+    }  # a model may have marks of its own
+    config |= {"transformers_version": "4.50.0", "written_by": package}
     arrays = {table.written_name(entry): collect(values, entry, dtype) for entry in entries}
     with storing(folder.parent):
         make_folder(folder.absolute().parent)
@@ -69,7 +75,7 @@ def save_pretrained(model: LanguageModel, folder: str | os.PathLike[str], tokeni
             write_tokenizer(unfinished, tokenizer, model.config.context_length)
 
 
-def _check_classifier(model: LanguageModel, folder: Path) -> None:
+def _check_classifier(model: Any, folder: Path) -> None:
     """ConfigError for what a classifier of transformers cannot be told: it judges the last token, and its head has no bias."""
     head: Any = model.out_head
     if model.position != "last":

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import groupby
 from pkgutil import iter_modules
 from typing import Any, Protocol
+
+import numpy as np
 
 from ..errors import ConfigError, StateDictError
 from ..formats.source import TensorSource, printable
@@ -52,7 +55,12 @@ class Found:
     names: dict[str, str]  # name in the layout -> name in the file
     shapes: dict[str, tuple[int, ...]]  # name in the layout -> shape
     ignored: frozenset[str]  # names in the layout
-    n_layers: int
+    depths: dict[str, int]  # stack of blocks, in our words -> how many layers of it
+
+    @property
+    def n_layers(self) -> int:
+        """Those of the only stack."""
+        return max(self.depths.values(), default=1)
 
 
 class Table:
@@ -78,6 +86,10 @@ class Table:
         """
         raise TypeError(f"{type(self).__name__} must define read_config(source)")
 
+    def depths(self, config: Any) -> dict[str, int]:
+        """The stacks of blocks that a model has, and how many layers each."""
+        return {"trf_blocks": config.n_layers}
+
     def infer_config(self, found: Found, n_heads: int | None) -> tuple[Any, list[str]]:
         """The sizes that shapes tell, and notes on what they do not. StateDictError where a telling tensor is missing."""
         raise TypeError(f"{type(self).__name__} must define infer_config(found, n_heads)")
@@ -89,6 +101,19 @@ class Table:
     def refine(self, layout: Layout, shapes: Mapping[str, tuple[int, ...]], transposed: bool | None) -> Layout:
         """The layout, where several have the same names and differ in how they are stored."""
         return layout
+
+    def tie(self, config: Any, found: Found, source: TensorSource, notes: list[str]) -> tuple[Any, frozenset[str]]:
+        """Whether the head is the token embedding, as the file has it; and the names that say nothing new then."""
+        tokens, head = (self.name_of(ours, found.layout) for ours in ("tok_emb.weight", "out_head.weight"))
+        if not config.tie_weights or head not in found.names:
+            return config, found.ignored
+        if tokens not in found.names:  # one tensor with two names is written once, under either
+            found.names[tokens] = found.names.pop(head)
+            return config, found.ignored
+        if same_tensor(source, found.names[tokens], found.names[head]):
+            return config, found.ignored | {head}
+        notes.append(f"{head} differs from {tokens}: the head has weights of its own")
+        return replace(config, tie_weights=False), found.ignored
 
     def check(self, model: LanguageModel, tokenizer: Tokenizer, layout: Layout) -> str | None:
         """What is odd about a loaded model, by what it makes of a text; None if nothing is."""
@@ -111,7 +136,7 @@ class Table:
         """The tensors of a model of these sizes, layer by layer."""
         return [
             entry
-            for row, i in self._rows(config.n_layers)
+            for row, i in self._rows(config)
             if getattr(row, layout.column) and not (row.ours == "out_head.weight" and config.tie_weights)
             for entry in self.store(row, i, config, layout)
         ]
@@ -125,13 +150,12 @@ class Table:
         """What a tensor is called in the files that are written: the head stands beside the rest, without its prefix."""
         return entry.theirs if "out_head.weight" in entry.ours else self.written.prefix + entry.theirs
 
-    def _rows(self, n_layers: int) -> Iterator[tuple[Any, int]]:
+    def _rows(self, config: Any) -> Iterator[tuple[Any, int]]:
         """The rows of the table in the order of the model, those of a layer once for each."""
-        layers = [row for row in self.rows if "{i}" in row.ours]
-        first = self.rows.index(layers[0])
-        yield from ((row, 0) for row in self.rows[:first])
-        yield from ((row, i) for i in range(n_layers) for row in layers)
-        yield from ((row, 0) for row in self.rows[first + len(layers) :])
+        depths = {"": 1} | self.depths(config)
+        for stack, group in groupby(self.rows, key=_stack):
+            rows = [*group]
+            yield from ((row, i) for i in range(depths[stack]) for row in rows)
 
     def name_of(self, ours: str, layout: Layout) -> str:
         """What a layout calls a parameter, in the first layer and, of three in one, the first."""
@@ -166,23 +190,29 @@ class Table:
                 )
             names[name] = own
         found = {name: shapes[own] for name, own in names.items()}
-        templates = set(self._templates(layout))
         ignored = frozenset(name for name in names if self._template(name) in layout.ignored)
-        layers = [
-            int(match.group())
-            for name in names
-            if (match := self.layer.search(name)) and self._template(name) in templates
-        ]
-        return Found(self.refine(layout, found, transposed), names, found, ignored, 1 + max(layers, default=0))
+        stacks, depths = dict(self._stacks(layout)), dict[str, int]()
+        for name in names:
+            if (match := self.layer.search(name)) and (stack := stacks.get(self._template(name))):
+                depths[stack] = max(depths.get(stack, 0), 1 + int(match.group()))
+        return Found(self.refine(layout, found, transposed), names, found, ignored, depths)
 
     def _template(self, name: str) -> str:
         return self.layer.sub("{i}", name)
 
     def _templates(self, layout: Layout) -> Iterable[str]:
+        return (*dict(self._stacks(layout)), *layout.ignored)
+
+    def _stacks(self, layout: Layout) -> Iterator[tuple[str, str]]:
+        """What a layout calls the parameters, and the stack of each; none for those that stand in no layer."""
         for row in self.rows:
             if theirs := getattr(row, layout.column):
-                yield from (theirs,) if layout.fused else expand(theirs)
-        yield from layout.ignored
+                yield from ((name, _stack(row)) for name in ((theirs,) if layout.fused else expand(theirs)))
+
+
+def _stack(row: Any) -> str:
+    """The stack that a row belongs to: `trf_blocks` for trf_blocks.{i}.norm1.scale."""
+    return row.ours.partition(".{i}")[0] if "{i}" in row.ours else ""
 
 
 def expand(ours: str) -> tuple[str, ...]:
@@ -212,3 +242,12 @@ def find_table(source: TensorSource, model_type: Any) -> Table:
         known = ", ".join(name for table in tables() for name in table.model_types)
         raise ConfigError(f"model_type is {model_type!r:.80}: only {known} can be loaded")
     return max(tables(), key=lambda table: max(table.known(layout, source.infos) for layout in table.layouts))
+
+
+def same_tensor(source: TensorSource, a: str, b: str) -> bool:
+    """Whether two tensors of a file are equal, NaN and the sign of zero included."""
+    if source.infos[a].shape != source.infos[b].shape:
+        return False
+    x, y = source.read(a), source.read(b)
+    word = f"u{x.itemsize}"  # of bits, since NaN is to equal NaN
+    return x.dtype == y.dtype and np.array_equal(x.view(word), y.view(word))

@@ -115,7 +115,8 @@ def fill(
         array = array.T if entry.transposed else array  # (O, I)
         array = reorder_pairs(array, entry.interleaved, False) if entry.interleaved else array
         for name, part in zip(entry.ours, np.split(array, len(entry.ours)), strict=True):
-            parameters[name].data = np.ascontiguousarray(part) if len(entry.ours) == 1 else part.copy()
+            part = np.ascontiguousarray(part) if len(entry.ours) == 1 else part.copy()
+            parameters[name].data = part.reshape(parameters[name].shape)
     return n_bad
 
 
@@ -127,7 +128,7 @@ def collect(parameters: Mapping[str, np.ndarray], entry: Entry, dtype: np.dtype)
         np.concatenate([parameters[name] for name in entry.ours]) if len(entry.ours) > 1 else parameters[entry.ours[0]]
     )
     array = reorder_pairs(array, entry.interleaved, True) if entry.interleaved else array
-    return np.ascontiguousarray(array.T if entry.transposed else array)
+    return np.ascontiguousarray(array.T if entry.transposed else array).reshape(entry.shape)
 
 
 def reorder_pairs(array: np.ndarray, n_heads: int, interleaved: bool) -> np.ndarray:
