@@ -2,6 +2,7 @@
 
 import types
 
+import numpy as np
 import torch
 
 
@@ -14,7 +15,15 @@ def in_float64(model):
             module.forward = types.MethodType(_norm, module)
         elif kind.endswith("RotaryEmbedding"):
             module.forward = types.MethodType(_cos_sin, module)
+        elif kind.endswith("SinusoidalPositionalEmbedding"):
+            module.weight.data = _sines_and_cosines(*module.weight.shape)
     return model
+
+
+def _sines_and_cosines(n, dim):
+    """Sines, then cosines, as MarianSinusoidalPositionalEmbedding says that it makes them, but not by way of float32."""
+    angles = np.arange(n)[:, None] / 10000.0 ** (2 * (np.arange(dim) // 2) / dim)
+    return torch.tensor(np.concatenate([np.sin(angles[:, 0::2]), np.cos(angles[:, 1::2])], axis=1))
 
 
 def _norm(self, x):

@@ -289,11 +289,11 @@ def rotary_ops() -> None:
 # ---- the layers, GPT-2 and Llama 2
 
 
-def fill(name: str, module: nn.Module) -> dict[str, np.ndarray]:
+def fill(name: str, module: nn.Module, scale: float = 0.3) -> dict[str, np.ndarray]:
     """Set every parameter to numbers of three decimals, those of norms near 1; returns them."""
     values = {}
     for key, p in module.named_parameters():
-        value = draw(f"{name} {key}", *p.shape, scale=0.3)
+        value = draw(f"{name} {key}", *p.shape, scale=scale)
         if key.endswith("scale") or (p.ndim == 1 and key.endswith("weight")):
             value = np.round(value + 1, 3)
         p.data = torch.tensor(value)
@@ -440,15 +440,20 @@ def trained(name: str, model: nn.Module, config: dict) -> dict:
 
 def saved(model, name: str) -> tuple[dict, dict]:
     """The tensors and the config.json that a model of transformers writes, after its weights were drawn in its place."""
-    import safetensors.numpy
-
     with torch.no_grad():
         for key, p in model.named_parameters():
             p.copy_(torch.tensor(draw(f"{name} {key}", *p.shape, scale=0.5)))
+    return written(model)
+
+
+def written(model) -> tuple[dict, dict]:
+    """The tensors and the config.json that a model of transformers writes."""
+    import safetensors.numpy
+
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        written = json.loads(Path(folder, "config.json").read_text())
-        return safetensors.numpy.load_file(f"{folder}/model.safetensors"), written
+        config = json.loads(Path(folder, "config.json").read_text())
+        return safetensors.numpy.load_file(f"{folder}/model.safetensors"), config
 
 
 def outcome(model, ids: np.ndarray) -> dict:
@@ -526,6 +531,114 @@ def llamas() -> dict[str, dict]:
                   "attention_bias", "mlp_bias", "sliding_window", "hidden_act")  # fmt: skip
         config = json.dumps({key: written[key] for key in fields if key in written})
         cases[name] = {"config": config, "tensors": tensors, **outcome(model, ids)}
+    return cases
+
+
+SOURCES = np.array([[5, 0, 7, 5, 4, 3], [1, 2, 9, 9, 9, 9], [2, 6, 3, 1, 9, 9]])
+SOURCE_MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0]])
+TARGETS = np.array([[9, 3, 1, 6], [9, 9, 2, 9], [9, 0, 5, 1]])
+LABELS = np.array([[3, 1, 6, 0], [9, 2, 0, -100], [0, -100, -100, -100]])
+
+
+def translated(logits: torch.Tensor, learned: dict) -> dict:
+    """What an encoder-decoder made of SOURCES and TARGETS, its loss by LABELS and the gradients of that."""
+    loss = F.cross_entropy(logits.flatten(0, 1), torch.tensor(LABELS).flatten())
+    gradients = torch.autograd.grad(loss, list(learned.values()))
+    return {
+        "sources": SOURCES,
+        "source_mask": SOURCE_MASK,
+        "targets": TARGETS,
+        "labels": LABELS,
+        "logits": logits.detach().numpy(),
+        "loss": loss.item(),
+        "gradients": {key: g.numpy() for key, g in zip(learned, gradients, strict=True)},
+    }
+
+
+def marians() -> dict[str, dict]:
+    """MarianMTModels of the library transformers as it saves them, what they give, and what they write, also with 4 beams."""
+    from transformers import MarianConfig, MarianMTModel
+
+    sizes = {"vocab_size": 10, "d_model": 6, "encoder_layers": 1, "decoder_layers": 2, "max_position_embeddings": 11}
+    sizes |= {f"{stack}_attention_heads": 2 for stack in ("encoder", "decoder")}
+    sizes |= {f"{stack}_ffn_dim": 5 for stack in ("encoder", "decoder")}
+    marks = {"decoder_start_token_id": 9, "pad_token_id": 9, "eos_token_id": 0, "forced_eos_token_id": None}
+    cases = {}
+    for name, options in {
+        "one table": {"scale_embedding": True, "activation_function": "swish"},
+        "tables of their own, odd width": {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 11, "d_model": 9,
+                                           "encoder_attention_heads": 3, "decoder_attention_heads": 3},
+        "a head of its own": {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False,
+                              "activation_function": "relu", "scale_embedding": True},
+    }.items():  # fmt: skip
+        model = in_float64(MarianMTModel(MarianConfig(**sizes | options, **marks, attn_implementation="sdpa")))
+        bias = torch.tensor(draw(f"marians {name} bias", *model.final_logits_bias.shape, scale=0.5))
+        model.final_logits_bias = bias.requires_grad_()
+        for module in model.modules():
+            module.padding_idx = None  # else the row of the pad, which begins every target, has less than its gradient
+        fill(f"marians {name} 0", model, scale=0.8)  # of such weights that texts end at different times
+        tensors, stored = written(model)
+        in_float64(model)  # the positions, which were drawn too
+        learned = {key: p for key, p in model.named_parameters() if p.requires_grad} | {"final_logits_bias": bias}
+        seen = {"input_ids": torch.tensor(SOURCES), "attention_mask": torch.tensor(SOURCE_MASK)}
+        made = translated(model(**seen, decoder_input_ids=torch.tensor(TARGETS)).logits, learned)
+        greedy = model.generate(**seen, max_new_tokens=8, do_sample=False)
+        beams = {
+            str(alpha): model.generate(**seen, max_new_tokens=8, num_beams=4, length_penalty=alpha, do_sample=False)
+            for alpha in (1.0, 0.6)
+        }
+        fields = ("model_type", *sizes, "decoder_vocab_size", "activation_function", "scale_embedding", "dropout",
+                  "share_encoder_decoder_embeddings", "tie_word_embeddings", *list(marks)[:3])  # fmt: skip
+        config = json.dumps({key: stored[key] for key in fields})
+        cases[name] = {"config": config, "tensors": tensors, **made, "greedy": greedy.numpy()}
+        cases[name] |= {f"beams, {alpha}": found.numpy() for alpha, found in beams.items()}
+    return cases
+
+
+class TranslatingTransformer(nn.Module):
+    """torch.nn.Transformer between tables and a head; no positions."""
+
+    def __init__(self, n_source: int, n_target: int, d: int, n_heads: int, **options) -> None:
+        super().__init__()
+        self.src_embed, self.tgt_embed = nn.Embedding(n_source, d), nn.Embedding(n_target, d)
+        self.transformer = nn.Transformer(d, n_heads, dropout=0.0, batch_first=True, **options)
+        self.generator = nn.Linear(d, n_target)
+
+    def forward(self, source, target, mask):
+        scale, hidden = math.sqrt(self.src_embed.embedding_dim), ~mask
+        later = torch.triu(torch.ones(target.shape[1], target.shape[1], dtype=torch.bool), 1)
+        y = self.transformer(self.src_embed(source) * scale, self.tgt_embed(target) * scale, tgt_mask=later,
+                             src_key_padding_mask=hidden, memory_key_padding_mask=hidden)  # fmt: skip
+        return self.generator(y)
+
+
+def torch_transformers() -> dict[str, dict]:
+    """torch.nn.Transformer, whole, and a layer of its decoder."""
+    cases = {}
+    for name, options in {
+        "post-norm": {"norm_first": False, "activation": "relu"},
+        "pre-norm": {"norm_first": True, "activation": "gelu"},
+    }.items():
+        sizes = {"num_encoder_layers": 2, "num_decoder_layers": 1, "dim_feedforward": 5}
+        model = TranslatingTransformer(10, 11, 6, 2, **sizes, **options).double()
+        parameters = fill(f"torch {name}", model)
+        logits = model(torch.tensor(SOURCES), torch.tensor(TARGETS), torch.tensor(SOURCE_MASK, dtype=torch.bool))
+        made = translated(logits, dict(model.named_parameters()))
+        cases[name] = {"options": {"n_heads": 2, **options}, "parameters": parameters, **made}
+        layer = nn.TransformerDecoderLayer(6, 3, 7, 0.0, batch_first=True, **options).double()
+        parameters = fill(f"torch layer {name}", layer)
+        x, memory = (draw(f"torch layer {name} {key}", 3, n, 6) for key, n in (("x", 4), ("memory", 6)))
+        leaves = {key: torch.tensor(value, requires_grad=True) for key, value in (("x", x), ("memory", memory))}
+        later = torch.triu(torch.ones(4, 4, dtype=torch.bool), 1)
+        output = layer(*leaves.values(), tgt_mask=later, memory_key_padding_mask=torch.tensor(SOURCE_MASK == 0))
+        cases[f"layer, {name}"] = {
+            "options": options,
+            "parameters": parameters,
+            "x": x,
+            "memory": memory,
+            "mask": SOURCE_MASK,
+            **differentiate(f"torch layer {name}", output, leaves | dict(layer.named_parameters())),
+        }
     return cases
 
 
@@ -1021,6 +1134,8 @@ def main() -> int:
     made |= {
         "transformers": transformers(),
         "llamas": llamas(),
+        "marians": marians(),
+        "torch_transformers": torch_transformers(),
         "classifiers": classifiers(),
         "lora": lora(),
         "templates": templates(),
