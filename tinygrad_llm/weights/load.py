@@ -208,7 +208,7 @@ def read_model(
             if n_layers != (there := found.depths.get(stack, 1)):
                 where = f" in {stack}" if len(table.depths(config)) > 1 else ""
                 raise StateDictError(f"has tensors of {there} layers{where}, the configuration says {n_layers}")
-        config, ignored = table.tie(config, found, source, notes)
+        config, ignored = table.settle(config, found, source, notes)
     except (StateDictError, ConfigError) as error:
         raise type(error)(f"{source.path}: {error}") from None
     report = LoadReport(source.path, f"{table.name}, {found.layout.name}, {source.form}", notes=notes)

@@ -105,7 +105,7 @@ class TransformerTable(Table):
     def written_name(self, entry: Entry) -> str:
         return entry.theirs if entry.theirs in _BESIDE else self.written.prefix + entry.theirs
 
-    def tie(
+    def settle(
         self, config: TransformerConfig, found: Found, source: TensorSource, notes: list[str]
     ) -> tuple[TransformerConfig, frozenset[str]]:
         """What is one table here may stand in a file under each of its names; where they differ, each is one by itself."""
@@ -222,7 +222,7 @@ def from_transformers(config: Mapping[str, Any], where: str) -> tuple[Transforme
         )
     made = make_config(
         TransformerConfig,
-        _WORDS,
+        _WORDS | _IDS,
         sizes | {"vocab_size": vocab, "source_vocab_size": None if source_vocab == vocab else source_vocab},
         where,
         drop_rate=rates["dropout"],

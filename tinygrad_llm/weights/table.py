@@ -102,8 +102,10 @@ class Table:
         """The layout, where several have the same names and differ in how they are stored."""
         return layout
 
-    def tie(self, config: Any, found: Found, source: TensorSource, notes: list[str]) -> tuple[Any, frozenset[str]]:
-        """Whether the head is the token embedding, as the file has it; and the names that say nothing new then."""
+    def settle(self, config: Any, found: Found, source: TensorSource, notes: list[str]) -> tuple[Any, frozenset[str]]:
+        """What the numbers of a file say: whether the head is the token embedding. The configuration then, and the names that
+        say nothing new; what is odd goes to the notes.
+        """
         tokens, head = (self.name_of(ours, found.layout) for ours in ("tok_emb.weight", "out_head.weight"))
         if not config.tie_weights or head not in found.names:
             return config, found.ignored

@@ -52,6 +52,10 @@ def read_tokenizer(folder: Path, eos_id: Any = None) -> Tokenizer | None:
             return parse_tokenizer(data | pieces, str(folder / vocab_file), eot)
     if (path := folder / _PIECES_FILE).exists():
         return parse_vocab(_read_bytes(path), options, str(path))
+    if (path := folder / "source.spm").exists():
+        raise UnknownTokenizer(
+            f"{path}: Marian's, SentencePiece by the likelihood of pieces (unigram): only its BPE is known"
+        )
     for name, parse in _SENTENCEPIECE_FILES.items():
         if (path := folder / name).exists():
             return _marking(parse(_read_bytes(path), str(path)).marking_prompts(), options)
