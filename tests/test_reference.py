@@ -28,7 +28,7 @@ OPS_WITHOUT_REFERENCE = {
 LAYERS_WITHOUT_REFERENCE = {
     "Dropout": "as the op",
     "checkpoint": "a function; as the op",
-    "DecoderBlock": "inside TransformerModel, which is compared whole",
+    "DecoderBlock": "it has two inputs: tests/weights/test_torch_transformer.py",
     "EncoderBlock": "inside BertModel and TransformerModel, which are compared whole",
     "KVCache": "no layer; generation with it is compared with generation without",
     "Module": "the base class",
