@@ -67,6 +67,36 @@ def test_few_beams_are_those_of_a_plain_search(model, prompt, k, alpha):
     assert found[0].ids == expected[0][1]
 
 
+@given(
+    prompt=st.lists(st.integers(0, 3), min_size=1, max_size=3),
+    k=st.integers(1, 4),
+    alpha=st.sampled_from([0.0, 0.6, 1.0, 2.5]),
+    n=st.integers(1, 6),
+)
+@settings(max_examples=25)
+def test_few_beams_as_transformers_has_them(model, prompt, k, alpha, n):
+    """Plainly, after transformers' own description: what ends counts if it is among the first k of 2k, its length is that of
+    the new tokens with the stop id, and who has k texts stops as soon as the best beam at its length is no better than them.
+    """
+    stop, beams, done = 3, [([], 0.0)], []
+    for length in range(1, n + 1):
+        grown = [
+            ([*ids, i], token_logprobs(model, [*prompt, *ids, i])[len(prompt) - 1 :].sum())
+            for ids, _ in beams
+            for i in range(4)
+        ]
+        grown = sorted(grown, key=lambda beam: -beam[1])[: 2 * k]
+        ending = [beam for beam in grown[:k] if beam[0][-1] == stop or length == n]
+        done = sorted(done + [(total / length**alpha, ids) for ids, total in ending], key=lambda text: -text[0])[:k]
+        beams = [beam for beam in grown if beam[0][-1] != stop][:k]
+        if len(done) == k and beams[0][1] / length**alpha <= done[-1][0]:
+            break
+    found = beam_search(model, prompt, n, k, length_penalty=alpha, penalty="hf", stop_ids=[stop])
+    np.testing.assert_allclose([h.score for h in found][: len(done)], [score for score, _ in done], rtol=1e-9)
+    for hypothesis, (_, ids) in zip(found, done, strict=False):
+        assert [*hypothesis.ids, *([stop] if hypothesis.ended else [])] == ids
+
+
 def test_one_beam_is_greedy_also_beyond_the_context(model):
     (hypothesis,) = beam_search(model, [1, 2], 12, 1)
     assert [1, 2, *hypothesis.ids] == generate(model, [[1, 2]], 12)[0].tolist()
@@ -89,6 +119,7 @@ def test_no_new_tokens(model):
     ("options", "error", "message"),
     [
         ({"n_beams": 0}, ConfigError, "n_beams is 0"),
+        ({"penalty": "none"}, ConfigError, "penalty is 'none': use 'gnmt' or 'hf'"),
         ({"length_penalty": -1}, ConfigError, "length_penalty is -1"),
         ({"length_penalty": float("nan")}, ConfigError, "length_penalty"),
         ({"stop_ids": [4]}, DataError, "stop_ids: id 4"),

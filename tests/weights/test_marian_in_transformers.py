@@ -23,6 +23,15 @@ TARGET = np.array([[10, 3, 1, 6], [10, 9, 2, 9], [10, 0, 5, 1]])
 SEEN = {"input_ids": torch.tensor(SOURCE), "attention_mask": torch.tensor(MASK)}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Of PyTorch's: models as small as these gain nothing by more, and wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def ours(seed=3, **changes):
     return shaken(make_model("seq2seq", SIZES | changes, Generator(seed)).astype(np.float64).eval())
 
@@ -98,9 +107,8 @@ def test_greedy_ids_are_theirs(pair, tmp_path):
     assert [[i for i in row[1:].tolist() if i >= 0] for row in found] == [written(row) for row in expected]
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, 2.0])
-@pytest.mark.parametrize("n_beams", [2, 4])
-def test_beams_are_theirs(pair, alpha, n_beams, tmp_path):
+@pytest.mark.parametrize(("n_beams", "alpha"), [(4, 0.6), (4, 1.0), (3, 0.0), (2, 2.0)])
+def test_beams_are_theirs(pair, n_beams, alpha, tmp_path):
     """Every text that they return, and its score but for the float32 in which they add."""
     reading = read_here(pair, tmp_path)
     options = {"num_beams": n_beams, "num_return_sequences": n_beams, "length_penalty": alpha, "early_stopping": False}

@@ -218,6 +218,8 @@ class TransformerModel(Model):
     ) -> Tensor:
         """(B, T) -> (B, T, C), before the head. With a `state`, the target goes on from what has been written."""
         target = self._check_ids("target", target, self.config.vocab_size)
+        if len(target) != (n_sources := memories[0][0].shape[0]):
+            raise DataError(f"TransformerModel: {len(target)} targets for {n_sources} sources: pass one for each")
         positions = np.arange(target.shape[1]) if state is None else state.positions(*target.shape)  # (T,) or (B, T)
         x = self._embed(self.tok_emb, target, positions)  # (B, T, C)
         for i, block in enumerate(self.decoder):
