@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import tinygrad_llm as tg
 from tinygrad_llm.errors import ConfigError, DataError
 from tinygrad_llm.generation import beam_search, generate, token_logprobs
+from tinygrad_llm.generation.beam import _largest
 from tinygrad_llm.models.gpt import GPTConfig, GPTModel
 
 
@@ -130,3 +131,9 @@ def test_no_new_tokens(model):
 def test_bad_input(model, options, error, message):
     with pytest.raises(error, match=message):
         beam_search(model, **({"ids": [1], "max_new_tokens": 2, "n_beams": 2} | options))
+
+
+@given(values=st.lists(st.integers(-3, 3), min_size=1, max_size=20), n=st.integers(1, 25))
+def test_the_largest_are_those_of_a_stable_sort(values, n):
+    values = np.array(values, float)
+    np.testing.assert_array_equal(_largest(values, n), np.argsort(-values, kind="stable")[:n])

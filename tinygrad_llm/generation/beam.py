@@ -71,7 +71,7 @@ def beam_search(
             logits = predict([prompt + beam for beam in beams])  # (K, V)
             check_scores(logits)
             logprobs = totals[:, None] + log_softmax(logits)
-            order = np.argsort(-logprobs, axis=None, kind="stable")[: n_beams * (1 + len(stops))]
+            order = _largest(logprobs.ravel(), n_beams * (1 + len(stops)))
             sources, tokens = np.unravel_index(order, logprobs.shape)
             stopped = np.isin(tokens, stops)
             ending = stopped & (np.arange(len(stopped)) < n_beams) if as_hf else stopped
@@ -92,3 +92,10 @@ def beam_search(
         Hypothesis(beam, float(total), float(total / longest), False) for beam, total in zip(beams, totals, strict=True)
     ]
     return sorted(best, key=lambda hypothesis: -hypothesis.score)[:n_beams]
+
+
+def _largest(values: np.ndarray, n: int) -> np.ndarray:
+    """Where the n largest are, in order, the first of equals first: a stable sort of those that may be among them."""
+    least = np.partition(values, -min(n, values.size))[-min(n, values.size)]
+    near = np.flatnonzero(values >= least)
+    return near[np.argsort(-values[near], kind="stable")][:n]
