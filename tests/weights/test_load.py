@@ -436,7 +436,7 @@ def test_conv1d_where_linear_is_expected_is_suspected(tmp_path):
         ({"vocab_size": int("9" * 4000)}, "vocab_size is '9999"),
         ({"n_layer": 10**9}, "n_layer 1,000,000,000:.* 1.86 TiB"),
         ({"n_layer": 10**6}, "the configuration says 1000000"),
-        ({"model_type": "bert"}, "model_type is 'bert': only gpt2, llama, mistral"),
+        ({"model_type": "t5"}, "model_type is 't5': only .*gpt2, llama, mistral.* can be loaded"),
         ({"model_type": ["gpt2"]}, "model_type is .'gpt2'.: only"),
         ({"scale_attn_weights": False}, "scale_attn_weights is False: only True"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),

@@ -109,6 +109,7 @@ class Model(Module):
     architecture: ClassVar[str]
     config_class: ClassVar[type[Config]]
     config: Any  # of that class
+    commands: ClassVar[tuple[str, ...]] = ()  # those that ask a model that does not write on from a text
     checkpoint_blocks: bool = False
     loaded_from: str | None = None  # the path of the weights, if it is known
     classes: tuple[str, ...] | None = None  # the names of what the head scores instead of tokens

@@ -132,6 +132,7 @@ class BertModel(TextModel):
     architecture = "bert"
     config_class = BertConfig
     positions = ("pooled",)
+    commands = ("predict", "embed", "classify")
     out_head: Any  # a Linear, or None without a head for words or classes
 
     def __init__(self, config: BertConfig, *, rng: Generator | None = None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..checks import check_options
 from ..errors import ConfigError
-from ..models import LanguageModel
+from ..models import Model
 from ..nn.lora import LoRAConfig, lora_of, merge, unmerge
 from ..nn.lora import inject as _inject
 from ..rng import Generator
@@ -29,7 +29,7 @@ __all__ = ["LoRAConfig", "LoRAInfo", "info", "inject", "load", "merge", "parse",
 
 
 def inject(
-    model: LanguageModel,
+    model: Model,
     r: int = 4,
     alpha: float = 8.0,
     targets: Iterable[str] | str = ("attn",),
@@ -39,7 +39,7 @@ def inject(
     use_rslora: bool = False,
     init: str = "kaiming",
     rng: Generator | None = None,
-) -> LanguageModel:
+) -> Model:
     """Put A (r, I) and B (O, r) beside every Linear (O, I) that `targets` names, and freeze the rest; returns the model.
 
     The options are those of LoRAConfig; A is drawn from `rng` or the current generator. Make the optimizer after this, with
@@ -109,13 +109,13 @@ class LoRAInfo:
         return line + ", ".join(lora.targets) + (f"; trained whole: {', '.join(lora.whole)}" if lora.whole else "")
 
 
-def info(model: LanguageModel | str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> LoRAInfo:
+def info(model: Model | str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> LoRAInfo:
     """What is trained of a model, of the one in a run's folder, or by an adapter in PEFT's files.
 
     An adapter is counted inside its `base`, by default what its configuration names, where that is a path that is there.
     CheckpointError for another folder, or an adapter whose base is not at hand.
     """
-    if not isinstance(model, LanguageModel):
+    if not isinstance(model, Model):
         model, _ = open_model(model, base)
     return LoRAInfo(
         sum(p.size for p in model.parameters() if p.requires_grad),
@@ -129,7 +129,7 @@ def open_model(
     path: str | os.PathLike[str],
     base: str | os.PathLike[str] | None = None,
     checkpoint: str | int | None = None,
-) -> tuple[LanguageModel, Tokenizer | None]:
+) -> tuple[Model, Tokenizer | None]:
     """The model of a run and its tokenizer, or those of `base` with the adapter at `path` in the model.
 
     `checkpoint` as in `load_run`.

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..engine import Tensor, no_grad
 from ..errors import CheckpointError
-from ..models import LanguageModel
+from ..models import LanguageModel, TextModel
 from ..models.heads import class_logits
 from ..nn import Module
 from ..nn.module import evaluating
@@ -33,7 +33,7 @@ from .splits import encode_texts, pad
 _BATCH = 32
 
 
-def score_texts(model: LanguageModel, rows: Sequence[Sequence[int]], pad_id: int, width: int = 0) -> np.ndarray:
+def score_texts(model: TextModel, rows: Sequence[Sequence[int]], pad_id: int, width: int = 0) -> np.ndarray:
     """Scores (N, K) of texts as ids, without dropout and without a graph. Texts of a length go together."""
     order = np.argsort([len(row) for row in rows], kind="stable")
     batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
@@ -69,7 +69,7 @@ class Explanation:
 class Classifier:
     """A model with a head for classes, its tokenizer, and how long its texts may be."""
 
-    model: LanguageModel
+    model: TextModel
     tokenizer: Tokenizer
     max_length: int
     width: int = 0  # to which texts are filled up, for a head that looks at the last place of the row
@@ -87,10 +87,9 @@ class Classifier:
         model, tokenizer = load_pretrained(path, checkpoint=checkpoint)
         if adapter is not None:
             load_adapter(model, adapter)
-        if model.classes is None:
-            raise CheckpointError(
-                f"{path}: a language model, which has no classes: tinygrad-llm classify makes one that has"
-            )
+        if not isinstance(model, TextModel) or model.classes is None:
+            kind = "language model" if isinstance(model, LanguageModel) else type(model).__name__
+            raise CheckpointError(f"{path}: a {kind}, which has no classes: tinygrad-llm classify makes one that has")
         if len(model.classes) == 1:
             raise CheckpointError(
                 f"{path}: a model that scores answers, and has no classes: tinygrad-llm evaluate asks it"

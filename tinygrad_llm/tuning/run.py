@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import check_writable, lock, remove_stale
-from ..models import LanguageModel, build_model, describe_model
+from ..models import LanguageModel, TextModel, build_model, describe_model
 from ..models.heads import PolicyAndValue, policy_of
 from ..nn import Module
 from ..nn.lora import inject, lora_of, merge
@@ -30,9 +30,9 @@ from .options import SIZES, TuningOptions
 Options = TypeVar("Options", bound=TuningOptions)
 
 
-def load_base(path: str | os.PathLike[str]) -> tuple[LanguageModel, Tokenizer]:
-    """The language model to begin from, with its LoRA folded in if it has any, and its tokenizer."""
-    model, tokenizer = load_with_tokenizer(path)
+def load_base(path: str | os.PathLike[str], kind: type[TextModel] = LanguageModel) -> tuple[Any, Tokenizer]:
+    """The model to begin from, by default one that writes, with its LoRA folded in if it has any, and its tokenizer."""
+    model, tokenizer = load_with_tokenizer(path, kind=kind)
     if lora_of(model) is not None:
         merge(model, keep=False)
     return model, tokenizer

@@ -16,7 +16,7 @@ from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
 from ..models.gpt import GPTConfig
 from .public_config import make_config, read_flag, read_number, read_size, read_sizes
-from .table import Found, Layout, Table
+from .table import ClassHead, Found, Layout, Table
 from .tensor_map import Entry
 
 
@@ -63,7 +63,8 @@ BOOK = Layout("names of the book", "ours", False, False, _WRAPPED, ("trf_blocks.
 class GPTTable(Table):
     architecture, name, model_types = "gpt", "GPT-2", ("gpt2",)
     rows, layouts, written = ROWS, (TRANSFORMERS, OPENAI, BOOK), TRANSFORMERS
-    classifier = ("GPT2ForSequenceClassification", "score.weight")
+    classifier = ClassHead("GPT2ForSequenceClassification", "score")
+    beside, task_type = ("lm_head", "score"), "CAUSAL_LM"
     layer = re.compile(r"(?:(?<=^h\.)|(?<=^trf_blocks\.)|(?<=^model/h))\d{1,9}(?=[./])")
 
     def sizes(self, config: GPTConfig) -> dict[str, int]:

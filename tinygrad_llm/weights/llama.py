@@ -27,7 +27,7 @@ from ..models.llama import LlamaConfig, hidden_dim_of
 from ..ops import cross_entropy
 from ..text import Tokenizer
 from .public_config import make_config, read_flag, read_number, read_size, read_sizes
-from .table import Found, Layout, Table
+from .table import ClassHead, Found, Layout, Table
 from .tensor_map import Entry, reorder_pairs
 
 
@@ -79,7 +79,8 @@ SENTENCE = "Once upon a time there was a little girl who lived with her mother i
 class LlamaTable(Table):
     architecture, name, model_types = "llama", "Llama", ("llama", "mistral")
     rows, layouts, written = ROWS, (TRANSFORMERS, META, BOOK), TRANSFORMERS
-    classifier = ("LlamaForSequenceClassification", "score.weight")
+    classifier = ClassHead("LlamaForSequenceClassification", "score")
+    beside, task_type = ("lm_head", "score"), "CAUSAL_LM"
     layer = re.compile(r"(?:(?<=^layers\.)|(?<=^trf_blocks\.))\d{1,9}(?=\.)")
 
     def sizes(self, config: LlamaConfig) -> dict[str, int]:

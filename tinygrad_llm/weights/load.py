@@ -14,7 +14,7 @@ from ..errors import CheckpointError, ConfigError, DTypeError, NonFiniteError, S
 from ..formats.open import CONFIG_FILE, META_FILE, open_weights
 from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
-from ..models import LanguageModel, make_config, make_model
+from ..models import LanguageModel, Model, TextModel, make_config, make_model
 from ..models.heads import SCORE, add_classifier
 from ..rng import Zeros
 from ..runs.folder import find_run, load_run
@@ -26,7 +26,7 @@ from .table import Found, Layout, Table, find_table, table_of
 from .tensor_map import fill, match
 from .tokenizer_files import BESIDE, read_meta, read_tokenizer
 
-Loaded = tuple[LanguageModel, Tokenizer | None, LoadReport]
+Loaded = tuple[Model, Tokenizer | None, LoadReport]
 
 
 @overload
@@ -39,7 +39,7 @@ def load_pretrained(
     checkpoint: str | int | None = ...,
     rotary: str | None = ...,
     report: Literal[False] = ...,
-) -> tuple[LanguageModel, Tokenizer | None]: ...
+) -> tuple[Model, Tokenizer | None]: ...
 
 
 @overload
@@ -98,16 +98,21 @@ def load_with_tokenizer(
     path: str | os.PathLike[str],
     checkpoint: str | int | None = None,
     adapter: str | os.PathLike[str] | None = None,
-) -> tuple[LanguageModel, Tokenizer]:
-    """What `load_pretrained` gives, for those who need to read or write text. CheckpointError if there is no tokenizer, or the
-    model tells classes instead of tokens.
+    *,
+    kind: type[TextModel] = LanguageModel,
+) -> tuple[Any, Tokenizer]:
+    """What `load_pretrained` gives, for those who need to read or write text: a model of a `kind`, by default one that writes.
+    CheckpointError if there is no tokenizer, if it is another kind of model, or tells classes instead of tokens.
 
     `adapter`: a folder of PEFT's, whose LoRA goes into the model.
     """
     model, tokenizer = load_pretrained(path, checkpoint=checkpoint)
     if adapter is not None:
         load_adapter(model, adapter)
-    if classes := model.classes:
+    if not isinstance(model, kind) and getattr(model, "classes", None) is None:
+        asking = f": tinygrad-llm {' or '.join(model.commands)} asks it" if model.commands else ""
+        raise CheckpointError(f"{path}: a {type(model).__name__}, which does not write on from a text{asking}")
+    if classes := getattr(model, "classes", None):
         if classes == (SCORE,):
             raise CheckpointError(f"{path}: a reward model, which writes no text: tinygrad-llm evaluate asks it")
         named = f"{', '.join(classes)!s:.60}"
@@ -190,7 +195,7 @@ def read_model(
     strict_finite: bool = False,
     n_heads: int | None = None,
     rotary: str | None = None,
-) -> tuple[LanguageModel, Layout, LoadReport]:
+) -> tuple[Model, Layout, LoadReport]:
     """The model in an opened file, with the sizes that the file, or a configuration beside it, says; and how the file has it."""
     dtype = _check_dtype(dtype)
     table, (config, notes, transposed) = _read_config(source)
@@ -221,7 +226,8 @@ def read_model(
 
     model = make_model(table.architecture, config, Zeros())
     if classes is not None:
-        add_classifier(model, classes, bias=False, rng=Zeros())
+        head = table.class_head()
+        add_classifier(model, classes, head.position, head.bias, rng=Zeros())
     _judge(fill(model, entries, source, found.names, report, dtype), report, strict_finite)
     return model.eval(), found.layout, report
 
@@ -236,8 +242,7 @@ def _with_rotary(layout: Layout, rotary: str, table: Table) -> Layout:
 
 def _read_classes(table: Table, found: Found, source: TensorSource) -> list[str] | None:
     """The names of the classes of a classifier of transformers: id2label of its config.json, else LABEL_0, LABEL_1, ..."""
-    shape = found.shapes.get(table.classifier[1])
-    if shape is None:
+    if table.classifier is None or (shape := found.shapes.get(f"{table.classifier.module}.weight")) is None:
         return None
     path = source.folder / CONFIG_FILE
     names = read_json(path).get("id2label") if path.exists() else None
@@ -246,7 +251,7 @@ def _read_classes(table: Table, found: Found, source: TensorSource) -> list[str]
     wanted = [str(i) for i in range(shape[0] if shape else 0)]
     if not isinstance(names, dict) or sorted(names) != sorted(wanted) or not all(map(_is_text, names.values())):
         raise CheckpointError(
-            f"{path}: id2label is {names!r:.80}: it must name the {len(wanted)} classes of {table.classifier[1]}"
+            f"{path}: id2label is {names!r:.80}: it must name the {len(wanted)} classes of {table.classifier.module}"
         )
     return [names[i] for i in wanted]
 

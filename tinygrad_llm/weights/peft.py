@@ -26,7 +26,7 @@ from ..errors import CheckpointError, ConfigError, CorruptCheckpoint, NonFiniteE
 from ..files import make_folder, new_folder, storing, write_file
 from ..formats.safetensors import SafetensorsFile, encode_arrays
 from ..formats.source import printable
-from ..models import LanguageModel
+from ..models import Model, TextModel
 from ..models.heads import add_classifier
 from ..nn import Linear
 from ..nn.lora import LoRAConfig, LoRALinear, inject, lora_of, shorten
@@ -58,23 +58,32 @@ class _Layer:
 class _Names:
     """The names of a model's modules and parameters in PEFT's files."""
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: TextModel) -> None:
         self.table = table_of(model.architecture)
+        self.prefix = self.table.prefix(model)
         self.parameters = dict(model.named_parameters())
         modules = dict(model.named_modules())
         self.entries: dict[str, Entry] = {}  # by the name as written
         self.layers: dict[str, _Layer] = {}
         head: Any = model.out_head
-        self.classifies = model.classes is not None or len(head.weight.data) != model.config.vocab_size
+        self.classifies = model.classes is not None or (
+            head is not None and len(head.weight.data) != model.config.vocab_size
+        )
         for entry in self.table.entries(model.config, self.table.written):
-            if all(own in self.parameters for own in entry.ours) and entry.ours and "out_head.weight" not in entry.ours:
-                self._add(self.table.written_name(entry), entry, modules)
-        of_tokens = self.table.name_of("out_head.weight", self.table.written)
-        self.head = (self.table.classifier[1] if self.classifies else of_tokens).removesuffix(".weight")
-        for name in ("weight", "bias"):  # a classifier's is in no table
+            of_head = entry.ours and entry.ours[0].startswith("out_head.")
+            if entry.ours and all(own in self.parameters for own in entry.ours) and not (of_head and self.classifies):
+                self._add(self.table.written_name(entry.theirs, model), entry, modules)
+        of_tokens = self.table.name_of("out_head.weight", self.table.written).removesuffix(".weight")
+        self.head = self.score if self.classifies else of_tokens
+        for name in ("weight", "bias") if self.classifies else ():  # which is in no table
             if (own := f"out_head.{name}") in self.parameters:
                 theirs = f"{self.head}.{name}"
                 self._add(theirs, Entry(theirs, self.parameters[own].shape, (own,)), modules)
+
+    @property
+    def score(self) -> str:
+        """What a head for classes is called."""
+        return self.table.classifier.module if self.table.classifier else ""
 
     def _add(self, name: str, entry: Entry, modules: Mapping[str, Any]) -> None:
         self.entries[name] = entry
@@ -93,18 +102,14 @@ class _Names:
 
     def written(self, name: str) -> str:
         """A name in a file as it would be written: an adapter of a model without its head lacks the prefix."""
-        prefix = self.table.written.prefix
-        heads = (self.head, self.table.classifier[1].removesuffix(".weight"))
-        bare = name.split(".")[0] not in heads and not name.startswith(prefix)
-        return prefix + name if bare else name
+        name = name.removeprefix(self.table.written.prefix)
+        return name if name.split(".")[0] in self.table.beside else self.prefix + name
 
 
 # ---- writing
 
 
-def save_adapter(
-    model: LanguageModel, folder: str | os.PathLike[str], base: str | os.PathLike[str] | None = None
-) -> None:
+def save_adapter(model: TextModel, folder: str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> None:
     """Write the LoRA of a model, and what was trained whole beside it, as PEFT's two files; whole or not at all.
 
     `base`: what adapter_config.json calls the model it belongs to, by default the path that it was loaded from. A classifier's
@@ -196,7 +201,7 @@ def _config_of(
     wider = shorten([name for name in ranks if ranks[name] > r], names.layers)
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS" if names.classifies else "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if names.classifies else names.table.task_type,
         "base_model_name_or_path": base,
         "r": r,
         "lora_alpha": alpha(r),
@@ -217,7 +222,7 @@ def _config_of(
 # ---- reading
 
 
-def load_adapter(model: LanguageModel, folder: str | os.PathLike[str]) -> None:
+def load_adapter(model: Model, folder: str | os.PathLike[str]) -> None:
     """Put the LoRA in PEFT's files into a model, and what was trained whole beside it in the place of the model's own.
 
     Everything is read and checked before the model is changed. All layers get the largest rank among those in the file: a
@@ -226,6 +231,10 @@ def load_adapter(model: LanguageModel, folder: str | os.PathLike[str]) -> None:
     ConfigError, StateDictError or NonFiniteError says what is wrong: a field that is not implemented, a tensor that is missing,
     unexpected or misshapen, NaN; UnsafeFile for a pickle.
     """
+    if not isinstance(model, TextModel):
+        raise ConfigError(
+            f"load: the model is a {type(model).__name__}: adapters of PEFT's are read for models of a text alone"
+        )
     folder = Path(folder)
     theirs = check_adapter_config(read_adapter_config(folder), str(folder / ADAPTER_CONFIG))
     path = folder / ADAPTER
@@ -234,20 +243,23 @@ def load_adapter(model: LanguageModel, folder: str | os.PathLike[str]) -> None:
             f"{folder / PICKLE}: a pickle, which could run code: save the adapter with safe_serialization=True"
         )
     arrays, blocks, classes = _read(path)
-    head, score = model.out_head, table_of(model.architecture).classifier[1]
-    if model.classes is not None or _PREFIX + score not in arrays:
+    theirs_head = table_of(model.architecture).classifier
+    score = "" if theirs_head is None else f"{_PREFIX}{theirs_head.module}"
+    if model.classes is not None or theirs_head is None or f"{score}.weight" not in arrays:
         return _put(model, theirs, arrays, blocks, folder)
-    shape = arrays[_PREFIX + score].shape
+    shape, before = arrays[f"{score}.weight"].shape, dict(vars(model))
     try:
         add_classifier(
             model,
             classes or [f"LABEL_{i}" for i in range(shape[0] if shape else 0)],
-            bias=_PREFIX + score.replace("weight", "bias") in arrays,
+            theirs_head.position,
+            bias=f"{score}.bias" in arrays,
             rng=Zeros(),
         )
         _put(model, theirs, arrays, blocks, folder)
     except Exception:
-        model.out_head, model.classes = head, None
+        vars(model).clear()
+        vars(model).update(before)
         raise
 
 
@@ -257,7 +269,7 @@ def classifies(folder: str | os.PathLike[str] | None) -> bool:
 
 
 def _put(
-    model: LanguageModel, theirs: AdapterConfig, arrays: dict[str, np.ndarray], blocks: dict[str, int], folder: Path
+    model: TextModel, theirs: AdapterConfig, arrays: dict[str, np.ndarray], blocks: dict[str, int], folder: Path
 ) -> None:
     """Check everything, and then change the model."""
     path, names = folder / ADAPTER, _Names(model)

@@ -7,17 +7,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import __name__ as package
 from ..errors import CheckpointError, ConfigError, TokenizerError
 from ..files import make_folder, new_folder, storing, write_file
 from ..formats.open import CONFIG_FILE, MODEL_FILE
 from ..formats.safetensors import encode_arrays
 from ..formats.strict_json import read_json
-from ..models import Model
+from ..models import Model, TextModel
 from ..nn.lora import lora_of
 from ..text import Tokenizer
 from ..text.vocabulary import to_json
-from .table import table_of
+from .table import ClassHead, table_of
 from .tensor_map import collect
 from .tokenizer_files import write_tokenizer
 
@@ -29,9 +31,7 @@ def save_pretrained(model: Model, folder: str | os.PathLike[str], tokenizer: Tok
     `load_pretrained` makes of the folder is the same to the bit.
     """
     if not isinstance(model, Model):
-        raise ConfigError(
-            f"save_pretrained: model is a {type(model).__name__}: it must be a Model, as make_model makes one"
-        )
+        raise ConfigError(f"save_pretrained: model is a {type(model).__name__}: it must be one that make_model makes")
     if lora_of(model) is not None:
         raise ConfigError(
             "save_pretrained: the model has LoRA layers, which this form has no place for: merge(model) first "
@@ -41,20 +41,25 @@ def save_pretrained(model: Model, folder: str | os.PathLike[str], tokenizer: Tok
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _is_ours(folder))):
         raise CheckpointError(f"{folder}: is there already, and was not written by this command: choose another folder")
     values = model.state_dict()
-    dtype = values["tok_emb.weight"].dtype
+    dtype = next(iter(values.values())).dtype
     if tokenizer is not None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise TokenizerError(
                 f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}: they do not belong together"
             )
         to_json(tokenizer)  # an error now, rather than after writing
-    table, classes = table_of(model.architecture), model.classes
+    table, classes = table_of(model.architecture), model.classes if isinstance(model, TextModel) else None
     config = table.write_config(model.config) | {"torch_dtype": dtype.name}
     entries = table.entries(model.config, table.written)
     if classes is not None:
-        _check_classifier(model, folder)
         entries = table.entries_of_classifier(model.config, table.written, len(classes))
-        config |= {"architectures": [table.classifier[0]], "id2label": {str(i): name for i, name in enumerate(classes)}}
+        head = table.class_head()
+        _check_classifier(model, head, folder)
+        values.setdefault("out_head.bias", np.zeros(len(classes), dtype))  # for those that always have one there
+        config |= {
+            "architectures": [head.model],
+            "id2label": {str(i): name for i, name in enumerate(classes)},
+        }
         config |= {"label2id": {name: i for i, name in enumerate(classes)}}
         config |= {"pad_token_id": None if tokenizer is None else tokenizer.eot_id}
     bos, eot = (None, None) if tokenizer is None else (tokenizer.bos_id, tokenizer.eot_id)
@@ -63,7 +68,7 @@ def save_pretrained(model: Model, folder: str | os.PathLike[str], tokenizer: Tok
         "eos_token_id": config.get("eos_token_id", eot),
     }  # a model may have marks of its own
     config |= {"transformers_version": "4.50.0", "written_by": package}
-    arrays = {table.written_name(entry): collect(values, entry, dtype) for entry in entries}
+    arrays = {table.written_name(entry.theirs, model): collect(values, entry, dtype) for entry in entries}
     with storing(folder.parent):
         make_folder(folder.absolute().parent)
     n_bytes = sum(array.nbytes for array in arrays.values())
@@ -75,14 +80,14 @@ def save_pretrained(model: Model, folder: str | os.PathLike[str], tokenizer: Tok
             write_tokenizer(unfinished, tokenizer, model.config.context_length)
 
 
-def _check_classifier(model: Any, folder: Path) -> None:
-    """ConfigError for what a classifier of transformers cannot be told: it judges the last token, and its head has no bias."""
-    head: Any = model.out_head
-    if model.position != "last":
+def _check_classifier(model: Any, theirs: ClassHead, folder: Path) -> None:
+    """ConfigError for what a classifier of transformers cannot be told: how it judges, and a bias where its head has none."""
+    if model.position != theirs.position:
         raise ConfigError(
-            f"{folder}: the classifier judges by {model.position!r}: those of transformers do by the last token"
+            f"{folder}: the classifier judges by {model.position!r}: those of transformers do by {theirs.position!r}"
         )
-    if head.bias is not None and head.bias.data.any():
+    bias = model.out_head.bias
+    if not theirs.bias and bias is not None and bias.data.any():
         raise ConfigError(
             f"{folder}: the classifier's head has a bias, those of transformers have none: train one without (--no-head-bias)"
         )

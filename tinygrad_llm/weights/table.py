@@ -6,20 +6,18 @@ Letters of shapes: V vocab_size, T context_length, C emb_dim, H hidden_dim; weig
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import groupby
 from pkgutil import iter_modules
 from typing import Any, Protocol
 
-import numpy as np
-
 from ..errors import ConfigError, StateDictError
 from ..formats.source import TensorSource, printable
-from ..models import LanguageModel, architectures
+from ..models import Model, architectures
 from ..text import Tokenizer
-from .tensor_map import Entry
+from .tensor_map import Entry, same_bits
 
 _MOST_TENSORS = 20_000  # the largest GPT-2 has 48 layers of some 20
 
@@ -63,6 +61,16 @@ class Found:
         return max(self.depths.values(), default=1)
 
 
+@dataclass(frozen=True)
+class ClassHead:
+    """The head for classes that transformers has for an architecture, and what it can be told of one."""
+
+    model: str  # its class
+    module: str  # what it calls the head
+    position: str = "last"  # of the features by which a text is judged
+    bias: bool = False
+
+
 class Table:
     """The names of an architecture, and how its public configuration is read and written."""
 
@@ -73,7 +81,9 @@ class Table:
     layouts: tuple[Layout, ...]  # that are told apart by their names
     layer: re.Pattern[str]  # the number of the layer in a name
     written: Layout  # what save_pretrained writes
-    classifier: tuple[str, str] = ("", "")  # transformers' class with a head for classes, and what it calls the head
+    classifier: ClassHead | None = None
+    beside: tuple[str, ...] = ()  # modules of the written form whose names have no prefix: heads
+    task_type: str | None = None  # what PEFT calls the task of a model that is no classifier
 
     def sizes(self, config: Any) -> dict[str, int]:
         """What the letters of shapes stand for."""
@@ -117,7 +127,7 @@ class Table:
         notes.append(f"{head} differs from {tokens}: the head has weights of its own")
         return replace(config, tie_weights=False), found.ignored
 
-    def check(self, model: LanguageModel, tokenizer: Tokenizer, layout: Layout) -> str | None:
+    def check(self, model: Any, tokenizer: Tokenizer, layout: Layout) -> str | None:
         """What is odd about a loaded model, by what it makes of a text; None if nothing is."""
         return None
 
@@ -144,13 +154,26 @@ class Table:
         ]
 
     def entries_of_classifier(self, config: Any, layout: Layout, n_classes: int) -> list[Entry]:
-        """Those of a model with a head for so many classes, without a bias."""
+        """Those of a model with a head for so many classes."""
+        head = self.class_head()
         body = [entry for entry in self.entries(config, layout) if "out_head.weight" not in entry.ours]
-        return [*body, Entry(self.classifier[1], (n_classes, config.emb_dim), ("out_head.weight",))]
+        weight = Entry(f"{head.module}.weight", (n_classes, config.emb_dim), ("out_head.weight",))
+        bias = Entry(f"{head.module}.bias", (n_classes,), ("out_head.bias",))
+        return [*body, weight, *([bias] if head.bias else [])]
 
-    def written_name(self, entry: Entry) -> str:
-        """What a tensor is called in the files that are written: the head stands beside the rest, without its prefix."""
-        return entry.theirs if "out_head.weight" in entry.ours else self.written.prefix + entry.theirs
+    def class_head(self) -> ClassHead:
+        """ConfigError where transformers has no such model with a head for classes."""
+        if self.classifier is None:
+            raise ConfigError(f"transformers has no {self.name} with a head for classes")
+        return self.classifier
+
+    def prefix(self, model: Model) -> str:
+        """Of the names of a model in the files that are written, but for those of its heads."""
+        return self.written.prefix
+
+    def written_name(self, name: str, model: Model) -> str:
+        """What a tensor of the written form is called in the files of a model: heads stand beside the rest, without a prefix."""
+        return name if name.split(".")[0] in self.beside else self.prefix(model) + name
 
     def _rows(self, config: Any) -> Iterator[tuple[Any, int]]:
         """The rows of the table in the order of the model, those of a layer once for each."""
@@ -171,6 +194,10 @@ class Table:
         templates = set(self._templates(layout))
         return sum(self._template(layout.wrappers.sub("", name, count=1)) in templates for name in names)
 
+    def layout_of(self, names: Collection[str]) -> Layout:
+        """The layout that knows most of the names."""
+        return max(self.layouts, key=lambda layout: self.known(layout, names))
+
     def recognise(self, shapes: Mapping[str, tuple[int, ...]], transposed: bool | None = None) -> Found:
         """The layout that knows most names. `transposed`: how its matrices are stored, if not to be told by their shapes.
 
@@ -178,7 +205,7 @@ class Table:
         """
         if len(shapes) > _MOST_TENSORS:
             raise StateDictError(f"not a {self.name}: it holds {len(shapes):,} tensors")
-        layout = max(self.layouts, key=lambda layout: self.known(layout, shapes))
+        layout = self.layout_of(shapes)
         if not self.known(layout, shapes):
             first = ", ".join(map(printable, list(shapes)[:3])) or "nothing"
             wanted = " or ".join(dict.fromkeys(self.name_of("tok_emb.weight", layout) for layout in self.layouts))
@@ -222,14 +249,25 @@ def expand(ours: str) -> tuple[str, ...]:
     return tuple(ours.replace("{qkv}", word) for word in ("query", "key", "value")) if "{qkv}" in ours else (ours,)
 
 
+def same_tensor(source: TensorSource, one: str, other: str) -> bool:
+    """Whether two tensors of a file are equal to the bit."""
+    return source.infos[one].shape == source.infos[other].shape and same_bits(source.read(one), source.read(other))
+
+
 def tables() -> list[Table]:
     """The table of every architecture whose weights are published."""
-    there = {name for _, name, _ in iter_modules(import_module(__package__).__path__)}
-    return [table_of(name) for name in architectures() if name in there]
+    return [table_of(name) for name in architectures() if name in _files()]
 
 
 def table_of(architecture: str) -> Table:
+    """ConfigError for an architecture whose weights are published in no form."""
+    if architecture not in _files():
+        raise ConfigError(f"architecture is {architecture!r}: its weights are published in no form that is known here")
     return import_module(f"{__package__}.{architecture}").TABLE
+
+
+def _files() -> set[str]:
+    return {name for _, name, _ in iter_modules(import_module(__package__).__path__)}
 
 
 def find_table(source: TensorSource, model_type: Any) -> Table:
@@ -244,12 +282,3 @@ def find_table(source: TensorSource, model_type: Any) -> Table:
         known = ", ".join(name for table in tables() for name in table.model_types)
         raise ConfigError(f"model_type is {model_type!r:.80}: only {known} can be loaded")
     return max(tables(), key=lambda table: max(table.known(layout, source.infos) for layout in table.layouts))
-
-
-def same_tensor(source: TensorSource, a: str, b: str) -> bool:
-    """Whether two tensors of a file are equal, NaN and the sign of zero included."""
-    if source.infos[a].shape != source.infos[b].shape:
-        return False
-    x, y = source.read(a), source.read(b)
-    word = f"u{x.itemsize}"  # of bits, since NaN is to equal NaN
-    return x.dtype == y.dtype and np.array_equal(x.view(word), y.view(word))

@@ -137,6 +137,12 @@ def reorder_pairs(array: np.ndarray, n_heads: int, interleaved: bool) -> np.ndar
     return array.reshape(*pairs, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
 
 
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are equal, NaN and the sign of zero included."""
+    word = f"u{a.itemsize}"
+    return a.dtype == b.dtype and np.array_equal(a.view(word), b.view(word))
+
+
 def _difference(shape: tuple[int, ...], entry: Entry) -> str:
     text = f"{shape} against {entry.shape}"
     if shape == entry.shape[::-1] and len(shape) == 2:
