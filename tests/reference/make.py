@@ -21,6 +21,7 @@ import numpy as np
 import plain_llama
 import store
 import torch
+from encoder_layer import EncoderLayer
 from float64 import in_float64
 from plain_gpt import FeedForward, GPTModel, MultiHeadAttention, TransformerBlock
 from torch import nn
@@ -304,8 +305,10 @@ def fill(name: str, module: nn.Module, scale: float = 0.3) -> dict[str, np.ndarr
 def layers() -> dict[str, dict]:
     cases: dict[str, dict] = {}
 
-    def layer(name: str, module: nn.Module, inputs: np.ndarray | tuple, rename=None, **arguments) -> None:
-        """The layer that `name` begins with, ours made with `arguments`; `rename` maps PyTorch's names to ours."""
+    def layer(name: str, module: nn.Module, inputs: np.ndarray | tuple, rename=None, mask=None, **arguments) -> None:
+        """The layer that `name` begins with, ours made with `arguments`; `rename` maps PyTorch's names to ours. A `mask` goes
+        into both beside the input.
+        """
         module = module.double()
         parameters = fill(name, module)
         rename = rename or {}
@@ -314,9 +317,11 @@ def layers() -> dict[str, dict]:
         wanted = {rename.get(key, key): p for key, p in module.named_parameters()}
         if leaf.requires_grad:
             wanted["x"] = leaf
-        made = differentiate(name, module(leaf), wanted)
+        seen = {} if mask is None else {"mask": mask}
+        made = differentiate(name, module(leaf, **seen), wanted)
         cases[name] = {
             "arguments": arguments,
+            **seen,
             "parameters": {rename.get(key, key): value for key, value in parameters.items()},
             "x": x,
         } | made
@@ -365,6 +370,22 @@ def layers() -> dict[str, dict]:
     block = {"emb_dim": 4, "n_heads": 2, "context_length": 5}
     layer("TransformerBlock", TransformerBlock(**block), (2, 4, 4), **block)
     layer("TransformerBlock with bias", TransformerBlock(**block, qkv_bias=True), (2, 5, 4), **block, qkv_bias=True)
+    sizes = {"emb_dim": 4, "n_heads": 2, "hidden_dim": 3}
+    ours = {**sizes, "context_length": 5}
+    norms = {f"norm{i}.{kind}": f"norm{i}.{named}" for i in (1, 2) for kind, named in scale_shift.items()}
+    padding = np.array([[True, True, True, True], [True, False, False, True]])
+    first = {"norm_first": True, "norm_eps": 1e-2, "activation": "gelu_erf"}
+    layer("EncoderBlock", EncoderLayer(**sizes), (2, 4, 4), norms, **ours)
+    layer("EncoderBlock with padding", EncoderLayer(**sizes), (2, 4, 4), norms, padding, **ours)
+    layer(
+        "EncoderBlock whose norms come first",
+        EncoderLayer(**sizes, norm_first=True, layer_norm_eps=1e-2, activation="gelu"),
+        (2, 4, 4),
+        norms,
+        padding,
+        **ours,
+        **first,
+    )
     return cases
 
 
@@ -667,6 +688,69 @@ def classifiers() -> dict[str, dict]:
         "gradients": {key: p.grad.numpy() for key, p in model.named_parameters()},
     }  # fmt: skip
     return {"texts of unequal length": case}
+
+
+def berts() -> dict[str, dict]:
+    """BERTs of the library transformers as it saves them, with each kind of heads; what they give for texts of unequal length in
+    two segments, and every gradient of their own loss, or for a model without heads of the sum of what it gives times g.
+    """
+    from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel
+
+    sizes = {
+        "vocab_size": 11,
+        "max_position_embeddings": 9,
+        "hidden_size": 6,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 5,
+    }
+    texts = {
+        "ids": np.array([[5, 1, 7, 5, 10, 3], [1, 4, 3, 9, 0, 0]]),
+        "segments": np.array([[0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 0, 0]]),
+        "mask": np.array([[True] * 6, [True] * 4 + [False] * 2]),
+    }
+    words = torch.tensor([[-100, 2, -100, 5, -100, 10], [1, -100, 8, -100, -100, -100]])
+    labels, follows = torch.tensor([2, 0]), torch.tensor([1, 0])
+    names = {0: "ham", 1: "spam", 2: "neither"}
+    cases = {}
+    for name, (kind, options, asked) in {
+        "the encoder": (BertModel, {"layer_norm_eps": 1e-3}, {}),
+        "hidden words": (BertForMaskedLM, {"hidden_act": "gelu_new", "type_vocab_size": 3}, {"labels": words}),
+        "hidden words, untied": (
+            BertForMaskedLM,
+            {"hidden_act": "relu", "tie_word_embeddings": False},
+            {"labels": words},
+        ),
+        "hidden words and what follows": (BertForPreTraining, {}, {"labels": words, "next_sentence_label": follows}),
+        "classes": (BertForSequenceClassification, {"id2label": names, "hidden_act": "silu"}, {"labels": labels}),
+    }.items():
+        model = kind(BertConfig(**sizes, **options, attn_implementation="eager")).double().eval()
+        tensors, written = saved(model, f"berts {name}")
+        output = model(
+            torch.tensor(texts["ids"]),
+            token_type_ids=torch.tensor(texts["segments"]),
+            attention_mask=torch.tensor(texts["mask"]).long(),
+            **asked,
+        )
+        given = {key: x for key, x in output.items() if key != "loss"}
+        g = {key: draw(f"berts {name} {key}", *x.shape) for key, x in given.items() if not asked}
+        if not asked:
+            g["last_hidden_state"] *= texts["mask"][:, :, None]  # what fills a text up is of no interest
+        loss = output.loss if asked else sum((x * torch.tensor(g[key])).sum() for key, x in given.items())
+        loss.backward()
+        fields = ("architectures", "model_type", *sizes, "hidden_act", "layer_norm_eps", "type_vocab_size", "id2label",
+                  "tie_word_embeddings", "hidden_dropout_prob", "attention_probs_dropout_prob")  # fmt: skip
+        cases[name] = {
+            "config": json.dumps({key: written[key] for key in fields if key in written}),
+            "tensors": tensors,
+            **texts,
+            "labels": {key: x.numpy() for key, x in asked.items()},
+            "g": g,
+            "outputs": {key: x.detach().numpy() for key, x in given.items()},
+            "loss": loss.item(),
+            "gradients": {key: p.grad.numpy() for key, p in model.named_parameters() if p.grad is not None},
+        }
+    return cases
 
 
 # What the publishers put into tokenizer_config.json, written out.
@@ -1136,6 +1220,7 @@ def main() -> int:
         "llamas": llamas(),
         "marians": marians(),
         "torch_transformers": torch_transformers(),
+        "berts": berts(),
         "classifiers": classifiers(),
         "lora": lora(),
         "templates": templates(),
