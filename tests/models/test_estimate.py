@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tinygrad_llm as tg
 from tinygrad_llm.cli import main
@@ -40,12 +41,12 @@ def assert_parameters_by_module(config):
 
 
 @settings(max_examples=15)
-@given(strategies.model_configs("gpt", 5000) | strategies.model_configs("llama", 5000))
+@given(st.one_of(*(strategies.model_configs(architecture, 5000) for architecture in ("gpt", "llama", "bert"))))
 def test_parameters_are_those_of_a_model(config):
     assert_parameters_by_module(config)
     if config.architecture == "gpt":
         assert_parameters_by_module(dataclasses.replace(config, bias=False))
-    elif config.window:
+    elif config.architecture == "llama" and config.window:
         assert_parameters_by_module(dataclasses.replace(config, global_every=2))
 
 
@@ -130,7 +131,12 @@ def kept_bytes(loss):
 
 @pytest.mark.parametrize(("batch_size", "t"), [(1, 16), (3, 64), (1, 320)])
 @pytest.mark.parametrize(
-    ("architecture", "options"), [("gpt", {}), ("llama", {"hidden_dim": 130, "n_kv_heads": 2, "head_dim": 10})]
+    ("architecture", "options"),
+    [
+        ("gpt", {}),
+        ("llama", {"hidden_dim": 130, "n_kv_heads": 2, "head_dim": 10}),
+        ("bert", {"pooler": False, "next_sentence": False, "hidden_dim": 130}),
+    ],
 )
 def test_activations_are_what_the_tape_keeps(architecture, options, batch_size, t):
     """Within 2 %: token ids and masks of one byte are not counted. 320 tokens are more than attention keeps P for."""
@@ -140,6 +146,10 @@ def test_activations_are_what_the_tape_keeps(architecture, options, batch_size, 
     loss = tg.ops.cross_entropy(model(ids), targets=ids)
     e = estimate(model.config, batch_size=batch_size)
     assert e.activation_bytes == pytest.approx(kept_bytes(loss), rel=0.02)
+
+
+def test_an_encoder_keeps_nothing_for_later_tokens():
+    assert estimate(PRESETS["bert-base"]).kv_cache_bytes == 0
 
 
 def test_the_kv_cache():

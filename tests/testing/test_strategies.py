@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from tinygrad_llm.engine import Tensor
@@ -207,7 +207,7 @@ def test_examples_shrink_to_what_can_be_read():
 
 
 @few
-@given(tgst.gpt_configs(max_parameters=3000) | tgst.model_configs("gpt", 3000) | tgst.model_configs("llama", 3000))
+@given(st.one_of(tgst.gpt_configs(3000), *(tgst.model_configs(name, 3000) for name in ("gpt", "llama", "bert"))))
 def test_configs_stay_in_the_budget_and_build(config):
     assert make_model(config.architecture, config).n_parameters() == config.n_parameters() <= 3000
     assert config.drop_rate == 0
@@ -231,6 +231,13 @@ def test_gpt_configs_vary_every_size(name):
 )
 def test_model_configs_vary_what_gpt_2_has_not(name, value):
     simplest(tgst.model_configs("llama"), lambda config: getattr(config, name) == value)
+
+
+@pytest.mark.parametrize("parts", [(True, True, True), (True, False, True), (True, False, False), (False, True, False)])
+def test_model_configs_of_bert_have_any_of_its_heads(parts):
+    names = ("pooler", "masked_words", "next_sentence")
+    drawn = settings(quiet, phases=[Phase.generate])  # and not the simplest, which takes long
+    find(tgst.model_configs("bert"), lambda config: tuple(getattr(config, n) for n in names) == parts, settings=drawn)
 
 
 @given(tgst.token_batches(7, 5, max_batch=2))

@@ -88,7 +88,10 @@ class BertConfig(Config):
             Cost("pos_emb", t * c, flops=0),
             Cost("seg_emb", self.n_segments * c, flops=0),
             Cost("emb_norm", 2 * c, kept=c + 1),
-            *repeated("trf_blocks", self.n_layers, encoder_costs(c, self.n_heads, self.hidden_width, t)),
+            *(
+                cost._replace(cached=0)  # all of a text is read at once
+                for cost in repeated("trf_blocks", self.n_layers, encoder_costs(c, self.n_heads, self.hidden_width, t))
+            ),
         ]
         if self.pooler:  # of one token in T, which the costs of a token leave out
             costs.append(Cost("pooler", c * (c + 1), flops=0))

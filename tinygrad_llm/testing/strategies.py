@@ -254,6 +254,7 @@ _CHOICES: dict[str, Sequence[Any]] = {  # those that a configuration has, the si
     **{"context_length": range(2, 17), "vocab_size": range(3, 65)},
     **{"n_kv_heads": (1, 2), "head_dim": (2, 4), "window": (1, 2, 4), "global_every": (2,)},
     **{"hidden_dim": (None,), "out_bias": (True,), "bias": (True,)},
+    **{"n_segments": (1, 3), "masked_words": (False,), "next_sentence": (False,), "pooler": (False,)},
 }
 
 
