@@ -9,6 +9,7 @@ from tinygrad_llm.models import make_model
 from tinygrad_llm.models.heads import add_classifier
 from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.rng import Generator
+from tinygrad_llm.text import WordPieceTokenizer
 from tinygrad_llm.tuning import lora
 from tinygrad_llm.weights import load_pretrained, save_pretrained
 from tinygrad_llm.weights.bert import from_transformers
@@ -121,6 +122,24 @@ def test_what_a_configuration_does_not_say_is_as_in_transformers():
         True,
     )
     assert (theirs.hidden_act, made.activation) == ("gelu", "gelu_erf")
+
+
+def test_a_tokenizer_goes_with_it(tmp_path):
+    text = "Una lifted the lid, and the lids were lifted. " * 9
+    tokenizer = WordPieceTokenizer.train(text, 60)
+    model = shaken(
+        make_model("bert", SIZES | {"vocab_size": tokenizer.vocab_size}, Generator(3)).astype(np.float64).eval()
+    )
+    save_pretrained(model, tmp_path / "a", tokenizer)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "a")
+    both = theirs("The lid!", "Una", return_tensors="np")
+    ids, segments = tokenizer.frame(tokenizer.encode("The lid!"), tokenizer.encode("Una"))
+    assert (both["input_ids"][0].tolist(), both["token_type_ids"][0].tolist()) == (ids, segments)
+    opened_there = opened(tmp_path / "a", "BertForPreTraining")
+    assert opened_there.config.pad_token_id == theirs.pad_token_id == tokenizer.pad_id
+    expected = opened_there(**{name: torch.tensor(array) for name, array in both.items()}).prediction_logits
+    with tg.no_grad():
+        close({"logits": model(np.array([ids]), np.array([segments])).data}, {"logits": expected})
 
 
 # ---- LoRA

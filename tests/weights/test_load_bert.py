@@ -1,5 +1,6 @@
 """BERTs made elsewhere become our model, and back: against values of transformers."""
 
+import copy
 import json
 import re
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from tinygrad_llm.models.heads import add_classifier, class_logits
 from tinygrad_llm.nn import Embedding
 from tinygrad_llm.ops import cross_entropy
 from tinygrad_llm.rng import Generator
-from tinygrad_llm.text import CharTokenizer
+from tinygrad_llm.text import CharTokenizer, WordPieceTokenizer
 from tinygrad_llm.tuning import lora
 from tinygrad_llm.weights import convert, load_pretrained, save_pretrained
 
@@ -475,6 +476,29 @@ def test_a_tokenizer_with_more_ids_is_said(tmp_path):
     publish(tmp_path / "a", BOTH)
     with pytest.warns(RuntimeWarning, match="the tokenizer has 17 ids, the model 11: it cannot read the last ones"):
         load_pretrained(tmp_path / "a")
+
+
+def test_its_tokenizer_stands_beside_it(tmp_path):
+    tokenizer = WordPieceTokenizer.train("Una lifted the lid, and the lids were lifted. " * 9, 60)
+    model = random_bert(vocab_size=tokenizer.vocab_size)
+    for folder, made in (
+        ("words", model),
+        ("classes", add_classifier(copy.deepcopy(model), ["a", "b"], rng=Generator(1))),
+    ):
+        save_pretrained(made, tmp_path / folder, tokenizer)
+        config = json.loads((tmp_path / folder / "config.json").read_text())
+        assert config["pad_token_id"] == tokenizer.pad_id == 0
+        loaded, read = load_pretrained(tmp_path / folder)
+        assert type(read) is WordPieceTokenizer
+        assert read.frame(read.encode("the lid"), read.encode("Lifted!")) == tokenizer.frame(
+            tokenizer.encode("the lid"), tokenizer.encode("Lifted!")
+        )
+        np.testing.assert_array_equal(loaded(IDS).data, made(IDS).data)
+    save_pretrained(random_bert(), tmp_path / "letters", CharTokenizer.train("abc"))
+    config = json.loads((tmp_path / "letters/config.json").read_text())
+    assert config["pad_token_id"] == CharTokenizer.train("abc").eot_id  # and not 0, a letter
+    save_pretrained(random_bert(), tmp_path / "none")
+    assert json.loads((tmp_path / "none/config.json").read_text())["pad_token_id"] is None
 
 
 def test_what_transformers_has_no_place_for(tmp_path):

@@ -277,4 +277,5 @@ def to_transformers(config: BertConfig) -> dict[str, Any]:
         **dict.fromkeys(_DROPOUTS, config.drop_rate),
         "position_embedding_type": "absolute",
         "tie_word_embeddings": config.tie_weights,
+        "pad_token_id": None,  # the tokenizer's, if there is one: theirs is 0 otherwise, a row that then does not learn
     }

@@ -56,12 +56,10 @@ def save_pretrained(model: Model, folder: str | os.PathLike[str], tokenizer: Tok
         head = table.class_head()
         _check_classifier(model, head, folder)
         values.setdefault("out_head.bias", np.zeros(len(classes), dtype))  # for those that always have one there
-        config |= {
-            "architectures": [head.model],
-            "id2label": {str(i): name for i, name in enumerate(classes)},
-        }
-        config |= {"label2id": {name: i for i, name in enumerate(classes)}}
-        config |= {"pad_token_id": None if tokenizer is None else tokenizer.eot_id}
+        config |= {"architectures": [head.model], "id2label": {str(i): name for i, name in enumerate(classes)}}
+        config |= {"label2id": {name: i for i, name in enumerate(classes)}, "pad_token_id": None}
+    if tokenizer is not None and config.get("pad_token_id", 0) is None:
+        config["pad_token_id"] = getattr(tokenizer, "pad_id", tokenizer.eot_id)
     bos, eot = (None, None) if tokenizer is None else (tokenizer.bos_id, tokenizer.eot_id)
     config |= {
         "bos_token_id": bos,
