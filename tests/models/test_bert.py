@@ -308,6 +308,19 @@ def test_what_a_bare_model_does_not_have_is_named():
         add_classifier(made(), ["a", "b"], "last")
 
 
+@pytest.mark.parametrize("changes", [{}, {"tie_weights": False}, ENCODER])
+def test_a_longer_vocabulary_leaves_the_old_words_as_they_were(changes):
+    model = made(**changes)
+    before, scores = model.features(IDS).data, None if changes is ENCODER else model(IDS).data
+    model.resize_vocabulary(13)
+    np.testing.assert_array_equal(model.features(IDS).data, before)
+    assert model.n_parameters() == model.config.n_parameters()
+    if scores is not None:
+        np.testing.assert_allclose(model(IDS).data[..., :11], scores, rtol=1e-12, atol=1e-12)
+        means = scores.mean(-1, keepdims=True).repeat(2, -1)  # (B, T, 2)
+        np.testing.assert_allclose(model(IDS).data[..., 11:], means, rtol=1e-9)
+
+
 def test_dropout_drops_in_training_alone():
     model = BertModel(small(drop_rate=0.5, init="pytorch"), rng=Generator(1))
     with tg.no_grad():

@@ -148,7 +148,7 @@ class TextModel(Model):
     positions: ClassVar[tuple[str, ...]]  # of the features by which a text may be judged, the usual one first
     tok_emb: Embedding
     trf_blocks: Sequential
-    out_head: Module
+    out_head: Module  # or None, of a model that scores nothing
     position: str = ""  # of those by which a text is judged then
 
     def put_head(self, head: Module) -> None:
@@ -186,7 +186,8 @@ class TextModel(Model):
             )
         config = replace(self.config, vocab_size=int(vocab_size))
         config.check_bytes()  # before anything is allocated
-        tables = [self.tok_emb.weight, *(p for p in self.out_head.parameters() if len(p.data) == old)]
+        scores = [] if self.out_head is None else [p for p in self.out_head.parameters() if len(p.data) == old]
+        tables = [self.tok_emb.weight, *scores]
         grown = {id(table): (table, _with_means(table.data, config.vocab_size)) for table in tables}  # a tied one once
         for table, data in grown.values():
             table.data, table.grad = data, None

@@ -251,7 +251,7 @@ def _read_classes(table: Table, found: Found, source: TensorSource) -> list[str]
     wanted = [str(i) for i in range(shape[0] if shape else 0)]
     if not isinstance(names, dict) or sorted(names) != sorted(wanted) or not all(map(_is_text, names.values())):
         raise CheckpointError(
-            f"{path}: id2label is {names!r:.80}: it must name the {len(wanted)} classes of {table.classifier.module}"
+            f"{path}: id2label is {names!r:.80}: it must name the {len(wanted)} classes of {table.classifier.module}.weight"
         )
     return [names[i] for i in wanted]
 

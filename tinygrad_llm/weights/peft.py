@@ -46,6 +46,14 @@ _SHOWN = 6  # problems in a message
 # ---- their names
 
 
+def _check_model(what: str, model: Model) -> TextModel:
+    if not isinstance(model, TextModel):
+        raise ConfigError(
+            f"{what}: the model is a {type(model).__name__}: PEFT's names are known for models of one text"
+        )
+    return model
+
+
 @dataclass(frozen=True)
 class _Layer:
     """One of their linear layers, and ours that it holds one after the other."""
@@ -109,7 +117,7 @@ class _Names:
 # ---- writing
 
 
-def save_adapter(model: TextModel, folder: str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> None:
+def save_adapter(model: Model, folder: str | os.PathLike[str], base: str | os.PathLike[str] | None = None) -> None:
     """Write the LoRA of a model, and what was trained whole beside it, as PEFT's two files; whole or not at all.
 
     `base`: what adapter_config.json calls the model it belongs to, by default the path that it was loaded from. A classifier's
@@ -117,7 +125,7 @@ def save_adapter(model: TextModel, folder: str | os.PathLike[str], base: str | o
     where not all three have LoRA, the others' are zeros. ConfigError for a model without LoRA, or with it merged;
     CheckpointError for a folder that holds anything else than an adapter.
     """
-    config = lora_of(model)
+    model, config = _check_model("save", model), lora_of(model)
     if config is None:
         raise ConfigError("save: the model has no LoRA layers, or they are merged: inject or unmerge them first")
     folder = Path(folder)
@@ -231,10 +239,7 @@ def load_adapter(model: Model, folder: str | os.PathLike[str]) -> None:
     ConfigError, StateDictError or NonFiniteError says what is wrong: a field that is not implemented, a tensor that is missing,
     unexpected or misshapen, NaN; UnsafeFile for a pickle.
     """
-    if not isinstance(model, TextModel):
-        raise ConfigError(
-            f"load: the model is a {type(model).__name__}: adapters of PEFT's are read for models of a text alone"
-        )
+    model = _check_model("load", model)
     folder = Path(folder)
     theirs = check_adapter_config(read_adapter_config(folder), str(folder / ADAPTER_CONFIG))
     path = folder / ADAPTER

@@ -71,7 +71,6 @@ ROWS = (
 )
 
 _SHARED = "shared.weight"
-_BESIDE = ("lm_head.weight", "final_logits_bias")  # which stand without a prefix
 _WRAPPED = re.compile(r"^(?:_orig_mod\.|module\.|model\.)*")
 TRANSFORMERS = Layout("names of transformers", "transformers", wrappers=_WRAPPED, prefix="model.",
                       ignored=(_SHARED, *(f"{stack}.embed_positions.weight" for stack in ("encoder", "decoder"))))  # fmt: skip
@@ -81,6 +80,7 @@ OWN = Layout("names of a run", "ours", wrappers=_WRAPPED)
 class TransformerTable(Table):
     architecture, name, model_types = "seq2seq", "Transformer", ("marian",)
     rows, layouts, written = ROWS, (TRANSFORMERS, OWN), TRANSFORMERS
+    beside = ("lm_head", "final_logits_bias")
     layer = re.compile(
         r"(?:(?<=^encoder\.)|(?<=^decoder\.)|(?<=^encoder\.layers\.)|(?<=^decoder\.layers\.))\d{1,9}(?=\.)"
     )
@@ -101,9 +101,6 @@ class TransformerTable(Table):
         there = {"src_emb": config.share != "all", "out_head.bias": config.head_bias}
         there |= dict.fromkeys(("encoder_norm", "decoder_norm"), config.has_final_norms)
         return [entry] if there.get(row.ours, there.get(row.ours.split(".")[0], True)) else []
-
-    def written_name(self, entry: Entry) -> str:
-        return entry.theirs if entry.theirs in _BESIDE else self.written.prefix + entry.theirs
 
     def settle(
         self, config: TransformerConfig, found: Found, source: TensorSource, notes: list[str]
