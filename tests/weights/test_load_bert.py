@@ -410,6 +410,7 @@ def test_a_gpt_is_none_though_its_layers_have_the_same_names(tmp_path):
         ({"architectures": ["BertForTokenClassification"]}, "architectures is .*TokenClassification.*: only one of BertModel, "),
         ({"architectures": "BertModel"}, "architectures is 'BertModel': only one of"),
         ({"architectures": []}, r"architectures is \[\]"),
+        ({"architectures": [["BertModel"]]}, r"architectures is \[\['BertModel'\]\]"),
         ({"num_attention_heads": 4}, "num_attention_heads 4 does not divide hidden_size 6"),
         ({"type_vocab_size": 3}, r"token_type_embeddings.weight' in model.safetensors: \(2, 6\) against \(3, 6\)"),
         ({"type_vocab_size": 0}, "type_vocab_size is 0: it must be a positive integer"),

@@ -258,7 +258,7 @@ def _read_architectures(config: Mapping[str, Any], where: str) -> str | None:
     named = config.get("architectures")
     if named is None:
         return None
-    if not isinstance(named, list) or len(named) != 1 or named[0] not in _MODELS:
+    if not isinstance(named, list) or len(named) != 1 or named[0] not in [*_MODELS]:
         raise ConfigError(f"{where}: architectures is {named!r:.80}: only one of {', '.join(_MODELS)} can be loaded")
     return named[0]
 
