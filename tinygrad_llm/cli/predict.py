@@ -1,58 +1,72 @@
-"""`tinygrad-llm predict RUN TEXT...`: of which class are these texts?"""
+"""`tinygrad-llm predict RUN TEXT...`: of which class are these texts, or what are they in another language?"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import weights
 
-if TYPE_CHECKING:
-    from ..tuning.predict import Explanation
+HELP = "ask a classifier of which class texts are, and because of which words; or a translator what they are translated"
 
-HELP = "ask a classifier of which class texts are, and because of which words"
-
-_AGAINST, _FOR = (217, 224, 231, 194, 157), 2  # red to green of the 256-colour palette; the place of white
+# By what the model predicts (Model.predicts): the module of this folder whose predict(args, texts, model, tokenizer) says it.
+KINDS = {"classes": "predict_classes", "translations": "predict_translations"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="RUN", help="folder of a run of classify, or a classifier of transformers")
+    parser.add_argument(
+        "folder", metavar="RUN", help="folder of a run of classify or translate, or such a model of transformers"
+    )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts (default: a text a line from standard input)")
     parser.add_argument("--file", metavar="FILE", help="a text a line, in UTF-8; - for standard input")
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="also say how far each token speaks for the class: gradient times input, in colours where the terminal has them",
+        help="also say how far each token speaks for the class: gradient times input, in colours where the terminal has them; of "
+        "a translation, on which tokens of the source each one has looked, in hundredths",
+    )
+    translations = parser.add_argument_group("of translations")
+    translations.add_argument(
+        "--beams",
+        type=int,
+        metavar="INT",
+        help="texts that the search follows (default: 1, the likeliest token each time)",
+    )
+    translations.add_argument(
+        "--length-penalty",
+        type=float,
+        metavar="FLOAT",
+        help="of the score, log P / ((5 + length) / 6)^penalty: the larger, the longer are the texts that a search finds "
+        "(default: 0.6)",
+    )
+    translations.add_argument(
+        "--layer", type=int, metavar="INT", help="whose attention --explain shows, from 1 on (default: the last)"
+    )
+    translations.add_argument(
+        "--head", type=int, metavar="INT", help="of that layer, from 1 on (default: the mean of all its heads)"
     )
     weights.add_argument(parser, default="last")
-    parser.add_argument("--json", action="store_true", help="print labels and probabilities as JSON")
+    parser.add_argument("--json", action="store_true", help="print what is predicted as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..text.view import visible
-    from ..tuning.predict import Classifier
+    from importlib import import_module
+
+    from ..errors import ConfigError
+    from ..weights.load import load_pretrained
 
     texts = _texts(args)
-    classifier = Classifier.load(args.folder, args.checkpoint, args.adapter)
-    found = classifier.probabilities(texts)  # (N, K)
-    predictions: list[dict[str, Any]] = []
-    for text, p in zip(texts, found.tolist(), strict=True):
-        label = classifier.classes[p.index(max(p))]
-        prediction = {"label": label, "probabilities": dict(zip(classifier.classes, p, strict=True))}
-        if args.explain:
-            explained = classifier.explain(text, label)
-            prediction["tokens"] = [
-                {"token": visible(token), "share": share}
-                for token, share in zip(explained.tokens, explained.shares.tolist(), strict=True)
-            ]
-        if not args.json:
-            print(f"{label:12} {max(p):.3f}  {visible(text) if not args.explain else ''}".rstrip())
-            if args.explain:
-                print(_colored(explained) + "\n")
-        predictions.append(prediction)
+    model, tokenizer = load_pretrained(args.folder, checkpoint=args.checkpoint)
+    if model.predicts != "translations":
+        for name in ("beams", "length_penalty", "layer", "head"):
+            if (value := getattr(args, name)) is not None:
+                raise ConfigError(
+                    f"{name} is {value}: it is for translations, and {args.folder} makes none: leave it out"
+                )
+    kind = import_module(f".{KINDS[model.predicts]}", __package__)
+    predictions: list[dict[str, Any]] = kind.predict(args, texts, model, tokenizer)
     if args.json:
         print(json.dumps(predictions[0] if len(predictions) == 1 else {"predictions": predictions}, ensure_ascii=False))
     return 0
@@ -79,14 +93,3 @@ def _texts(args: argparse.Namespace) -> list[str]:
     if not texts:
         raise DataError(f"{name}: no text there: give one a line")
     return texts
-
-
-def _colored(explained: Explanation) -> str:
-    """The tokens on colours from red, against the class, to green, for it, with their shares below."""
-    from ..text.view import show_tokens, wants_color
-
-    largest = max(abs(explained.shares).max(), 1e-12)
-    backgrounds = [_AGAINST[_FOR + round(_FOR * share / largest)] for share in explained.shares.tolist()]
-    below = [f"{share:+.3f}" for share in explained.shares.tolist()]
-    width = shutil.get_terminal_size().columns
-    return show_tokens(explained.tokens, below, width, wants_color(sys.stdout), backgrounds)

@@ -108,6 +108,7 @@ class Model(Module):
 
     architecture: ClassVar[str]
     config_class: ClassVar[type[Config]]
+    predicts: ClassVar[str] = "classes"  # what `predict` asks of it
     config: Any  # of that class
     commands: ClassVar[tuple[str, ...]] = ()  # those that ask a model that does not write on from a text
     checkpoint_blocks: bool = False

@@ -23,7 +23,7 @@ from ..engine import Tensor
 from ..errors import ConfigError, DataError
 from ..nn import Linear, Module, MultiHeadAttention
 from ..rng import Generator, Zeros, get_generator
-from .base import LanguageModel, TextModel
+from .base import LanguageModel, Model, TextModel
 
 POSITIONS = (*LanguageModel.positions, "pooled")  # of all kinds of models; "pooled" is BERT's
 SCORE = "score"  # the one class of a head that gives a number
@@ -113,9 +113,9 @@ def policy_of(model: LanguageModel | PolicyAndValue) -> LanguageModel:
     return model.policy if isinstance(model, PolicyAndValue) else model
 
 
-def describe_head(model: TextModel) -> dict[str, Any] | None:
+def describe_head(model: Model) -> dict[str, Any] | None:
     """What `add_classifier` makes the same head of, as in config.json; None for one that scores tokens."""
-    if model.classes is None:
+    if not isinstance(model, TextModel) or model.classes is None:
         return None
     bias = getattr(model.out_head, "bias", None) is not None
     causal = all(attention.causal for attention in _attentions(model))

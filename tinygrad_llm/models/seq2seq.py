@@ -161,6 +161,7 @@ class TransformerModel(Model):
 
     architecture = "seq2seq"
     config_class = TransformerConfig
+    predicts = "translations"
 
     def __init__(self, config: TransformerConfig, *, rng: Generator | None = None) -> None:
         self.check_config(config)

@@ -106,6 +106,24 @@ def plot_confusion(path: str | os.PathLike[str], classes: Sequence[str], confusi
     return True
 
 
+def plot_alignments(path: str | os.PathLike[str], pairs: Sequence[tuple[Sequence[str], Sequence[str], Any]]) -> bool:
+    """Draw, side by side, how much each token of a target (a row) looks at those of its source (columns): a PNG. `pairs` are
+    tokens of sources, tokens of targets and weights (T, S) from 0 to 1. False without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(max(4, 4.2 * len(pairs)), 4.2), dpi=120, layout="constrained")
+    for axes, (source, target, weights) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
+        axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+        # a dollar sign would begin a formula
+        axes.set_xticks(range(len(source)), [token.replace("$", r"\$") for token in source], rotation=90)
+        axes.set_yticks(range(len(target)), [token.replace("$", r"\$") for token in target])
+        axes.set(xlabel="source", ylabel="written")
+    _write(figure, path)
+    return True
+
+
 def _write(figure: Any, path: str | os.PathLike[str]) -> None:
     picture = BytesIO()
     figure.savefig(picture)

@@ -12,9 +12,10 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from itertools import cycle
-from typing import TextIO
+from typing import Any, TextIO
 
 _BACKGROUNDS = (151, 153, 223, 183, 224)  # of the 256-colour palette: light, and no two neighbours alike
+_SHADES = (231, 189, 153, 117, 75)  # white to blue
 _RESET = "\x1b[0m"
 
 
@@ -60,6 +61,27 @@ def show_tokens(
         used += columns + 1
     rows += [top, bottom] if used else []
     return "\n".join(row.rstrip(" ") for row in rows)
+
+
+def show_table(rows: Sequence[str], columns: Sequence[str], shares: Any, color: bool = False) -> str:
+    """Shares from 0 to 1 (rows, columns) in hundredths, with the names of the rows before them and those of the columns above;
+    none where it is less than half a hundredth. In colour, the larger a share, the darker it stands.
+    """
+    wide = max(map(_columns, rows))
+    widths = [max(2, _columns(name)) for name in columns]
+    lines = [" " * wide + "  " + "  ".join(_filled(name, n) for name, n in zip(columns, widths, strict=True)).rstrip()]
+    for name, row in zip(rows, shares, strict=True):
+        cells = []
+        for share, n in zip(row, widths, strict=True):
+            cell = f"{100 * share:.0f}".replace("nan", "?").rjust(n) if share >= 0.005 else " " * n
+            shade = _SHADES[min(len(_SHADES) - 1, int(share * len(_SHADES)))]
+            cells.append(f"\x1b[30;48;5;{shade}m{cell}{_RESET}" if color and share >= 0.1 else cell)
+        lines.append(f"{_filled(name, wide)}  {'  '.join(cells)}".rstrip())
+    return "\n".join(lines)
+
+
+def _filled(text: str, width: int) -> str:
+    return text + " " * (width - _columns(text))
 
 
 def _columns(text: str) -> int:

@@ -43,6 +43,7 @@ from .assistant import Assistant, template_named, write_answers
 from .exercises import BUNDLED, Part, parts_of
 from .options import InstructOptions
 from .run import TuningTask, begin, check_same, data_of, go_on, load_base
+from .splits import by_length
 
 ANSWERS_FILE = "answers.jsonl"
 _IGNORED = -100  # a target that does not count
@@ -109,14 +110,10 @@ class Instruction(TuningTask):
 
     def epoch(self, model: LanguageModel) -> Iterator[Batch]:
         """Batches in the order of PyTorch's DataLoader; of `bucket` batches in a row, texts of like length go together."""
-        order, size = get_generator().shuffle_order(len(self.rows)), self.options.batch_size
-        wide = size * self.options.bucket
-        if self.options.bucket > 1:
-            lengths = np.array([len(ids) for ids, _ in self.rows])
-            chunks = [order[i : i + wide] for i in range(0, len(order), wide)]
-            order = np.concatenate([chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in chunks])
-        for start in range(0, len(order), size):
-            yield self._batch([self.rows[i] for i in order[start : start + size]], self.options.mask_instruction)
+        order = get_generator().shuffle_order(len(self.rows))
+        lengths = np.array([len(ids) for ids, _ in self.rows])
+        for chosen in by_length(order, lengths, self.options.batch_size, self.options.bucket):
+            yield self._batch([self.rows[i] for i in chosen], self.options.mask_instruction)
 
     def _batch(self, rows: Sequence[Row], masked: bool) -> tuple[np.ndarray, np.ndarray]:
         counted = [is_answer if masked else [True] * len(ids) for ids, is_answer in rows]

@@ -42,6 +42,7 @@ class TuningOptions(LoopOptions):
         "seed",
         *SIZES,
     )  # when resumed
+    most_files: ClassVar[int] = 1  # that a run learns from
     fresh: ClassVar[dict[str, Any]]  # what is not given, with fresh weights
     learned: ClassVar[dict[str, Any]]  # and with weights that were learned before
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import get_ident
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,21 @@ class Classifier:
         """From a run of `classify`, a folder of transformers, or weights and an `adapter` in PEFT's form that makes a classifier
         of them. CheckpointError for a model that has no classes.
         """
-        model, tokenizer = load_pretrained(path, checkpoint=checkpoint)
+        return cls.of(*load_pretrained(path, checkpoint=checkpoint), path, adapter)
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        tokenizer: Tokenizer | None,
+        path: str | os.PathLike[str],
+        adapter: str | os.PathLike[str] | None = None,
+    ) -> Classifier:
+        """Of what was loaded from a path."""
+        if model.predicts != "classes":
+            raise CheckpointError(
+                f"{path}: a model ({model.architecture}) without classes: tinygrad-llm predict asks it"
+            )
         if adapter is not None:
             load_adapter(model, adapter)
         if not isinstance(model, TextModel) or model.classes is None:

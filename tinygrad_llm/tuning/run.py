@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import check_writable, lock, remove_stale
 from ..models import LanguageModel, TextModel, build_model, describe_model
-from ..models.heads import PolicyAndValue, policy_of
+from ..models.heads import policy_of
 from ..nn import Module
 from ..nn.lora import inject, lora_of, merge
 from ..rng import Generator, Zeros, use_generator
@@ -38,17 +38,15 @@ def load_base(path: str | os.PathLike[str], kind: type[TextModel] = LanguageMode
     return model, tokenizer
 
 
-def freeze(model: LanguageModel | PolicyAndValue, train: str) -> None:
+def freeze(model: Any, train: str) -> None:
     """Let only the head, or the last block, the final norm and the head, or all learn. What values answers learns as a whole."""
     model = policy_of(model)
-    learning: dict[str, list[Module]] = {
-        "head": [model.out_head],
-        "last_block": [model.trf_blocks[-1], model.final_norm, model.out_head],
-        "all": [model],
-    }
+    learning: list[Module] = [model]
+    if train != "all":  # of a language model
+        learning = [model.out_head, *([model.trf_blocks[-1], model.final_norm] if train == "last_block" else [])]
     for parameter in model.parameters():
         parameter.requires_grad = False
-    for module in learning[train]:
+    for module in learning:
         for parameter in module.parameters():
             parameter.requires_grad = True
 
@@ -68,19 +66,20 @@ def begin(
     task: TuningTask,
     options: TuningOptions,
     config: Any,
-    make: Callable[[], LanguageModel | PolicyAndValue],
-    data: str | os.PathLike[str],
+    make: Callable[[], Any],
+    data: str | os.PathLike[str] | Sequence[str],
     init_from: str | os.PathLike[str] | None,
     out: str | os.PathLike[str] | None,
     report: Callable[[str], None],
     loggers: Sequence[Logger],
     **more: Any,
 ) -> Any:
-    """Train from the first step, in a new run folder: `out`, or runs/ and the name of `data`.
+    """Train from the first step, in a new run folder: `out`, or runs/ and the name of `data`, of several files the first.
 
     `make` gives the model, of this `config`, and draws what is new in it; `more` goes into config.json.
     """
-    folder = Path(out) if out is not None else Path("runs", Path(data).stem)
+    files = [str(data)] if isinstance(data, (str, os.PathLike)) else list(data)
+    folder = Path(out) if out is not None else Path("runs", Path(files[0]).stem)
     memory = options.memory(config, task.max_length, task.n_bytes())
     memory.check(report)
     check_room(folder, config.n_parameters(), options.keep, report)
@@ -100,7 +99,7 @@ def begin(
             **describe_model(model),
             "task": task.name,
             "training": asdict(options),
-            "files": [str(data)],
+            "files": files,
             "data": task.about()["data"],
             **({} if init_from is None else {"init_from": str(init_from)}),
             **more,
@@ -147,7 +146,7 @@ def go_on(
     with naming(folder / CONFIG_FILE):
         if config["task"] != kind.task:
             raise ConfigError(f"task is {config['task']!r:.80}: only {kind.task!r} goes on here")
-        before, data = kind.of_run(config["training"]), data_of(config)
+        before, data = kind.of_run(config["training"]), data_of(config, kind.most_files)
     options = before.changed(**changes)
     refuse_differences(folder, {name: (getattr(before, name), getattr(options, name)) for name in kind.fixed})
     with lock(folder):
@@ -175,12 +174,12 @@ def go_on(
             return take_up(loop, load_checkpoint(found), before, config, changed_options(before, options), told)
 
 
-def data_of(config: dict[str, Any]) -> str:
-    """The name of what a run learns from. ConfigError if its config.json does not say."""
+def data_of(config: dict[str, Any], most: int = 1) -> str:
+    """The name of what a run learns from, or the names of up to so many files. ConfigError if its config.json does not say."""
     files = config.get("files", [])
-    if len(files) != 1 or not isinstance(config.get("data"), dict):
+    if not 1 <= len(files) <= most or not isinstance(config.get("data"), dict):
         raise ConfigError("files and data do not say what the run learns from")
-    return files[0]
+    return " ".join(files)
 
 
 def check_same(data: str, task: Task, config: dict[str, Any]) -> None:

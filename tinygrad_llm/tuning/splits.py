@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,3 +139,13 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, width: int = 0) -> tuple[np.
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
     return ids, lengths
+
+
+def by_length(order: np.ndarray, lengths: np.ndarray, size: int, bucket: int) -> Iterator[np.ndarray]:
+    """Batches of `size` places, in the given order, but that of so many batches in a row those of like length go together."""
+    wide = size * bucket
+    if bucket > 1:
+        chunks = [order[i : i + wide] for i in range(0, len(order), wide)]
+        order = np.concatenate([chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in chunks])
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
