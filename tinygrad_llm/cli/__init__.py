@@ -36,12 +36,14 @@ from . import (
     runs,
     step,
     tokenize,
+    translate,
 )
 from .streams import OutputLost, standard_streams
 
 COMMANDS = {  # a module with HELP, add_arguments(parser) and run(args) each
     "pretrain": pretrain,
     "classify": classify,
+    "translate": translate,
     "predict": predict,
     "instruct": instruct,
     "chat": chat,

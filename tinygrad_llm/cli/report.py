@@ -31,11 +31,12 @@ def run(args: argparse.Namespace) -> int:
     written = report(
         text.loss,
         args.output,
-        model=text.model,
-        ids=text.ids,
+        model=None if text.alignments else text.model,
+        ids=None if text.alignments else text.ids,
         tokenizer=text.tokenizer,
         counted=text.counted,
         tables=text.tables,
+        alignments=text.alignments,
     )
     tables = {"tables": [table.to_dict() for table in text.tables]} if text.tables else {}
     print(json.dumps(asdict(written) | {"path": str(written.path)} | tables) if args.json else written)

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from ..debug import TokenTable
+    from ..debug import AlignedText, TokenTable
     from ..engine import Tensor
-    from ..models import LanguageModel
     from ..text import Tokenizer
 
 _PROMPT = "Every effort moves you"
@@ -28,11 +27,12 @@ class TextLoss(NamedTuple):
     """The mean cross-entropy of the tokens of a text that count, and what it was made with."""
 
     loss: Tensor
-    model: LanguageModel
+    model: Any
     ids: np.ndarray  # (T + 1,)
     tokenizer: Tokenizer
     counted: np.ndarray  # (T + 1,) bool: all, or those of an answer; the first token is not foretold
     tables: Sequence[TokenTable] = ()
+    alignments: Sequence[AlignedText] = ()  # of a translator, whose ids are those of the target
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,13 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt",
         metavar="TEXT",
         help=f"the text whose loss is differentiated (default: {_PROMPT!r}); of a run of ppo or grpo, what is answered (default: "
-        "its first held-out prompt), and the loss is that of the answer drawn, as in training",
+        "its first held-out prompt), and the loss is that of the answer drawn, as in training; of a run of translate, a source "
+        "(default: the first of its test)",
     )
     parser.add_argument(
         "--answer",
         metavar="TEXT",
         help="of a run of instruct: the prompt is a question, and the loss is that of the tokens of this answer alone (default: "
-        "without --prompt too, the first question of its test; else the prompt is a text)",
+        "without --prompt too, the first question of its test; else the prompt is a text); of a run of translate, the target "
+        "(default: what it writes)",
     )
     parser.add_argument(
         "--composed", action="store_true", help="take the fused ops apart: softmax becomes exp, sum and divide"
@@ -68,6 +70,8 @@ def open_text(args: argparse.Namespace) -> TextLoss:
 
     if args.folder is not None and _learns_from_answers(args.folder):
         return _draw_answer(args)
+    if args.folder is not None and _task_of(args.folder) == "translate":
+        return _open_pair(args)
     asked, answer = {"content": args.prompt}, args.answer
     if args.prompt is None and answer is None:
         asked, answer = _first_exchange(args.folder)
@@ -92,12 +96,38 @@ def open_text(args: argparse.Namespace) -> TextLoss:
     return TextLoss(loss, model, ids, tokenizer, counted)
 
 
-def _learns_from_answers(folder: str) -> bool:
+def _task_of(folder: str) -> str | None:
+    """What a run has learned; None for another folder."""
     from ..runs.folder import find_run, load_config
-    from ..tuning.one_answer import TASKS
 
     found = find_run(folder)
-    return found is not None and load_config(found[0])["task"] in TASKS
+    return load_config(found[0])["task"] if found else None
+
+
+def _learns_from_answers(folder: str) -> bool:
+    from ..tuning.one_answer import TASKS
+
+    return _task_of(folder) in TASKS
+
+
+def _open_pair(args: argparse.Namespace) -> TextLoss:
+    """Of a run of translate."""
+    from ..engine import composed
+    from ..errors import ConfigError
+    from ..tuning.one_pair import align_pairs, kept_pairs, pair_loss
+    from ..tuning.translator import Translator
+
+    if args.adapter is not None:
+        raise ConfigError("--adapter is not for a run of translate: leave it out")
+    if args.prompt is None and args.answer is not None:
+        raise ConfigError(f"--answer is {args.answer!r:.80}: it goes with a --prompt, the source")
+    translator = Translator.load(args.folder, weights.chosen(args))
+    pairs = kept_pairs(args.folder) if args.prompt is None else [(args.prompt, args.answer)]
+    with composed() if args.composed else nullcontext():
+        loss, ids, counted = pair_loss(translator, *pairs[0])
+    return TextLoss(
+        loss, translator.model, ids, translator.tokenizer, counted, alignments=align_pairs(translator, pairs)
+    )
 
 
 def _draw_answer(args: argparse.Namespace) -> TextLoss:
@@ -145,7 +175,7 @@ def _encode_answer(args: argparse.Namespace, asked: dict[str, Any], answer: str)
     return assistant.model, assistant.tokenizer, np.array(ids), np.array(is_answer)
 
 
-def _open_model(folder: str | None, checkpoint: str | None, adapter: str | None) -> tuple[LanguageModel, Tokenizer]:
+def _open_model(folder: str | None, checkpoint: str | None, adapter: str | None) -> tuple[Any, Tokenizer]:
     from ..errors import ConfigError
     from ..models import make_model
     from ..rng import Generator
