@@ -10,6 +10,7 @@ debug.set_trace()                           # pdb from here on, in which each st
 print(debug.report(loss, "report.html"))    # all of it as a page to step through in a browser
 """
 
+from .alignment import AlignedText
 from .anomaly import anomaly
 from .breakpoints import break_on
 from .compare import Comparison, compare
@@ -21,6 +22,7 @@ from .stepper import set_trace
 from .token_table import Row, TokenTable
 
 __all__ = [
+    "AlignedText",
     "Comparison",
     "Explanation",
     "Report",

@@ -22,6 +22,7 @@ from ..engine import Tensor
 from ..errors import ConfigError, GraphError, StorageError
 from ..files import replace_file, storing
 from ..nn import Module
+from .alignment import AlignedText
 from .picture import number
 from .report_steps import Steps
 from .report_text import read_text
@@ -55,6 +56,7 @@ def report(
     tokenizer: Any = None,
     counted: Any = None,
     tables: Sequence[TokenTable] = (),
+    alignments: Sequence[AlignedText] = (),
 ) -> Report:
     """Write a page that steps through the backward of a scalar loss: at most 5 MB, a file there before is replaced.
 
@@ -68,6 +70,7 @@ def report(
         tokenizer: shows the ids as text.
         counted: which of the ids are in the loss, as `Template.encode` gives them; without it all are.
         tables: figures of tokens, which stand before the steps.
+        alignments: texts that were written from others, and where their tokens have looked.
 
     StorageError when `path` cannot be written, found out first; GraphError for a loss that is off the tape, no scalar, or whose
     graph was freed.
@@ -79,7 +82,7 @@ def report(
         raise GraphError(f"report: this tensor {loss.shape} has no steps back: {_why(loss)}")
     text = None if model is None else read_text(model, ids, tokenizer, counted)
     steps = Steps(loss)
-    page = _page(loss, steps, text, tables).encode()
+    page = _page(loss, steps, text, tables, alignments).encode()
     replace_file(path, [page])
     return Report(path, loss.item(), len(steps.nodes), len(steps.steps), dict(steps.verdicts), len(page))
 
@@ -101,7 +104,13 @@ def _why(loss: Tensor) -> str:
     return "it is a leaf" if loss.requires_grad else loss.why_no_grad()
 
 
-def _page(loss: Tensor, steps: Steps, text: dict[str, Any] | None, tables: Sequence[TokenTable]) -> str:
+def _page(
+    loss: Tensor,
+    steps: Steps,
+    text: dict[str, Any] | None,
+    tables: Sequence[TokenTable],
+    alignments: Sequence[AlignedText],
+) -> str:
     data = {
         "loss": number(loss.item()),
         "n": len(steps.nodes),
@@ -113,6 +122,7 @@ def _page(loss: Tensor, steps: Steps, text: dict[str, Any] | None, tables: Seque
         "leaves": steps.leaf_rows,
         "text": text,
         "tables": [table.to_dict() for table in tables],
+        "alignments": [alignment.to_dict() for alignment in alignments],
     }
     island = json.dumps(data, separators=(",", ":"), allow_nan=False)  # ASCII alone
     for letter in "<>&":  # nothing in it ends the script element, whatever a name or a token holds
@@ -120,7 +130,16 @@ def _page(loss: Tensor, steps: Steps, text: dict[str, Any] | None, tables: Seque
     folder = files(__package__) / "page"
     page, css, *js = (
         (folder / name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", "arrays.js", "graph.js", "tables.js", "text.js", "page.js")
+        for name in (
+            "page.html",
+            "page.css",
+            "arrays.js",
+            "graph.js",
+            "tables.js",
+            "attention.js",
+            "text.js",
+            "page.js",
+        )
     )
     for place, content in (("/*css*/", css), ("/*js*/", "\n".join(js)), ("/*data*/", island)):
         page = page.replace(place, content, 1)

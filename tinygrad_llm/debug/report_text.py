@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from contextvars import Context
 from typing import Any
@@ -16,7 +15,8 @@ from ..nn.module import evaluating
 from ..ops import cross_entropy, softmax
 from ..ops.matrix import check_ids
 from ..text.view import visible
-from .picture import encode, number
+from .alignment import codes
+from .picture import number
 
 _TOKENS = 2048  # whose loss is shown
 _LOOKED_AT = 64  # tokens on the axes of an attention map, and in the logit lens, at most
@@ -81,7 +81,7 @@ def _read(model: Any, ids: np.ndarray, tokenizer: Any, in_loss: np.ndarray) -> d
         "mean": number(losses[in_loss].mean(dtype=np.float64)),
         "tokens": {str(i): _token(tokenizer, i) for i in sorted(used)},
         "attention": [
-            {"layer": name.removesuffix(".att.weights"), "heads": [_codes(head) for head in weights[0]]}
+            {"layer": name.removesuffix(".att.weights"), "heads": [codes(head) for head in weights[0]]}
             for name, weights in cache.items()
         ],
         "looked_at": looked_at,
@@ -93,8 +93,3 @@ def _read(model: Any, ids: np.ndarray, tokenizer: Any, in_loss: np.ndarray) -> d
 def _token(tokenizer: Any, i: int) -> str:
     """A token in letters that print; its number where there is no tokenizer."""
     return visible(tokenizer.decode_bytes([i]))[:40] if tokenizer is not None else str(i)
-
-
-def _codes(weights: np.ndarray) -> str:
-    """Probabilities (T, T) as the bytes of a picture whose largest magnitude is 1."""
-    return base64.b64encode(encode(weights, 1.0).tobytes()).decode()

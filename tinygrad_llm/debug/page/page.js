@@ -104,5 +104,6 @@ addEventListener("keydown", event => {
 addEventListener("resize", drawNorms);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawNorms);
 data.tables.forEach(showTable);
+data.alignments.forEach(showAlignment);
 if (data.text) showText();
 go(0);

@@ -15,43 +15,9 @@ function showText() {
     span.onpointerenter = () => { $("token").textContent = words; };
     $("tokens").append(span, make("wbr"));
   });
-  showAttention(text, word);
+  const words = Array.from({ length: text.looked_at }, (_, k) => word(k));
+  showAttention(text.attention, words, words, { layers: $("layers"), heads: $("heads"), drawn: $("attention") });
   showLens(text, word);
-}
-
-function showAttention(text, word) {
-  const n = text.looked_at;
-  let layer = 0, head = 0;
-  const choose = () => {
-    $("layers").replaceChildren("layer", ...text.attention.map(({ layer: name }, k) => make("button",
-      { ariaPressed: String(k === layer), onclick: () => { layer = k; choose(); } }, name)));
-    $("heads").replaceChildren("head", ...text.attention[layer].heads.map((cells, k) => make("button",
-      { className: "map", title: `head ${k}`, ariaLabel: `head ${k}`, ariaPressed: String(k === head), onclick: () => { head = k; choose(); } },
-      paint(make("canvas"), bytes(cells), n, n))));
-    draw();
-  };
-  const draw = () => {
-    const codes = bytes(text.attention[layer].heads[head]), cell = Math.max(14, Math.min(26, Math.floor(420 / n)));
-    const canvas = paint(make("canvas"), codes, n, n);
-    canvas.style.width = canvas.style.height = `${n * cell}px`;
-    const across = make("div", { className: "across" }), down = make("div", { className: "down" });
-    for (let k = 0; k < n; k++) {
-      const column = make("span", {}, word(k)), row = make("span", {}, word(k));
-      column.style.width = column.style.lineHeight = row.style.height = row.style.lineHeight = `${cell}px`;
-      across.append(column);
-      down.append(row);
-    }
-    const light = (r, c) => {
-      [...down.children].forEach((span, k) => span.classList.toggle("lit", k === r));
-      [...across.children].forEach((span, k) => span.classList.toggle("lit", k === c));
-    };
-    cellsUnder(canvas, n, n, (event, r, c) => {
-      light(r, c);
-      tip(event, `${word(r)} looks at ${word(c)} ≈ ${show(valueOf(codes[r * n + c], 1), 3)}`);
-    }, () => { light(); tip(); });
-    $("attention").replaceChildren(across, down, canvas);
-  };
-  choose();
 }
 
 function showLens(text, word) {
