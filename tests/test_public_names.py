@@ -16,6 +16,7 @@ from tinygrad_llm.weights import load_pretrained, save_pretrained
 COMMANDS = [
     "pretrain",
     "classify",
+    "translate",
     "predict",
     "instruct",
     "chat",
@@ -53,7 +54,10 @@ OPTIONS = {
     "prefer compare": "--prompts --by --judge --judge-model --examples --max-new-tokens --temperature --seed --template --json",
     "prefer label": "--prompts --out --by --noise --n --examples --repeat --temperature --max-new-tokens --seed --template "
     "--checkpoint --adapter --json",
-    "predict": "--file --explain --checkpoint --json",
+    "translate": "--out --resume --emb-dim --n-heads --n-layers --hidden-dim --context-length --drop-rate --norm-first "
+    "--positions --share --label-smoothing --schedule --warmup --tokenizer --vocab-size --bucket --judged --examples --encoding "
+    "--epochs --batch-size --lr --seed --tensorboard --json",
+    "predict": "--file --explain --beams --length-penalty --layer --head --checkpoint --json",
     "generate": "--prompt --max-new-tokens --temperature --top-k --top-p --min-p --typical-p --repetition-penalty "
     "--frequency-penalty --presence-penalty --no-repeat-ngram --logit-bias --stop --show-candidates --seed --json",
 }

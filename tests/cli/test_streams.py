@@ -64,6 +64,7 @@ ARGUMENTS = {
     "inspect": ["run"],
     "lora": ["info", "run"],
     "classify": ["--help"],
+    "translate": ["--help"],
     "predict": ["--help"],
     "instruct": ["--dry-run", "--examples", "20"],
     "prefer best-of-n": ["run", "--prompts", "the.jsonl", "--reward", "reviews", "--n", "2", "--template", "bare"],

@@ -181,6 +181,8 @@ class Translator:
         check_size("translate", beams=beams)
         check_number("translate: length_penalty", length_penalty)
         sources = self.encode(texts)
+        for unknown in filter(None, (unknown_words(self.tokenizer, text) for text in texts)):
+            warnings.warn(f"{', '.join(unknown)}: not among the words that were learned", RuntimeWarning, stacklevel=2)
         if beams == 1:
             unused = self.tokenizer.unused_ids(self.model.config.vocab_size)
             written = write_targets(self.model, sources, max_new_tokens, unused)
@@ -218,7 +220,7 @@ class Translator:
         )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without marks. Errors and the warning as for `translate`."""
+        """The ids of each text, without marks. Errors as for `translate`."""
         if isinstance(texts, str):
             raise DataError(f"translate: {texts!r:.60} is one text: pass a list of texts")
         rows = []
@@ -227,10 +229,6 @@ class Translator:
             if not ids or not text.strip():
                 raise DataError(f"text {i + 1} is empty: there is nothing to translate")
             _check_length(f"{text!r:.60}", ids, self.model.config.context_length)
-            if unknown := unknown_words(self.tokenizer, text):
-                warnings.warn(
-                    f"{', '.join(unknown)}: not among the words that were learned", RuntimeWarning, stacklevel=3
-                )
             rows.append(ids)
         return rows
 
