@@ -343,3 +343,35 @@ def test_values_variables_and_the_matrices_of_a_head(browser, tmp_path):
             "dS",
         ]
     assert browser.get_log("browser") == []
+
+
+def test_where_a_translation_looked(browser, model, tmp_path):
+    """Rows and columns of different texts, the mean of the heads before each of them, the last layer at first."""
+    from selenium.webdriver import ActionChains
+
+    weights = np.random.RandomState(0).dirichlet(np.ones(3), (2, 2, 4))  # (layers, heads, T, S)
+    source, target = ["<i>a", "·b", "end"], ["A", "·<b>B", "·C", "end"]
+    aligned = debug.AlignedText("a <b> → A B C", "who looks at whom.", source, target, ["first", "second"], weights)
+    debug.report(loss_of(model), tmp_path / "report.html", alignments=[aligned, aligned])
+    page = show(browser, tmp_path / "report.html")
+    assert [e.text for e in page.find_elements("css selector", ".alignment h2")] == ["a <b> → A B C"] * 2
+    for side, words in ((".down", target), (".across", source)):
+        spans = page.find_elements("css selector", f".alignment:first-child .attention {side} span")
+        assert [e.get_property("textContent") for e in spans] == words
+    buttons = [
+        page.find_elements("css selector", f".alignment:first-child [aria-label={name}] button")
+        for name in ("layer", "head")
+    ]
+    assert [button.get_attribute("title") for button in buttons[1]] == ["mean of the heads", "head 0", "head 1"]
+    canvas = ".alignment:first-child .attention canvas"
+    np.testing.assert_allclose((pixels(page, canvas)[..., 3] / 255) ** 2, weights[1].mean(0), atol=0.02)
+    buttons[0][0].click()
+    page.find_elements("css selector", ".alignment:first-child [aria-label=head] button")[2].click()
+    np.testing.assert_allclose((pixels(page, canvas)[..., 3] / 255) ** 2, weights[0, 1], atol=0.02)
+    element = page.find_element("css selector", canvas)
+    across, down = element.size["width"] / 3, element.size["height"] / 4
+    ActionChains(page).move_to_element_with_offset(element, int(across), -int(down * 1.4)).perform()
+    words, _, value = text(page, "#tip").rpartition(" ≈ ")
+    assert words == "A looks at end"
+    assert float(value) == pytest.approx(weights[0, 1, 0, 2], abs=0.005)
+    assert browser.get_log("browser") == []

@@ -254,8 +254,10 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(options, data, tmp_p
 
 def test_other_sizes_and_forms_are_those_of_the_options(data, tmp_path):
     options = SMALL | {"max_steps": 1, "hidden_dim": 24, "norm_first": True, "positions": "halves", "share": "target"}
+    options |= {"tokenizer": "bpe", "vocab_size": 280, "context_length": 30}
     model = translate(data, out=tmp_path / "run", report=quiet, **options).model
     assert (model.config.hidden_width, model.config.positions, model.config.has_final_norms) == (24, "halves", True)
+    assert model.config.vocab_size == 280
     assert model.src_emb is not model.tok_emb
     assert model.out_head.weight is model.tok_emb.weight
     again, _ = load_run(tmp_path / "run")
