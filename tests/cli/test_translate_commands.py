@@ -122,6 +122,7 @@ def test_unknown_words_are_told(run):
         (["translate", "--resume", "RUN", "--out", "x"], "a run that is resumed has its own"),
         (["translate", "--resume", "RUN", "--emb-dim", "8"], "emb_dim: 16 there, 8 here"),
         (["translate", "--lr", "abc"], "--lr"),
+        (["predict", "RUN", "old", "--checkpoint", "7"], "the weights after step 7 are not kept"),
     ],
 )
 def test_what_is_refused(words, message, run, capsys):

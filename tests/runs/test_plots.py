@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tinygrad_llm.runs import plots
-from tinygrad_llm.runs.plots import Panel, plot_panels
+from tinygrad_llm.runs.plots import Panel, plot_alignments, plot_panels
 
 pytest.importorskip("matplotlib")
 PANELS = [
@@ -55,6 +55,18 @@ def test_what_is_no_number_is_left_out(figures, tmp_path, strange):
 def test_a_run_of_which_nothing_is_known_yet(figures, tmp_path):
     assert plot_panels(tmp_path / "a.png", [{"step": 0}], PANELS)
     assert (tmp_path / "a.png").exists()
+
+
+def test_where_texts_have_looked(figures, tmp_path):
+    weights = np.random.RandomState(0).dirichlet(np.ones(3), 2)  # (2, 3)
+    pairs = [(["a", "$b$", "c_{d"], ["A", "$B"], weights), (["e"], ["E"], np.ones((1, 1)))]
+    assert plot_alignments(tmp_path / "a.png", pairs)
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    first, second = figures[0].axes
+    np.testing.assert_array_equal(first.images[0].get_array(), weights)
+    assert [label.get_text() for label in first.get_xticklabels()] == ["a", r"\$b\$", "c_{d"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["A", r"\$B"]
+    assert second.images[0].get_array().shape == (1, 1)
 
 
 def test_without_matplotlib(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tinygrad_llm.cli import main
 from tinygrad_llm.text import GPT2Tokenizer
-from tinygrad_llm.text.view import show_tokens, visible, wants_color
+from tinygrad_llm.text.view import show_table, show_tokens, visible, wants_color
 
 COLOR = re.compile(r"\x1b\[30;48;5;(\d+)m(.*?)\x1b\[0m")
 
@@ -21,6 +21,16 @@ def test_ids_stand_below_their_tokens():
     assert show_tokens(["Hello", ",", " world", "x" * 7], [15496, 11, 995, 1], width=18) == (
         "Hello|, |·world|\n15496 11 995\nxxxxxxx|\n1"
     )
+
+
+def test_a_table_of_shares():
+    shares = [[0.004, 0.996], [0.5, 0.5]]
+    assert show_table(["wide", "語"], ["a", "long"], shares) == "      a   long\nwide       100\n語    50    50"
+    top, *rows = show_table(["wide", "語"], ["a", "long"], shares, color=True).split("\n")
+    assert top == "      a   long"
+    assert [[cell.strip() for _, cell in COLOR.findall(row)] for row in rows] == [["100"], ["50", "50"]]
+    (((dark, _),), ((light, _), _)) = (COLOR.findall(row) for row in rows)
+    assert dark != light
 
 
 def test_colours():
