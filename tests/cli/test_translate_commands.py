@@ -98,6 +98,22 @@ def test_the_table_of_attention(run, capsys):
     assert [*map(int, capsys.readouterr().out.splitlines()[-2].split()[1:])] == pytest.approx(hundredths, abs=1)
 
 
+def test_evaluate_judges_it_by_its_test_or_by_other_pairs(run, data, tmp_path, capsys):
+    with open(os.path.join(run, "predictions.jsonl"), encoding="utf-8") as file:
+        told = [json.loads(line) for line in file]
+    assert main(["evaluate", run, "--checkpoint", "last", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["text"], found["n"]) == ("the pairs kept for testing", len(told))
+    assert found["exact_match"] == sum(each["exact"] for each in told) / len(told)
+    (tmp_path / "a.txt").write_text("".join(each["source"] + "\n" for each in told))
+    (tmp_path / "b.txt").write_text("".join(each["translation"] + "x\n" for each in told), encoding="utf-8")
+    assert main(["evaluate", run, "--text", str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]) == 0
+    assert f"  all            {len(told):6}  0.000" in capsys.readouterr().out
+    for words, message in ((["--text", data, data, data], "3 files"), (["--adapter", "x"], "takes none")):
+        assert main(["evaluate", run, *words]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_unknown_words_are_told(run):
     command = [sys.executable, "-m", "tinygrad_llm", "predict", run, "old zebra"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=os.environ)

@@ -10,8 +10,8 @@ from typing import Any
 from . import weights
 
 HELP = (
-    "judge a trained model: loss, perplexity, bits per byte, tasks, and how much it copies; or its classes, answers, or how it "
-    "tells pairs apart"
+    "judge a trained model: loss, perplexity, bits per byte, tasks, and how much it copies; or its classes, answers, "
+    "translations, or how it tells pairs apart"
 )
 
 
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="text to judge it on, for a classifier with labels, for a reward pairs, for what answers conversations (default: "
-        "what the run kept for validation, or for testing; other weights need one)",
+        help="text to judge it on, for a classifier with labels, for a reward or a translator pairs, for what answers conversations "
+        "(default: what the run kept for validation, or for testing; other weights need one)",
     )
     parser.add_argument("--encoding", metavar="STR", help="of the files of --text (default: that of the run's text)")
     parser.add_argument(
@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         return _judge_answers(args)
     if task in ("reward", "dpo"):
         return _judge_pairs(args)
+    if task == "translate":
+        return _judge_translations(args)
     if task in ("ppo", "grpo"):
         raise ConfigError(
             f"{args.folder}: a run of {task} kept no questions with answers: name a file of them with --text, or see what a "
@@ -115,6 +117,17 @@ def _judge_pairs(args: argparse.Namespace) -> int:
         raise ConfigError(f"--adapter {args.adapter}: pairs are told apart by a run as it is: leave it out")
     data = args.text[0] if args.text else None
     name, scores = evaluate_pairs(args.folder, data, checkpoint=weights.chosen(args), encoding=args.encoding or "")
+    return _say(args, name, scores)
+
+
+def _judge_translations(args: argparse.Namespace) -> int:
+    from ..errors import ConfigError
+    from ..tuning.translate import evaluate_translator
+
+    if args.adapter is not None:
+        raise ConfigError(f"--adapter {args.adapter}: a translator takes none: leave it out")
+    chosen = weights.chosen(args)
+    name, scores = evaluate_translator(args.folder, *args.text, checkpoint=chosen, encoding=args.encoding or "")
     return _say(args, name, scores)
 
 

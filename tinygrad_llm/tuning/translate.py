@@ -23,20 +23,22 @@ from typing import Any
 import numpy as np
 
 from ..engine import Tensor
-from ..errors import DataError, TokenizerError
+from ..errors import ConfigError, DataError, TokenizerError
 from ..evaluation.translation import NO_SACREBLEU, TranslationScores, translation_baselines, translation_scores
 from ..files import replace_file
 from ..models import make_model
 from ..ops import cross_entropy
 from ..rng import get_generator
+from ..runs.fields import naming
+from ..runs.folder import CONFIG_FILE, find_run, load_config
 from ..runs.loggers import Logger
 from ..runs.plots import Panel, plot_alignments, plot_panels
 from ..text import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer
-from ..text.pairs import Pair, PairSplits
+from ..text.pairs import Pair, PairSplits, read_pairs
 from ..training.step import Batch, Objective
 from ..training.task import Finished
 from .parallel_text import PHRASES, pairs_of, patterns_of
-from .run import TuningTask, begin, go_on
+from .run import TuningTask, begin, check_same, data_of, go_on
 from .splits import by_length
 from .translate_options import TranslateOptions
 from .translator import Row, Translator, collate, token_losses, write_targets
@@ -60,6 +62,17 @@ def target_loss(
 ) -> Tensor:
     # Nothing holds on to the logits (B, T, V): the backward of a large vocabulary needs the room.
     return cross_entropy(model(source, target, mask), targets=labels, reduction="sum", label_smoothing=label_smoothing)
+
+
+def translate_pairs(model: Any, tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[str]:
+    """What the model writes to sources; nothing to those that are longer than it reads."""
+    rows = [tokenizer.encode(pair.source) for pair in pairs]
+    short = [i for i, row in enumerate(rows) if len(row) < model.config.context_length]
+    texts = [""] * len(pairs)
+    written = write_targets(model, [rows[i] for i in short], unused=tokenizer.unused_ids(model.config.vocab_size))
+    for i, (ids, _) in zip(short, written, strict=True):
+        texts[i] = "".join(tokenizer.decode_stream(ids))
+    return texts
 
 
 class Translating(TuningTask):
@@ -126,7 +139,7 @@ class Translating(TuningTask):
     def sample(self, model: Any, step: int, final: bool) -> str:
         """A sentence of validation, another one each time."""
         pair = self.splits.validation[step % len(self.splits.validation)]
-        (found,) = self._translate(model, [pair])
+        (found,) = translate_pairs(model, self.tokenizer, [pair])
         return f"{pair.source}\n-> {found}\n(right: {pair.target})"
 
     def plot(self, path: Path, rows: Sequence[dict[str, float]]) -> bool:
@@ -168,7 +181,7 @@ class Translating(TuningTask):
         folder, test = finished.folder, self.splits.test[: self.options.judged]
         right, sources = [pair.targets for pair in test], [pair.source for pair in test]
         kinds = patterns_of(self.files, test)
-        found = self._translate(finished.model, test)
+        found = translate_pairs(finished.model, self.tokenizer, test)
         told = [
             {"source": pair.source, "expected": pair.target, "translation": text, "exact": text.strip() in pair.targets}
             for pair, text in zip(test, found, strict=True)
@@ -205,17 +218,6 @@ class Translating(TuningTask):
 
     def _most_drawn(self) -> int:
         return min(_DRAWN_TOKENS, self.options.context_length)
-
-    def _translate(self, model: Any, pairs: Sequence[Pair]) -> list[str]:
-        """What the model writes to sources; nothing to those that are longer than it reads."""
-        context = self.options.context_length
-        rows = [self.tokenizer.encode(pair.source) for pair in pairs]
-        short = [i for i, row in enumerate(rows) if len(row) < context]
-        written = write_targets(model, [rows[i] for i in short])
-        texts = [""] * len(pairs)
-        for i, (ids, _) in zip(short, written, strict=True):
-            texts[i] = "".join(self.tokenizer.decode_stream(ids))
-        return texts
 
 
 @dataclass(frozen=True)
@@ -331,6 +333,34 @@ def resume_translation(
     CheckpointError without a whole checkpoint.
     """
     return go_on(run, TranslateOptions, _task_of, report, loggers, changes)
+
+
+def evaluate_translator(
+    run: str | os.PathLike[str],
+    *files: str | os.PathLike[str],
+    checkpoint: str | int | None = None,
+    encoding: str = "",
+) -> tuple[str, TranslationScores]:
+    """Judge a run of `translate` on the pairs that it kept for testing, or on those of a file, or of two: what these are, and the
+    scores. DataError for pairs that are no longer what they were.
+    """
+    translator = Translator.load(run, checkpoint)
+    if len(files) > 2:
+        raise ConfigError(f"{len(files)} files: give one of pairs, or two whose lines belong together")
+    if files:
+        name, kinds = " and ".join(map(str, files)), None
+        pairs = read_pairs(*files, encoding=encoding or "utf-8").pairs
+    else:
+        folder, _ = find_run(run, checkpoint) or (Path(run), "")
+        config = load_config(folder)
+        with naming(folder / CONFIG_FILE):
+            kept, chosen = data_of(config, TranslateOptions.most_files), TranslateOptions.of_run(config["training"])
+        task = _task_of(config, chosen, translator.tokenizer)
+        check_same(kept, task, config)
+        name, pairs = "the pairs kept for testing", task.splits.test[: chosen.judged]
+        kinds = patterns_of(task.files, pairs)
+    found = translate_pairs(translator.model, translator.tokenizer, pairs)
+    return name, translation_scores([pair.targets for pair in pairs], found, kinds)
 
 
 def _task_of(config: dict[str, Any], options: TranslateOptions, tokenizer: Tokenizer) -> Translating:
