@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="text to judge it on, for a classifier with labels, for a reward or a translator pairs, for what answers conversations "
-        "(default: what the run kept for validation, or for testing; other weights need one)",
+        help="text to judge it on, for a classifier with labels, for a reward or a translator pairs, for what answers "
+        "conversations (default: what the run kept for validation, or for testing; other weights need one)",
     )
     parser.add_argument("--encoding", metavar="STR", help="of the files of --text (default: that of the run's text)")
     parser.add_argument(
