@@ -175,6 +175,12 @@ def test_scores_are_log_probabilities_over_the_length_penalty(run):
             assert found.ended
             assert found.score == pytest.approx(total / ((5 + n) / 6) ** penalty, abs=1e-4)
             assert translator.tokenizer.decode(found.ids) == found.text
+    (cut,) = translator.translate(texts[:1], max_new_tokens=2)
+    assert not cut.ended  # so its end is not in the score
+    with tg.no_grad():
+        logits = translator.model([[*translator.tokenizer.encode(texts[0]), end]], [[end, cut.ids[0]]]).data[0]
+    p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    assert cut.score == pytest.approx(p[[0, 1], cut.ids].sum() / (7 / 6) ** 0.6, abs=1e-4)
     one, several = (translator.translate(texts, beams) for beams in (1, 6))
     assert all(b.score >= a.score - 1e-4 for a, b in zip(one, several, strict=True))
 

@@ -239,14 +239,23 @@ class Translator:
         self, sources: Sequence[list[int]], written: Sequence[tuple[list[int], bool]], length_penalty: float
     ) -> list[float]:
         """By a pass over all that was written: greedy writing keeps no account of the tokens that end rows."""
-        scores = []
+        rows = [Row(source, ids) for source, (ids, _) in zip(sources, written, strict=True)]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i].source))
+        scores = [0.0] * len(rows)
         with evaluating(self.model), no_grad():
-            for source, (ids, ended) in zip(sources, written, strict=True):
-                ids_of_source, mask, target, labels = collate([Row(source, ids)], self.model.config)
-                n = len(ids) + ended
-                logits = self.model(ids_of_source, target[:, :n], mask)  # (1, T, V)
-                logprob = -cross_entropy(logits, targets=labels[:, :n], reduction="sum").item() if n else 0.0
-                scores.append(logprob / ((5 + n) / 6) ** length_penalty)
+            for start in range(0, len(order), _BATCH):
+                chosen = order[start : start + _BATCH]
+                source, mask, target, labels = collate([rows[i] for i in chosen], self.model.config)
+                for place, i in enumerate(chosen):
+                    if not written[i][1]:  # no mark was written at its end
+                        labels[place, len(rows[i].target)] = _IGNORED
+                losses = cross_entropy(
+                    self.model(source, target, mask), targets=labels, reduction="none"
+                ).data  # (B, T)
+                for i, loss, n in zip(
+                    chosen, losses.sum(1).tolist(), (labels != _IGNORED).sum(1).tolist(), strict=True
+                ):
+                    scores[i] = -loss / ((5 + n) / 6) ** length_penalty
         return scores
 
 
