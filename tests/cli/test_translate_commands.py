@@ -138,6 +138,8 @@ def test_unknown_words_are_told(run):
         (["translate", "--resume", "RUN", "--out", "x"], "a run that is resumed has its own"),
         (["translate", "--resume", "RUN", "--emb-dim", "8"], "emb_dim: 16 there, 8 here"),
         (["translate", "--lr", "abc"], "--lr"),
+        (["generate", "RUN", "--prompt", "old"], "which does not write on from a text: tinygrad-llm predict asks it"),
+        (["classify", "--init-from", "RUN"], "which does not write on from a text: tinygrad-llm predict asks it"),
         (["predict", "RUN", "old", "--checkpoint", "7"], "the weights after step 7 are not kept"),
     ],
 )

@@ -162,7 +162,7 @@ class TransformerModel(Model):
     architecture = "seq2seq"
     config_class = TransformerConfig
     predicts = "translations"
-    commands: ClassVar[tuple[str, ...]] = ("predict", "report")  # those that ask it
+    commands = ("predict",)
 
     def __init__(self, config: TransformerConfig, *, rng: Generator | None = None) -> None:
         self.check_config(config)

@@ -110,7 +110,11 @@ def load_with_tokenizer(
     if adapter is not None:
         load_adapter(model, adapter)
     if not isinstance(model, kind) and getattr(model, "classes", None) is None:
-        asking = f": tinygrad-llm {', '.join(model.commands)} ask it" if model.commands else ""
+        asking = (
+            f": tinygrad-llm {', '.join(model.commands)} ask{'s' * (len(model.commands) == 1)} it"
+            if model.commands
+            else ""
+        )
         raise CheckpointError(f"{path}: a {type(model).__name__}, which does not write on from a text{asking}")
     if classes := getattr(model, "classes", None):
         if classes == (SCORE,):
