@@ -18,6 +18,7 @@ COMMANDS = [
     "classify",
     "translate",
     "predict",
+    "embed",
     "instruct",
     "chat",
     "prefer",
@@ -36,7 +37,7 @@ COMMANDS = [
 ]
 OPTIONS = {
     "pretrain": "--preset --tokenizer --vocab-size --context-length --emb-dim --n-heads --n-layers --drop-rate --epochs "
-    "--batch-size --accumulate --stride --lr --min-lr --warmup --weight-decay --max-norm --val-ratio --eval-every --eval-batches "
+    "--batch-size --accumulate --stride --lr --min-lr --warmup --weight-decay --max-norm --val-ratio --next-sentence --mask-share --eval-every --eval-batches "
     "--prompt --sample-tokens --temperature --top-k --save-every --spike --keep --on-nonfinite --seed --out --resume --init-from "
     "--general-text --tensorboard --weights-only --json",
     "classify": "--init-from --out --resume --train --lora --position --balance --keep-duplicates --examples --max-length --text "
@@ -57,7 +58,8 @@ OPTIONS = {
     "translate": "--out --resume --emb-dim --n-heads --n-layers --hidden-dim --context-length --drop-rate --norm-first "
     "--positions --share --label-smoothing --schedule --warmup --tokenizer --vocab-size --bucket --judged --examples --encoding "
     "--epochs --batch-size --lr --seed --tensorboard --json",
-    "predict": "--file --explain --beams --length-penalty --layer --head --checkpoint --json",
+    "predict": "--file --explain --top --beams --length-penalty --layer --head --checkpoint --json",
+    "embed": "--out --query --top --checkpoint --adapter --json",
     "generate": "--prompt --max-new-tokens --temperature --top-k --top-p --min-p --typical-p --repetition-penalty "
     "--frequency-penalty --presence-penalty --no-repeat-ngram --logit-bias --stop --show-candidates --seed --json",
 }

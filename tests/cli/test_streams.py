@@ -66,6 +66,7 @@ ARGUMENTS = {
     "classify": ["--help"],
     "translate": ["--help"],
     "predict": ["--help"],
+    "embed": ["--help"],
     "instruct": ["--dry-run", "--examples", "20"],
     "prefer best-of-n": ["run", "--prompts", "the.jsonl", "--reward", "reviews", "--n", "2", "--template", "bare"],
     "prefer compare": ["run", "run", "--prompts", "the.jsonl", "--by", "reviews", "--template", "bare", "--json"],

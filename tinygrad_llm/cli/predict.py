@@ -1,4 +1,4 @@
-"""`tinygrad-llm predict RUN TEXT...`: of which class are these texts, or what are they in another language?"""
+"""`tinygrad-llm predict RUN TEXT...`: of which class are these texts, which word is hidden, or what are they translated?"""
 
 from __future__ import annotations
 
@@ -9,15 +9,20 @@ from typing import Any
 
 from . import weights
 
-HELP = "ask a classifier of which class texts are, and because of which words; or a translator what they are translated"
+HELP = "ask a classifier of which class texts are, and why; a BERT which word is hidden; a translator what texts are translated"
 
-# By what the model predicts (Model.predicts): the module of this folder whose predict(args, texts, model, tokenizer) says it.
-KINDS = {"classes": "predict_classes", "translations": "predict_translations"}
+# By what the model predicts (Model.predicts; classes, where it has a head for these): the module of this folder whose
+# predict(args, texts, model, tokenizer) says it.
+KINDS = {"classes": "predict_classes", "words": "predict_words", "translations": "predict_translations"}
+# Options of one kind alone.
+_OF = {"words": ("top",), "translations": ("beams", "length_penalty", "layer", "head")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", metavar="RUN", help="folder of a run of classify or translate, or such a model of transformers"
+        "folder",
+        metavar="RUN",
+        help="folder of a run of classify, translate or pretrain --architecture bert, or such a model of transformers",
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts (default: a text a line from standard input)")
     parser.add_argument("--file", metavar="FILE", help="a text a line, in UTF-8; - for standard input")
@@ -47,6 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     translations.add_argument(
         "--head", type=int, metavar="INT", help="of that layer, from 1 on (default: the mean of all its heads)"
     )
+    words = parser.add_argument_group("of hidden words")
+    words.add_argument(
+        "--top", type=int, metavar="INT", help="words for the [MASK] of a text, the likeliest ones (default: 5)"
+    )
     weights.add_argument(parser, default="last")
     parser.add_argument("--json", action="store_true", help="print what is predicted as JSON")
 
@@ -59,14 +68,13 @@ def run(args: argparse.Namespace) -> int:
 
     texts = _texts(args)
     model, tokenizer = load_pretrained(args.folder, checkpoint=args.checkpoint)
-    if model.predicts != "translations":
-        for name in ("beams", "length_penalty", "layer", "head"):
+    predicted = model.predicts if getattr(model, "classes", None) is None else "classes"
+    for kind, names in _OF.items():
+        for name in names if kind != predicted else ():
             if (value := getattr(args, name)) is not None:
-                raise ConfigError(
-                    f"{name} is {value}: it is for translations, and {args.folder} makes none: leave it out"
-                )
-    kind = import_module(f".{KINDS[model.predicts]}", __package__)
-    predictions: list[dict[str, Any]] = kind.predict(args, texts, model, tokenizer)
+                raise ConfigError(f"{name} is {value}: it is for {kind}, and {args.folder} makes none: leave it out")
+    module = import_module(f".{KINDS[predicted]}", __package__)
+    predictions: list[dict[str, Any]] = module.predict(args, texts, model, tokenizer)
     if args.json:
         print(json.dumps(predictions[0] if len(predictions) == 1 else {"predictions": predictions}, ensure_ascii=False))
     return 0

@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from ..training.pretrain_options import PretrainOptions
 from .flags import add_flags, given
 
-HELP = "train a language model on text files, on the bundled short story, or on tales"
+if TYPE_CHECKING:
+    from ..training.masked_words import MaskedResult
+    from ..training.result import PretrainResult
+
+HELP = "train a language model, or a BERT on hidden words, on text files, on the bundled short story, or on tales"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="*",
         metavar="FILE",
-        help="text files (default: the bundled story, or tales with --preset tales or tales-llama)",
+        help="text files (default: the bundled story, or tales with --preset tales, tales-llama or tales-bert)",
     )
     parser.add_argument(
         "--out", metavar="RUN", help="folder of the run (default: runs/ and the name of the first file)"
@@ -55,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSON with the options to go from, which those given beside it change: a run's config.json, or its training part",
     )
-    add_flags(parser, PretrainOptions, {name: PretrainOptions.defaults(name) for name in ("story", "124M")})
+    add_flags(
+        parser, PretrainOptions, {name: PretrainOptions.defaults(name) for name in ("story", "124M", "tales-bert")}
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, everything else on stderr")
 
 
@@ -74,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         print(line, file=sys.stderr if args.json else sys.stdout, flush=True)
 
     loggers = [TensorBoard()] if args.tensorboard or (args.resume and has_events(args.resume)) else []
+    result: PretrainResult | MaskedResult
     if args.resume is None:
         if args.weights_only:
             raise ConfigError("--weights-only says how to --resume RUN: which run?")

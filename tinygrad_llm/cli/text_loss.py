@@ -24,13 +24,13 @@ _LONGEST = 2**20  # letters of a line of answers that are read
 
 
 class TextLoss(NamedTuple):
-    """The mean cross-entropy of the tokens of a text that count, and what it was made with."""
+    """The mean cross-entropy of the tokens of a text that count, and what it was made with, of a model that writes."""
 
     loss: Tensor
-    model: Any
-    ids: np.ndarray  # (T + 1,)
-    tokenizer: Tokenizer
-    counted: np.ndarray  # (T + 1,) bool: all, or those of an answer; the first token is not foretold
+    model: Any = None
+    ids: np.ndarray | None = None  # (T + 1,)
+    tokenizer: Tokenizer | None = None
+    counted: np.ndarray | None = None  # (T + 1,) bool: all, or those of an answer; the first token is not foretold
     tables: Sequence[TokenTable] = ()
     alignments: Sequence[AlignedText] = ()  # of a translator, whose ids are those of the target
 
@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help=f"the text whose loss is differentiated (default: {_PROMPT!r}); of a run of ppo or grpo, what is answered (default: "
         "its first held-out prompt), and the loss is that of the answer drawn, as in training; of a run of translate, a source "
-        "(default: the first of its test)",
+        "(default: the first of its test); of a bert, words of it are hidden, and the loss is that of guessing them (default: some "
+        "texts of validation)",
     )
     parser.add_argument(
         "--answer",
@@ -72,6 +73,8 @@ def open_text(args: argparse.Namespace) -> TextLoss:
         return _draw_answer(args)
     if args.folder is not None and _task_of(args.folder) == "translate":
         return _open_pair(args)
+    if args.folder is not None and _task_of(args.folder) == "masked_words":
+        return _hide_words(args)
     asked, answer = {"content": args.prompt}, args.answer
     if args.prompt is None and answer is None:
         asked, answer = _first_exchange(args.folder)
@@ -128,6 +131,21 @@ def _open_pair(args: argparse.Namespace) -> TextLoss:
     return TextLoss(
         loss, translator.model, ids, translator.tokenizer, counted, alignments=align_pairs(translator, pairs)
     )
+
+
+def _hide_words(args: argparse.Namespace) -> TextLoss:
+    """Of a run that guesses hidden words."""
+    from ..engine import composed
+    from ..errors import ConfigError
+    from ..tuning.hidden_words import open_hidden
+
+    if args.answer is not None:
+        raise ConfigError(
+            f"--answer is {args.answer!r:.60}: a model that guesses hidden words answers nothing: leave it out"
+        )
+    found = open_hidden(args.folder, args.prompt, weights.chosen(args), args.adapter)
+    with composed() if args.composed else nullcontext():
+        return TextLoss(found.loss(), tables=found.tables)
 
 
 def _draw_answer(args: argparse.Namespace) -> TextLoss:

@@ -23,6 +23,7 @@ from ..runs.curve import (
     Finding,
     judge_fall,
     judge_numbers,
+    judge_plateau,
     judge_spikes,
     judge_start,
     judge_validation,
@@ -32,6 +33,7 @@ from ..runs.folder import CONFIG_FILE, load_config, load_run
 from ..runs.records import read_metrics
 from ..text import load_tokenizer
 from ..text.corpus import Corpus
+from ..training.pretrain import TASKS
 from ..training.pretrain_options import PretrainOptions
 from .health import (
     check_batches,
@@ -101,7 +103,7 @@ def _examine(
     folder = Path(run)
     yield found("weights", check_weights, folder)
     yield found("checkpoints", check_checkpoints, folder)
-    if config["task"] != PretrainOptions.task:
+    if config["task"] not in TASKS:
         classes = config.get("head", {}).get("classes")
         n_outcomes = len(classes) if isinstance(classes, list) else config["model"].get("vocab_size", 2)
         yield from _examine_record(folder, n_outcomes, None, found, JUDGES.get(config["task"]))
@@ -115,8 +117,9 @@ def _examine(
     announce("text")
     text, read = _read_corpus(folder, config, options)
     yield replace(text, check="text")
-    yield from _examine_record(folder, model.vocab_size, read, found)
-    if read is not None:
+    hides = bool(options.mask_share)
+    yield from _examine_record(folder, model.vocab_size, read, found, hides=hides)
+    if read is not None and not hides:
         yield from _examine_model(model, options, read, found)
 
 
@@ -163,8 +166,10 @@ def _examine_record(
     corpus: Corpus | None,
     found: Callable[..., Finding],
     judges: Sequence[tuple[str, Judge]] | None = None,
+    hides: bool = False,
 ) -> Iterator[Finding]:
-    """The curve in metrics.jsonl, of losses among so many tokens or classes, or with judges of its own."""
+    """The curve in metrics.jsonl, of losses among so many tokens or classes, or with judges of its own. `hides`: words are
+    guessed that were hidden."""
     try:
         rows = read_metrics(folder)
     except CheckpointError as error:
@@ -184,6 +189,8 @@ def _examine_record(
         return
     yield found("curve: start", judge_start, rows, n_outcomes)
     yield found("curve: fall", judge_fall, rows, unigram_train)
+    if hides:
+        yield found("curve: plateau", judge_plateau, rows, unigram_val)
     yield found("curve: jumps", judge_spikes, rows)
     yield found("curve: validation", judge_validation, rows, unigram_val)
 

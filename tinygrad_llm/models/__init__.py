@@ -35,6 +35,7 @@ __all__ = [
     "make_config",
     "make_model",
     "preset",
+    "pretraining_of",
 ]
 
 
@@ -49,6 +50,12 @@ def preset(name: str, **changes: Any) -> Any:
 def architectures(kind: type[Model] = Model) -> list[str]:
     """The names that `make_model` knows, of models of a kind: the files of this folder that hold a model of that name."""
     return [name for _, name, _ in iter_modules(__path__) if (model := _find(name)) and issubclass(model, kind)]
+
+
+def pretraining_of(architecture: str) -> str:
+    """The name of the task that models of an architecture are pretrained by, on a text alone; "" for none."""
+    model = _find(architecture)
+    return "" if model is None else model.pretraining
 
 
 def make_config(architecture: str, config: Mapping[str, Any]) -> Any:

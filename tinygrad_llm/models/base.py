@@ -109,6 +109,7 @@ class Model(Module):
     architecture: ClassVar[str]
     config_class: ClassVar[type[Config]]
     predicts: ClassVar[str] = "classes"  # what `predict` asks of it
+    pretraining: ClassVar[str] = ""  # the name of the task that it learns by from a text alone, if there is one
     config: Any  # of that class
     commands: ClassVar[tuple[str, ...]] = ()  # those that ask a model that does not write on from a text
     checkpoint_blocks: bool = False
@@ -151,6 +152,10 @@ class TextModel(Model):
     trf_blocks: Sequential
     out_head: Module  # or None, of a model that scores nothing
     position: str = ""  # of those by which a text is judged then
+
+    def last_modules(self) -> list[Module]:
+        """The last block, and what comes after it."""
+        raise TypeError(f"{type(self).__name__} must define last_modules()")
 
     def put_head(self, head: Module) -> None:
         """Score something else than tokens from now on."""
@@ -201,6 +206,7 @@ class LanguageModel(TextModel):
     A subclass has `tok_emb`, `trf_blocks`, `final_norm`, `out_head`, `features` and `make_state`.
     """
 
+    pretraining = "pretrain"
     positions = ("last", "padded", "first", "mean")
     final_norm: Module
     n_rows: int | None = None  # generation may ask for as many rows as it likes
@@ -225,6 +231,9 @@ class LanguageModel(TextModel):
         """Logits (B, T, V); with `last_only` (B, 1, V), after the last token. With a `state`, ids follow what it has read."""
         x = self.features(ids, state=state)  # (B, T, C)
         return self.head(x[:, -1:] if last_only else x)
+
+    def last_modules(self) -> list[Module]:
+        return [self.trf_blocks[-1], self.final_norm, self.out_head]
 
     def class_logits(self, ids: Any, lengths: np.ndarray) -> Tensor:
         x = self.features(ids)  # (B, T, C)

@@ -134,6 +134,8 @@ class BertModel(TextModel):
 
     architecture = "bert"
     config_class = BertConfig
+    predicts = "words"
+    pretraining = "masked_words"
     positions = ("pooled",)
     commands = ("predict", "embed", "classify")
     out_head: Any  # a Linear, or None without a head for words or classes
@@ -175,10 +177,16 @@ class BertModel(TextModel):
             self._draw_bert(rng)
         self.name_parameters()
 
-    def forward(self, ids: Any, segments: Any = None, mask: Any = None) -> Tensor:
+    def forward(self, ids: Any, segments: Any = None, mask: Any = None, *, at: Any = None) -> Any:
         """Of hidden words (B, T, V); of a classifier, of the text, (B, K). `segments` (B, T): of which text a token is, 0 by
-        default; `mask` (B, T): 1 or True where there is a token. ConfigError for a model without a head.
+        default; `mask` (B, T): 1 or True where there is a token. With `at`, rows and places (M,) of hidden words, two things as
+        in pretraining: the scores of these alone, (M, V), and whether the second text follows the first, (B, 2), None without a
+        head for that. ConfigError for a model without a head.
         """
+        if at is not None:
+            x = self.features(ids, segments, mask)  # (B, T, C)
+            words = self.words(x[at])  # (M, V): of all tokens it would be seven times as much
+            return words, None if self.next_sentence is None else self.next_sentence(self.pool(x))  # (B, 2)
         if self.classes is not None:
             return self.out_head(self.drop_emb(self.pooled(ids, segments, mask)))  # (B, K)
         return self.words(self.features(ids, segments, mask))  # (B, T, V)
@@ -221,6 +229,10 @@ class BertModel(TextModel):
         share = (mask / mask.sum(1, keepdims=True)).astype(x.dtype)  # (B, T)
         mean = (x * share[:, :, None]).sum(axis=1)  # (B, C)
         return mean / (mean * mean).sum(axis=1, keepdims=True).sqrt()
+
+    def last_modules(self) -> list[Module]:
+        rest = (self.pooler, self.transform, self.out_head, self.next_sentence)
+        return [self.trf_blocks[-1], *(module for module in rest if module is not None)]
 
     def class_logits(self, ids: Any, lengths: np.ndarray) -> Tensor:
         return self(ids, mask=np.arange(np.shape(ids)[1]) < lengths[:, None])  # (B, K)

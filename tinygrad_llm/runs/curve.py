@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 OK, LOOK, WRONG = "ok", "look", "wrong"
+_PLATEAU = 0.1  # nats below the loss of counting words within which nothing else may have been learned
 CLEARLY = 0.05  # nats by which a validation loss must differ from another to be called better
 
 Rows = Sequence[Mapping[str, float]]
@@ -81,6 +82,23 @@ def judge_fall(rows: Rows, unigram_train: float | None = None) -> Finding:
         advice = f"counting tokens reaches {unigram_train:.2f}: train longer, or with a higher learning rate"
         return Finding(LOOK, text, advice)
     return Finding(OK, text)
+
+
+def judge_plateau(rows: Rows, unigram_val: float | None = None) -> Finding:
+    """Of hidden words: does the model see their neighbours? `unigram_val`: what counting words reaches on validation.
+
+    A bidirectional model first learns how often words come, and stays there for a while until attention finds its way: a
+    curve that is flat near that loss is one that has not begun, not one that has ended.
+    """
+    best = min(row["val_loss"] for row in rows)
+    if unigram_val is None or best < unigram_val - _PLATEAU:
+        return Finding(OK, "the words beside a hidden one are used")
+    text = f"validation loss is {best:.2f} at best, where counting words reaches {unigram_val:.2f}"
+    advice = (
+        "this plateau is usual at first, it ends when the model begins to look at the words beside a hidden one: train longer, "
+        "or on more text"
+    )
+    return Finding(LOOK, text, advice)
 
 
 def judge_spikes(rows: Rows) -> Finding:

@@ -54,7 +54,8 @@ from .curve import CLEARLY
 from .fields import a_count, a_number, a_text, an_object, an_object_of, list_of, naming
 
 FORMAT = 2  # of config.json: with the names of architecture and task
-_PREFERENCES = ("reward", "dpo", "ppo", "grpo")  # tasks that are words after `prefer`
+# What is called to train a task, where that is not its name alone.
+_COMMANDS = {"masked_words": "pretrain"} | {name: f"prefer {name}" for name in ("reward", "dpo", "ppo", "grpo")}
 SPEED_FILE, PLOT_FILE = "speed.jsonl", "loss.png"
 _ROW = ("step", "tokens", "lr", "train_loss", "val_loss")
 _OPTIONS = {
@@ -301,7 +302,7 @@ def tokenizer_sum(folder: Path) -> str:
 
 def command_of(task: str) -> str:
     """What is called to train a task: `tinygrad-llm classify`, `tinygrad-llm prefer dpo`."""
-    return f"tinygrad-llm prefer {task}" if task in _PREFERENCES else f"tinygrad-llm {task}"
+    return f"tinygrad-llm {_COMMANDS.get(task, task)}"
 
 
 def resume_command(folder: Path, task: str) -> str:

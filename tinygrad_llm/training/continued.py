@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError, TokenizerError
-from ..evaluation.losses import mean_loss
+from ..models import TextModel
 from ..runs.loggers import Logger
 from ..text import Tokenizer, read_text, story
 from ..text.corpus import encode_texts, kind_of
 from ..weights.load import load_with_tokenizer
-from .pretrain import begin
+from .masked_words import MaskedResult
+from .pretrain import begin, task_of
 from .pretrain_options import FORM, SIZES, PretrainOptions, first_preset, model_options
 from .result import Continued, PretrainResult
 
-_OF_THE_MODEL = ("architecture", *SIZES, *FORM)
+_OF_THE_MODEL = ("architecture", *SIZES, *(name for name in FORM if name != "next_sentence"))  # which may be left out
 
 
 def continue_pretraining(
@@ -33,7 +34,7 @@ def continue_pretraining(
     report: Callable[[str], None] = print,
     loggers: Sequence[Logger] = (),
     **options: Any,
-) -> PretrainResult:
+) -> PretrainResult | MaskedResult:
     """Go on training the model in `init_from` (any form that `load_pretrained` reads) with its own tokenizer, on `files`.
 
     The tokenizer is given the `special_tokens` that it lacks, and the model rows for them (`resize_vocabulary`). Otherwise as
@@ -44,13 +45,16 @@ def continue_pretraining(
     for name in ("preset", "tokenizer", *_OF_THE_MODEL):
         if name in options:
             raise ConfigError(f"{name} is {options[name]!r}: with init_from it is that of the weights: leave it out")
-    model, tokenizer = load_with_tokenizer(init_from)
+    model, tokenizer = load_with_tokenizer(init_from, kind=TextModel)
     options = {"drop_rate": model.config.drop_rate} | options
     chosen = replace(
         PretrainOptions.for_preset(first_preset(model.architecture, published=True), **options),
         tokenizer=kind_of(tokenizer),
-        **{name: value for name, value in model_options(model.config).items() if name != "drop_rate"},
+        **{name: value for name, value in model_options(model.config).items() if name in _OF_THE_MODEL},
     )
+    if chosen.next_sentence and not model.config.next_sentence:
+        raise ConfigError(f"next_sentence is True: {init_from} has no head for it: leave it out")
+    task = task_of(model.architecture)
     corpus = chosen.corpus(files, tokenizer)
     added = {mark: i for mark, i in corpus.tokenizer.special.items() if mark not in tokenizer.special}
     tokenizer = corpus.tokenizer
@@ -58,16 +62,16 @@ def continue_pretraining(
     if tokenizer.vocab_size > before:
         model.resize_vocabulary(tokenizer.vocab_size)
         chosen = replace(chosen, vocab_size=model.config.vocab_size)
-    if chosen.prompt:
-        tokenizer.encode(chosen.prompt)
-    else:
-        chosen = replace(chosen, prompt=corpus.opening())
+    chosen = task.settle(chosen, corpus)
     if added:
         report(_about_rows(added, before, model.config.vocab_size))
     general_name, general_ids = _general(general_text, tokenizer, bool(files), chosen.encoding)
-    domain_before = mean_loss(model, chosen.evaluation_batches(corpus.val_ids, tokenizer))
-    general = chosen.evaluation_batches(general_ids, tokenizer) if general_ids else None
-    general_before = mean_loss(model, general) if general else None
+
+    def measure(model: Any, ids: list[int]) -> float:
+        return task.measure(model, chosen, ids, tokenizer)
+
+    domain_before = measure(model, corpus.val_ids)
+    general_before = measure(model, general_ids) if general_ids else None
     result = begin(
         Path(out) if out is not None else Path("runs", Path(files[0]).stem if files else "story"),
         files,
@@ -80,8 +84,8 @@ def continue_pretraining(
         init_from=str(init_from),
         **({"added_special": added} if added else {}),
     )
-    domain_after = mean_loss(result.model, chosen.evaluation_batches(corpus.val_ids, tokenizer))
-    general_after = mean_loss(result.model, general) if general else None
+    domain_after = measure(result.model, corpus.val_ids)
+    general_after = measure(result.model, general_ids) if general_ids else None
     continued = Continued(str(init_from), domain_before, domain_after, general_name, general_before, general_after)
     for line in continued.lines():
         report(line)

@@ -20,17 +20,19 @@ import numpy as np
 from ..errors import CheckpointError, StateDictError
 from ..evaluation.losses import mean_loss, unigram_cross_entropy
 from ..generation import stream_text
-from ..models import LanguageModel, make_model
+from ..models import LanguageModel, make_model, pretraining_of
 from ..rng import Generator, use_generator
 from ..runs.checkpoint import check_room
 from ..runs.folder import FORMAT, new_run
 from ..runs.loggers import Logger
+from ..text import Tokenizer
 from ..text.corpus import TOKENIZERS, Corpus, kind_of
 from .loop import TrainingLoop
+from .masked_words import MaskedResult, MaskedWords
 from .pretrain_options import PretrainOptions
 from .result import PretrainResult, judge
 from .step import NEXT_TOKEN, Batch
-from .task import Finished, Task
+from .task import Finished, Task, some_of
 
 
 class Pretraining(Task):
@@ -44,6 +46,19 @@ class Pretraining(Task):
         self._train_batches = options.evaluation_batches(corpus.train_ids[corpus.alike_from :], corpus.tokenizer)
         self._val_batches = options.evaluation_batches(corpus.val_ids, corpus.tokenizer)
 
+    @classmethod
+    def settle(cls, options: PretrainOptions, corpus: Corpus) -> PretrainOptions:
+        """What the text decides of the options: without a prompt, samples go on from its first words."""
+        if not options.prompt:
+            return replace(options, prompt=corpus.opening())
+        corpus.tokenizer.encode(options.prompt)  # TokenizerError now rather than after the first epoch
+        return options
+
+    @classmethod
+    def measure(cls, model: LanguageModel, options: PretrainOptions, ids: Sequence[int], tokenizer: Tokenizer) -> float:
+        """The loss of a text, which is cut as in training."""
+        return mean_loss(model, options.evaluation_batches(list(ids), tokenizer))
+
     def __len__(self) -> int:
         return len(self.windows)
 
@@ -53,9 +68,9 @@ class Pretraining(Task):
     def evaluate(self, model: LanguageModel, final: bool) -> dict[str, float]:
         """Both losses without dropout, on a few batches of each text; in the end, on all of the validation text."""
         n = self.options.eval_batches
-        val_batches = self._val_batches if final else _spread(self._val_batches, n)
+        val_batches = self._val_batches if final else some_of(self._val_batches, n)
         return {
-            "train_loss": mean_loss(model, _spread(self._train_batches, n)),
+            "train_loss": mean_loss(model, some_of(self._train_batches, n)),
             "val_loss": mean_loss(model, val_batches),
         }
 
@@ -101,9 +116,12 @@ class Pretraining(Task):
         return judge(finished, self.corpus, self.options.prompt)
 
 
-def _spread(batches: list[Any], n: int) -> list[Any]:
-    """At most n of the batches, from all over the text."""
-    return [batches[i * len(batches) // n] for i in range(n)] if len(batches) > n else batches
+# What an architecture is pretrained by, it says itself (Model.pretraining): a task by its name.
+TASKS: dict[str, type[Pretraining] | type[MaskedWords]] = {task.name: task for task in (Pretraining, MaskedWords)}
+
+
+def task_of(architecture: str) -> type[Pretraining] | type[MaskedWords]:
+    return TASKS[pretraining_of(architecture)]
 
 
 def pretrain(
@@ -113,7 +131,7 @@ def pretrain(
     report: Callable[[str], None] = print,
     loggers: Sequence[Logger] = (),
     **options: Any,
-) -> PretrainResult:
+) -> PretrainResult | MaskedResult:
     """Train a model on text files, on the story or on tales (preset="tales"), and leave a run folder that `load_run` reads.
 
     `out` is the folder (runs/story, runs/tales, or runs/ and the name of the first file). `report` is given each line of the
@@ -129,10 +147,7 @@ def pretrain(
     corpus = chosen.corpus(files)
     if chosen.tokenizer not in TOKENIZERS:  # a folder: the run has a copy
         chosen = replace(chosen, tokenizer=kind_of(corpus.tokenizer), vocab_size=corpus.tokenizer.vocab_size)
-    if chosen.prompt:
-        corpus.tokenizer.encode(chosen.prompt)  # TokenizerError now rather than after the first epoch
-    else:
-        chosen = replace(chosen, prompt=corpus.opening())
+    chosen = task_of(chosen.architecture).settle(chosen, corpus)
     own = chosen.preset if chosen.tells_tales(files) else "story"
     folder = Path(out) if out is not None else Path("runs", Path(files[0]).stem if files else own)
     return begin(folder, files, chosen, corpus, report, loggers)
@@ -148,7 +163,7 @@ def begin(
     weights: Mapping[str, np.ndarray] | None = None,
     config: Any = None,
     **more: Any,
-) -> PretrainResult:
+) -> PretrainResult | MaskedResult:
     """Train from the first step, in a new run folder, from fresh weights or the given ones.
 
     `config` is that of the model, if the options do not say all; `more` goes into config.json.
@@ -157,7 +172,7 @@ def begin(
     memory = options.memory(config, corpus)
     memory.check(report)
     check_room(folder, config.n_parameters(), options.keep, report)
-    task = Pretraining(corpus, options)
+    task = task_of(config.architecture)(corpus, options)
     options.lr_schedule(options.max_steps or options.epochs * len(task))  # an error now, before anything is written
     record = {
         "format": FORMAT,

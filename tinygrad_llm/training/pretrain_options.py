@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..checks import check_options
 from ..errors import ConfigError
 from ..evaluation.losses import Batch, evaluation_batches
 from ..formats.strict_json import read_json
-from ..models import PRESETS, LanguageModel, architectures, preset
+from ..models import PRESETS, architectures, preset, pretraining_of
 from ..models.estimate import TrainingMemory
 from ..parallel import default_threads
 from ..text import Tokenizer
@@ -48,12 +48,21 @@ _TALES = {
     "prompt": "Once there was",
 }
 _PUBLISHED = {"tokenizer": "gpt2", "epochs": 10, "batch_size": 2, "lr": 4e-4}
-_ARCHITECTURES = architectures(LanguageModel)
+# Models that guess hidden words: of the tales, and of other texts, where a second document is not always there.
+_HIDDEN_TALES = {
+    **{"tokenizer": "wordpiece", "windows": "documents", "epochs": 1, "batch_size": 16, "lr": 2e-3, "beta2": 0.98},
+    **{"spike": 0.0, "mask_share": 0.15},
+}
+_HIDDEN = {
+    **{"tokenizer": "wordpiece", "windows": "shuffled", "epochs": 20, "batch_size": 16, "lr": 1e-3, "beta2": 0.98},
+    **{"spike": 0.0, "mask_share": 0.15, "next_sentence": False},
+}
+_ARCHITECTURES = [name for name in architectures() if pretraining_of(name)]
 _PRESETS = [name for name, config in PRESETS.items() if config.architecture in _ARCHITECTURES]
 _IF_ANY = ("n_kv_heads", "head_dim", "hidden_dim", "window")  # sizes that a model may do without: 0
 # Of the model; drop_rate is no size.
 SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", *_IF_ANY)
-FORM = ("init", "tie_weights", "qkv_bias", "bias", "activation")
+FORM = ("init", "tie_weights", "qkv_bias", "bias", "activation", "next_sentence")
 _MODEL = (*SIZES, "drop_rate", *FORM)
 
 
@@ -84,19 +93,28 @@ class PretrainOptions(LoopOptions):
     hidden_dim: int = option("width of the feed-forward layers; 0: as is usual for the architecture", least=0)
     window: int = option("tokens back that a token sees, itself among them; 0: all", least=0)
     drop_rate: float = option("share of the activations dropped in training", most=1)
-    init: str = option("first weights: pytorch draws each layer as PyTorch does, gpt2 smaller and by depth")
+    init: str = option(
+        "first weights: pytorch draws each layer as PyTorch does, gpt2 smaller and by depth, bert smaller"
+    )
     tie_weights: bool = option("the table of tokens is that of the head too")
     qkv_bias: bool = option("queries, keys and values have biases")
     bias: bool = option(
         "the other layers have biases, and the norms of a gpt shifts; of a llama the feed-forward layers"
     )
-    activation: str = option("between the layers of each block of a gpt: gelu in its tanh form, gelu_erf exactly")
+    activation: str = option(
+        "between the layers of each block of a gpt or bert: gelu in its tanh form, gelu_erf exactly"
+    )
+    next_sentence: bool = option(
+        "a bert is also asked whether the second part of a text follows the first, which in half the texts is another document's"
+    )
+    mask_share: float = option("share of the words that are hidden from a bert, to be guessed", 0.0, below=1)
     stride: int = option(
         "tokens from one window to the next; below the context length they overlap, 0: side by side", 0, least=0
     )
     windows: str = option(
         "what an epoch reads: a window for every stride of tokens, side by side but from another beginning each time "
-        "(shuffled), as many anywhere (random, as nanoGPT does), or one for each document, in the order of the text",
+        "(shuffled), as many anywhere (random, as nanoGPT does), or one for each document, in the order of the text; of a bert "
+        "those of a document, shuffled or in the order of the text (documents)",
         "stride",
         choices=WINDOWS,
     )
@@ -119,7 +137,22 @@ class PretrainOptions(LoopOptions):
             raise ConfigError(f"val_ratio is {self.val_ratio}: it may be neither 0 nor 1")
         if self.stride and self.windows != "stride":
             raise ConfigError(f"stride is {self.stride} and windows is {self.windows!r}: these have no stride")
-        self.model_config(self.vocab_size).check_bytes()
+        config = self.model_config(self.vocab_size)
+        config.check_bytes()
+        self._check_hiding(getattr(config, "masked_words", False))
+
+    def _check_hiding(self, hides: bool) -> None:
+        """ConfigError for what goes with the other of both: to guess hidden words, or the next one."""
+        if not hides and self.mask_share:
+            raise ConfigError(f"mask_share is {self.mask_share}: a {self.architecture} has no such option")
+        if not hides:
+            return
+        if not self.mask_share:
+            raise ConfigError("mask_share is 0: there would be no word to guess")
+        if self.windows not in ("shuffled", "documents"):
+            raise ConfigError(f"windows is {self.windows!r}: a {self.architecture} has 'shuffled' or 'documents'")
+        if self.prompt:
+            raise ConfigError(f"prompt is {self.prompt!r:.60}: a {self.architecture} does not write on: leave it out")
 
     def model_config(self, vocab_size: int) -> Any:
         """The model of these sizes, for a tokenizer of `vocab_size` entries."""
@@ -155,7 +188,8 @@ class PretrainOptions(LoopOptions):
                 encoding=self.encoding,
                 **made_with,
             )
-        return replace(corpus, tokenizer=corpus.tokenizer.marking_prompts(self.windows == "documents"))
+        marks = self.windows == "documents" and not self.mask_share
+        return replace(corpus, tokenizer=corpus.tokenizer.marking_prompts(marks))
 
     def tells_tales(self, files: Sequence[Any]) -> bool:
         """Whether there is no text but the tales of the seed."""
@@ -182,7 +216,10 @@ class PretrainOptions(LoopOptions):
     @classmethod
     def defaults(cls, name: str, of_files: bool = False) -> dict[str, Any]:
         """What `for_preset` fills in for a preset."""
-        recipe = _TALES if tells_tales(name, of_files) else _STORY if _is_ours(name) else _PUBLISHED
+        told, hides = tells_tales(name, of_files), getattr(preset(name), "masked_words", False)
+        recipe = _TALES if told else _STORY if _is_ours(name) else _PUBLISHED
+        if hides:
+            recipe = _HIDDEN_TALES if told else _HIDDEN
         return {"preset": name} | model_options(preset(name)) | common_defaults(cls) | recipe
 
     @classmethod
@@ -232,9 +269,9 @@ class PretrainOptions(LoopOptions):
 
 def model_options(config: Any) -> dict[str, Any]:
     """What of a model can be chosen here, as its configuration has it; 0 or "" for what it has not."""
-    neutral = {"activation": ""}
+    kinds = get_type_hints(PretrainOptions)
     found = {name: getattr(config, name, None) for name in ("architecture", *_MODEL)}
-    return {name: neutral.get(name, 0) if value is None else value for name, value in found.items()}
+    return {name: kinds[name]() if value is None else value for name, value in found.items()}  # 0, "" or False
 
 
 def first_preset(architecture: str, published: bool = False) -> str:

@@ -36,8 +36,9 @@ from ..text import load_tokenizer
 from ..text.corpus import Corpus
 from ..text.tokenizers import TOKENIZER_FILE
 from .loop import TrainingLoop
+from .masked_words import MaskedResult
 from .options import LoopOptions
-from .pretrain import Pretraining, begin
+from .pretrain import TASKS, begin, task_of
 from .pretrain_options import FORM, SIZES, PretrainOptions
 from .result import PretrainResult
 
@@ -53,7 +54,7 @@ def resume(
     report: Callable[[str], None] = print,
     loggers: Sequence[Logger] = (),
     **changes: Any,
-) -> PretrainResult:
+) -> PretrainResult | MaskedResult:
     """Go on with the run in folder `run` from its newest whole checkpoint; without changes, to the bit as if never stopped.
 
     `files` and `changes` (options of PretrainOptions) are what is to be different from now on; they are noted in config.json.
@@ -67,9 +68,10 @@ def resume(
     folder = Path(run)
     config = load_config(folder)
     with naming(folder / CONFIG_FILE):
-        if config["task"] != Pretraining.name:
+        if config["task"] not in TASKS:
             raise ConfigError(
-                f"task is {config['task']!r:.80}: only {Pretraining.name!r} goes on here, another with the command of its name"
+                f"task is {config['task']!r:.80}: only {' and '.join(map(repr, TASKS))} go on here, another with the command of "
+                "its name"
             )
         _FIELDS("", config)
         before = PretrainOptions.of_run(config["training"])
@@ -120,7 +122,7 @@ def _go_on(
     chosen: bool,
     report: Callable[[str], None],
     loggers: Sequence[Logger],
-) -> PretrainResult:
+) -> PretrainResult | MaskedResult:
     """Everything is checked before anything in the folder is changed."""
     corpus = options.corpus(files, load_tokenizer(folder))
     _check_data(files, corpus, config, chosen)
@@ -146,7 +148,7 @@ def _go_on(
     memory.check(report)
     check_room(folder, model_config.n_parameters(), options.keep, report)
     check_writable(folder)
-    task = Pretraining(corpus, options)
+    task = task_of(model_config.architecture)(corpus, options)
     about = checkpoint.about
     with naming(checkpoint.folder / STATE_FILE):
         _DATA("data", about["data"])

@@ -80,6 +80,11 @@ class Task:
         return finished
 
 
+def some_of(batches: Sequence[Any], n: int) -> Sequence[Any]:
+    """At most n of the batches, from all over the text."""
+    return [batches[i * len(batches) // n] for i in range(n)] if len(batches) > n else batches
+
+
 @dataclass(frozen=True)
 class Finished:
     """A run that is over."""

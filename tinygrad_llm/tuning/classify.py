@@ -27,7 +27,7 @@ from ..errors import ConfigError
 from ..evaluation.baselines import baselines
 from ..evaluation.scores import Scores, classification_scores
 from ..files import replace_file
-from ..models import LanguageModel, make_model
+from ..models import TextModel, make_model
 from ..models.heads import add_classifier, class_logits
 from ..ops import cross_entropy
 from ..rng import get_generator
@@ -41,7 +41,7 @@ from ..training.task import Finished
 from .options import ClassifyOptions
 from .predict import Classifier, log_softmax, score_texts
 from .run import TuningTask, begin, check_same, data_of, go_on, load_base
-from .splits import Splits, encode_texts, make_splits, pad
+from .splits import Splits, cut, encode_texts, frame_texts, make_splits, pad, pad_id_of
 
 PREDICTIONS_FILE, CONFUSION_FILE = "predictions.jsonl", "confusion.png"
 _SEEN = 128  # texts of each part that are judged while training goes on
@@ -54,7 +54,7 @@ _BASELINES = {
 
 
 def class_loss(
-    model: LanguageModel, ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray, weights: np.ndarray
+    model: TextModel, ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray, weights: np.ndarray
 ) -> Tensor:
     losses = cross_entropy(class_logits(model, ids, lengths), targets=labels, reduction="none")  # (b,)
     return (losses * weights).sum()
@@ -72,22 +72,24 @@ class Classification(TuningTask):
     def __init__(self, splits: Splits, options: ClassifyOptions, tokenizer: Tokenizer) -> None:
         self.splits, self.options, self.tokenizer = splits, options, tokenizer
         self.chance = math.log(len(splits.classes))
+        self.framed = options.position == "pooled"  # what [CLS] has seen
+        encode = frame_texts if self.framed else encode_texts
         train, validation, test = (
-            encode_texts(tokenizer, part.texts) for part in (splits.train, splits.validation, splits.test)
+            encode(tokenizer, part.texts) for part in (splits.train, splits.validation, splits.test)
         )
         longest = max(map(len, train))
         self.max_length = options.max_length or min(longest, options.context_length)
         self.truncated = sum(len(row) > self.max_length for part in (train, validation, test) for row in part)
         self.train, self.validation, self.test = (
-            [row[: self.max_length] for row in part] for part in (train, validation, test)
+            [cut(row, self.max_length, self.framed) for row in part] for part in (train, validation, test)
         )
-        self.pad_id = tokenizer.eot_id or 0
+        self.pad_id = pad_id_of(tokenizer)
         self.width = self.max_length if options.position == "padded" else 0
 
     def __len__(self) -> int:
         return math.ceil(len(self.train) / self.options.batch_size)
 
-    def epoch(self, model: LanguageModel) -> Iterator[Batch]:
+    def epoch(self, model: TextModel) -> Iterator[Batch]:
         order, size = get_generator().randperm(len(self.train)), self.options.batch_size
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
@@ -96,7 +98,7 @@ class Classification(TuningTask):
             ids, lengths = pad([self.train[i] for i in chosen], self.pad_id, self.width)
             yield ids, lengths, labels, (weights / weights.sum()).astype(np.float32)
 
-    def evaluate(self, model: LanguageModel, final: bool) -> dict[str, float]:
+    def evaluate(self, model: TextModel, final: bool) -> dict[str, float]:
         """Loss and accuracy on some texts of both parts, at the end on all."""
         n = None if final else _SEEN
         train_loss, train_accuracy = self._judge(model, self.train[:n], self.splits.train.labels[:n])
@@ -108,12 +110,12 @@ class Classification(TuningTask):
             "val_accuracy": val_accuracy,
         }
 
-    def _judge(self, model: LanguageModel, rows: Sequence[Sequence[int]], labels: np.ndarray) -> tuple[float, float]:
+    def _judge(self, model: TextModel, rows: Sequence[Sequence[int]], labels: np.ndarray) -> tuple[float, float]:
         scores = score_texts(model, rows, self.pad_id, self.width)  # (N, K)
         loss = -log_softmax(scores)[np.arange(len(rows)), labels].mean()
         return float(loss), float((scores.argmax(1) == labels).mean())
 
-    def sample(self, model: LanguageModel, step: int, final: bool) -> str:
+    def sample(self, model: TextModel, step: int, final: bool) -> str:
         """The text of validation that the model is most wrong about."""
         part = self.splits.validation.select(np.arange(min(_SEEN, len(self.validation))))
         p = np.exp(log_softmax(score_texts(model, self.validation[:_SEEN], self.pad_id, self.width)))  # (N, K)
@@ -184,7 +186,7 @@ class ClassifyResult:
     """What a run leaves besides its folder. Scores are of the texts kept for testing, after the last step."""
 
     folder: Path
-    model: LanguageModel
+    model: TextModel
     tokenizer: Tokenizer
     metrics: list[dict[str, float]]  # the rows of metrics.jsonl
     test: Scores
@@ -262,7 +264,7 @@ def classify(
     fresh weights and a tokenizer of the words of the texts to learn from. `options` are those of ClassifyOptions. `report`,
     `loggers`, the signals and resuming (`resume_classification`) are as for `pretrain`.
     """
-    model, tokenizer = (None, None) if init_from is None else load_base(init_from)
+    model, tokenizer = (None, None) if init_from is None else load_base(init_from, TextModel)
     chosen = ClassifyOptions.choose(model, **options)
     splits = _splits_of(data, chosen)
     if tokenizer is None:
@@ -271,7 +273,7 @@ def classify(
     chosen = task.options = replace(chosen, max_length=task.max_length)
     config = chosen.model_config(model, tokenizer.vocab_size)
 
-    def make() -> LanguageModel:
+    def make() -> TextModel:
         body = make_model(config.architecture, config) if model is None else model
         return add_classifier(body, splits.classes, chosen.position, chosen.head_bias, chosen.causal)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checks import check_options
 from ..errors import ConfigError
-from ..models import LanguageModel, make_config
+from ..models import TextModel, make_config
 from ..models.estimate import TrainingMemory
 from ..models.heads import POSITIONS
 from ..nn.lora import LoRAConfig
@@ -86,7 +86,7 @@ class TuningOptions(LoopOptions):
         return cls(**cls.defaults() | training)
 
     @classmethod
-    def choose(cls: type[Tuning], model: LanguageModel | None, **given: Any) -> Tuning:
+    def choose(cls: type[Tuning], model: TextModel | None, **given: Any) -> Tuning:
         """Those given, and the defaults for this model or for fresh weights. ConfigError for what the model decides."""
         defaults = cls.defaults(model is not None)
         if given.get("lora") and "train" not in given:
@@ -101,7 +101,7 @@ class TuningOptions(LoopOptions):
             defaults |= sizes | {"lr": cls.lr_of_width / model.config.emb_dim}
         return cls(**with_changes(defaults, given, cls))
 
-    def model_config(self, model: LanguageModel | None, vocab_size: int) -> Any:
+    def model_config(self, model: TextModel | None, vocab_size: int) -> Any:
         """The configuration of a model that was learned, or of a fresh one for a vocabulary."""
         if model is not None:
             return model.config
@@ -140,7 +140,7 @@ class ClassifyOptions(TuningOptions):
 
     position: str = option(
         "token whose features tell the class: the text's last, the last of a row filled up to max_length (as the book's code has "
-        "it), the first, or the mean of the scores of all",
+        "it), the first, or the mean of the scores of all; of a bert what its pooler makes of [CLS] (pooled)",
         "last",
         choices=POSITIONS,
     )
@@ -160,6 +160,16 @@ class ClassifyOptions(TuningOptions):
     label: str = option("column of the classes, likewise", "")
     delimiter: str = option("between columns; without it, found", "")
     encoding: str = option("of the file; without it, found: utf-8, utf-16 or cp1252", "")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.position == "pooled" and 0 < self.max_length < 3:
+            raise ConfigError(f"max_length is {self.max_length}: a text stands between [CLS] and [SEP]: use 3 or more")
+
+    @classmethod
+    def choose(cls, model: TextModel | None, **given: Any) -> ClassifyOptions:
+        own = {} if model is None else {"position": model.positions[0]}
+        return super().choose(model, **own | given)
 
     def lora_config(self) -> LoRAConfig:
         return _with_head(super().lora_config())

@@ -29,7 +29,7 @@ from ..text import Tokenizer
 from ..weights.load import load_pretrained
 from ..weights.peft import load_adapter
 from ..weights.tokenizer_files import BESIDE
-from .splits import encode_texts, pad
+from .splits import cut, encode_texts, frame_texts, pad, pad_id_of
 
 _BATCH = 32
 
@@ -96,7 +96,7 @@ class Classifier:
         adapter: str | os.PathLike[str] | None = None,
     ) -> Classifier:
         """Of what was loaded from a path."""
-        if model.predicts != "classes":
+        if model.predicts != "classes" and getattr(model, "classes", None) is None:
             raise CheckpointError(
                 f"{path}: a model ({model.architecture}) without classes: tinygrad-llm predict asks it"
             )
@@ -125,11 +125,13 @@ class Classifier:
 
     @property
     def pad_id(self) -> int:
-        return self.tokenizer.eot_id or 0
+        return pad_id_of(self.tokenizer)
 
-    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+    def rows(self, texts: Sequence[str]) -> list[Sequence[int]]:
         """The ids of each text, up to max_length. DataError for a text without any."""
-        return [row[: self.max_length] for row in encode_texts(self.tokenizer, texts)]
+        framed = self.model.position == "pooled"
+        encode = frame_texts if framed else encode_texts
+        return [cut(row, self.max_length, framed) for row in encode(self.tokenizer, texts)]
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """(N, K), float64, the classes in the order of `classes`."""
@@ -158,7 +160,7 @@ class Classifier:
         k = int(scores.data[0].argmax()) if label is None else self.classes.index(label)
         gradients: dict[Tensor, np.ndarray] = {}
         scores[0, k].backward(into=gradients)
-        ids = rows[0]
+        ids = list(rows[0])
         (x,) = embedded
         shares = (x.data * gradients[x]).sum(-1)[0, : len(ids)]  # (T,)
         p = float(np.exp(log_softmax(scores.data))[0, k])

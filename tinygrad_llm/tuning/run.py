@@ -43,7 +43,7 @@ def freeze(model: Any, train: str) -> None:
     model = policy_of(model)
     learning: list[Module] = [model]
     if train != "all":  # of a language model
-        learning = [model.out_head, *([model.trf_blocks[-1], model.final_norm] if train == "last_block" else [])]
+        learning = model.last_modules() if train == "last_block" else [model.out_head]
     for parameter in model.parameters():
         parameter.requires_grad = False
     for module in learning:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from ..rng import Generator
-from ..text import Tokenizer
+from ..text import Tokenizer, WordPieceTokenizer
 from ..text.duplicates import contradictions, exact_duplicates, near_duplicates
 from ..text.labelled import Labelled, read_labelled
 from ..text.messages import messages
@@ -130,6 +130,28 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         if not row:
             raise DataError(f"the text {text!r:.60} has no token to judge it by: give one with a letter in it")
     return rows
+
+
+def frame_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text between [CLS] and [SEP]. DataError names one that has none."""
+    if not isinstance(tokenizer, WordPieceTokenizer):
+        raise ConfigError(
+            f"tokenizer is {tokenizer.name}: it has no [CLS] and [SEP], between which texts are read here"
+        )
+    return [tokenizer.frame(row)[0] for row in encode_texts(tokenizer.marking_prompts(False), texts)]
+
+
+def cut(row: Sequence[int], most: int, framed: bool) -> Sequence[int]:
+    """The first ids of a text; a frame stays whole."""
+    if len(row) <= most:
+        return row
+    return [*row[: most - 1], row[-1]] if framed else row[:most]
+
+
+def pad_id_of(tokenizer: Tokenizer) -> int:
+    """What rows are filled up with, which says nothing."""
+    own = getattr(tokenizer, "pad_id", None)
+    return (tokenizer.eot_id or 0) if own is None else own
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, width: int = 0) -> tuple[np.ndarray, np.ndarray]:
