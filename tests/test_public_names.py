@@ -37,9 +37,9 @@ COMMANDS = [
 ]
 OPTIONS = {
     "pretrain": "--preset --tokenizer --vocab-size --context-length --emb-dim --n-heads --n-layers --drop-rate --epochs "
-    "--batch-size --accumulate --stride --lr --min-lr --warmup --weight-decay --max-norm --val-ratio --next-sentence --mask-share --eval-every --eval-batches "
-    "--prompt --sample-tokens --temperature --top-k --save-every --spike --keep --on-nonfinite --seed --out --resume --init-from "
-    "--general-text --tensorboard --weights-only --json",
+    "--batch-size --accumulate --stride --lr --min-lr --warmup --weight-decay --max-norm --val-ratio --eval-every --eval-batches "
+    "--next-sentence --mask-share --prompt --sample-tokens --temperature --top-k --save-every --spike --keep --on-nonfinite "
+    "--seed --out --resume --init-from --general-text --tensorboard --weights-only --json",
     "classify": "--init-from --out --resume --train --lora --position --balance --keep-duplicates --examples --max-length --text "
     "--label --delimiter --encoding --epochs --batch-size --lr --seed --tensorboard --json",
     "instruct": "--init-from --out --resume --dry-run --train --lora --template --kinds --mask-instruction --bucket --examples "

@@ -269,7 +269,7 @@ def test_the_command_and_the_doctor(text, tmp_path, capsys):
     assert found["curve: start"].verdict == "ok"
     assert not [name for name, finding in found.items() if finding.verdict == "wrong" and name != "curve: fall"]
     assert main(["generate", str(tmp_path / "run"), "--prompt", "the"]) == 2
-    assert "predict or embed or classify asks it" in capsys.readouterr().err
+    assert "predict, embed, classify ask it" in capsys.readouterr().err
 
 
 def test_a_plateau_is_told_from_learning():

@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help=f"the text whose loss is differentiated (default: {_PROMPT!r}); of a run of ppo or grpo, what is answered (default: "
         "its first held-out prompt), and the loss is that of the answer drawn, as in training; of a run of translate, a source "
-        "(default: the first of its test); of a bert, words of it are hidden, and the loss is that of guessing them (default: some "
-        "texts of validation)",
+        "(default: the first of its test); of a bert, words of it are hidden, and the loss is that of guessing them (default: "
+        "some texts of validation)",
     )
     parser.add_argument(
         "--answer",
