@@ -26,7 +26,7 @@ class TranslateOptions(TuningOptions):
     )
     fresh: ClassVar[dict[str, Any]] = {
         **{"context_length": 64, "emb_dim": 128, "n_heads": 4, "n_layers": 2, "train": "all"},
-        **{"epochs": 4, "batch_size": 128, "lr": 2e-3, "warmup": 0.1, "beta2": 0.98, "eps": 1e-9},
+        **{"epochs": 6, "batch_size": 128, "lr": 2e-3, "warmup": 0.1, "beta2": 0.98, "eps": 1e-9},
         **{"weight_decay": 0.0, "spike": 0.0},
     }
 
