@@ -188,5 +188,7 @@ def test_a_run_with_the_tokenizer_of_a_folder_needs_the_folder_no_more(text, tmp
         shutil.rmtree(checkpoint)  # as if it had been killed before the first
     (tmp_path / "run" / "model.safetensors").unlink()
     assert resume(tmp_path / "run", report=lambda _: None).tokenizer.tokens == result.tokenizer.tokens
-    with pytest.raises(ConfigError, match=r"tokenizer is .*tokenizer': use one of bpe, char, word, wordpiece, gpt2, or a folder"):
+    with pytest.raises(
+        ConfigError, match=r"tokenizer is .*tokenizer': use one of bpe, char, word, wordpiece, gpt2, or a folder"
+    ):
         pretrain(text, out=tmp_path / "other", tokenizer=str(folder), **QUICK, **sizes)
