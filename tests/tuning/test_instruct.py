@@ -11,9 +11,11 @@ from tinygrad_llm.errors import CheckpointError, ConfigError, ConfigMismatch, Da
 from tinygrad_llm.generation import generate
 from tinygrad_llm.rng import Generator, use_generator
 from tinygrad_llm.runs.folder import load_config, load_run
+from tinygrad_llm.text.lessons import lessons
 from tinygrad_llm.text.templates import TEMPLATES
 from tinygrad_llm.training import pretrain
 from tinygrad_llm.tuning.assistant import Assistant, Chat, write_answers
+from tinygrad_llm.tuning.exercises import messages_of
 from tinygrad_llm.tuning.instruct import collate, evaluate_assistant, instruct, resume_instruction, show_rows
 
 P = 50256
@@ -123,6 +125,21 @@ def test_evaluation_asks_what_the_run_asked(run, tmp_path):
     name, asked, found = evaluate_assistant(run, tmp_path / "a.json")
     assert asked.answers == ["PEA"]
     assert len(found) == 1
+
+
+def test_a_question_stands_below_its_tale_and_what_a_summary_is_asked_for_above(tmp_path):
+    question, summary = lessons(1, 1, "test", ["question"])[0], lessons(1, 1, "test", ["summary"])[0]
+    plain = TEMPLATES["plain"]
+    assert plain.render(messages_of(question)[:1]) == f"{question.input}\n{question.instruction}\n"
+    assert plain.render(messages_of(summary)[:1]) == f"{summary.instruction}\n{summary.input}\n"
+    first, *others = plain.render(messages_of(lessons(1, 1, "train", ["question"])[0], True)).split("<|endoftext|>")[
+        :-1
+    ]
+    tale, asked, _ = first.rsplit("\n", 2)
+    assert len(tale) > 200
+    for each in (asked, *(other.split("\n")[0] for other in others)):
+        assert each.endswith("?")
+        assert "." not in each
 
 
 def test_one_answer_is_learned(tmp_path):

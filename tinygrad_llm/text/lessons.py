@@ -15,8 +15,8 @@ lessons.txt holds the words and wordings. What is kept from training, for valida
     addition                      pairs of numbers, in either order
     correct                       mistakes: a word is in every split, each way to misspell it is in one
     question, summary             tales: the splits have no plot in common, and training has no pair of hero and thing, or of
-                                  hero and village, of a tale that is not for it (tales.py); to train on, every second
-                                  question is of a paragraph
+                                  hero and village, of a tale that is not for it (tales.py); to train on, of two of
+                                  three a part is told: a paragraph, or how the tale begins or ends
     review                        reviews: the splits have none in common (reviews.py). What is asked is of the 8 things of that
                                   world, in every split; any review of the thing is right
 
@@ -44,7 +44,7 @@ LESSON_SPLITS = ("train", "validation", "test")
 
 _SHARES = (7, 1, 2)  # of all words or combinations, for each split
 _NEXT = (4, 7)  # from a question on a tale to those asked after it, so that all are asked as often
-_ANSWERED = ((0, 1, 2), (3, 4, 5), (1, 2, 4, 6, 7))  # the questions that each paragraph of a tale answers
+_ANSWERED = ((0, 1, 2), (3, 4, 5), (1, 2, 4, 6, 7), (0, 2), (6,))  # the questions that each passage of a tale answers
 _TALE_SHARES = (1, 2)  # of the plots that tales.py keeps from training
 
 
@@ -69,6 +69,7 @@ class Kind(NamedTuple):
     tell: Callable[[Draws, Any], tuple[Any, ...]]
     right: Callable[[Lesson, str], bool] | None = None
     look_up: bool = False  # what was not learned cannot be known
+    asked_last: bool = False  # the question stands below what it is about, where those asked after it stand too
 
 
 def lessons(
@@ -244,21 +245,27 @@ def _german(draws: Draws, item: tuple[str, ...]) -> tuple[str, str, str]:
 
 
 def _tales_in_part(draws: Draws, seed: int, part: int) -> Iterator[tuple[Tale, int | None]]:
-    """Tales, of which all is told (None); to train on, of every second one a paragraph, in which an answer is found sooner."""
+    """Tales, of which all is told (None); to train on, of two of three a passage, in which an answer is found sooner."""
     for i, tale in enumerate(_tales(draws, seed, part)):
-        yield tale, draws.pick(range(len(_ANSWERED))) if part == 0 and i % 2 else None
+        yield tale, draws.pick(range(len(_ANSWERED))) if part == 0 and i % 3 else None
+
+
+def _passages(tale: Tale) -> list[str]:
+    """Its paragraphs; its first two sentences, which name hero and village; and its last four, which have the hero's mood."""
+    sentences = re.split(r"(?<=[.?])\s", tale.text)
+    return [*tale.text.split("\n"), " ".join(sentences[:2]), " ".join(sentences[-4:])]
 
 
 def _question(draws: Draws, item: tuple[Tale, int | None]) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
-    tale, paragraph = item
+    tale, passage = item
     # Not how the friend felt: a model of this size copies by place and not by name, and takes either mood for the other.
     every = [asked for asked in questions(tale) if asked[0] != f"How did {tale.facts['people'][1]} feel in the end?"]
-    if paragraph is None:
+    if passage is None:
         i = draws.pick(range(len(every)))
         text, asked = tale.text, [every[(i + step) % len(every)] for step in (0, *_NEXT)]
     else:
-        text = tale.text.split("\n")[paragraph]
-        asked = draws.some([every[i] for i in _ANSWERED[paragraph]], len(_ANSWERED[paragraph]))
+        text = _passages(tale)[passage]
+        asked = draws.some([every[i] for i in _ANSWERED[passage]], len(_ANSWERED[passage]))
     (question, answer), *more = asked
     return question, text, answer, tuple(more)
 
@@ -334,7 +341,7 @@ LESSONS: dict[str, Kind] = {
     ),
     "german": Kind("a sentence in German", partial(_deck, _phrases), _german),
     "opposite": Kind("the opposite of a word", partial(_deck, _pairs), _opposite, look_up=True),
-    "question": Kind("who, where, what and how, of a tale", _tales_in_part, _question),
+    "question": Kind("who, where, what and how, of a tale", _tales_in_part, _question, asked_last=True),
     "summary": Kind("a tale in one sentence", _tales, _summary, _is_summary),
     "email": Kind("an e-mail from three keywords", partial(_deck, _appointments), _email, _is_email),
     "review": Kind("praise and blame of a thing", _reviews, _review, _is_review),

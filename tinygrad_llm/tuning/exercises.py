@@ -100,7 +100,11 @@ def parts_of(
 
 def messages_of(lesson: Lesson, further: bool = False) -> list[dict[str, str]]:
     """A lesson as a conversation; `further`: with what is asked about the same input after it, for more to learn of each text."""
-    asked = {"role": "user", "content": lesson.instruction} | ({"input": lesson.input} if lesson.input else {})
+    asked = {"role": "user", "content": lesson.instruction}
+    if LESSONS[lesson.kind].asked_last:
+        asked["content"] = f"{lesson.input}\n{lesson.instruction}"
+    elif lesson.input:
+        asked["input"] = lesson.input
     messages = [asked, {"role": "assistant", "content": lesson.answer}]
     for question, answer in lesson.more if further else ():
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

@@ -256,7 +256,9 @@ class InstructResult:
                 f"Of look-ups that it learned, {self.memorised:.3f} come back: memorised. Those of the test it has never seen."
             )
         for example in self.examples:
-            asked, answer, expected = (textwrap.shorten(example[key], 90) for key in ("question", "answer", "expected"))
+            # of a text with a question below it, the question
+            told = example["question"].rpartition("\n")[2], example["answer"], example["expected"]
+            asked, answer, expected = (textwrap.shorten(each, 90) for each in told)
             lines += [f"  {asked}", f"    {answer}" + ("" if answer == expected else f"   (right: {expected})")]
         question = shlex.quote(self.examples[0]["question"][:60]) if self.examples else "..."
         return [
