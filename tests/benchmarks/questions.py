@@ -15,7 +15,7 @@ from tinygrad_llm.tuning.exercises import Part, messages_of
 from tinygrad_llm.tuning.instruct import instruct
 
 TUNED = {"lr": 1.5e-3, "drop_rate": 0.0, "weight_decay": 0.0, "mask_instruction": True}
-LENGTH = {"max_steps": 1600, "examples": 12800}
+LENGTH = {"max_steps": 1500, "examples": 12000, "eval_every": 500}
 ASKED = ("Who is", "Who went", "Where did they", "Where did", "What was it", "What was in", "How did", "How does")
 
 
