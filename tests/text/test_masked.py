@@ -102,8 +102,7 @@ def joined(rows, eot=0):
 @pytest.mark.parametrize("longest", [2, 7, 16, 100])
 def test_pairs_are_cut_from_documents_and_false_ones_from_others(longest, shuffled):
     rows = documents(np.random.default_rng(longest))
-    split = SplitDocuments(joined(rows), 0, longest, np.array([END]), shuffled)
-    assert len(split) == sum(max(1, len(row) // longest) for row in rows)
+    split = SplitDocuments(joined(rows), 0, longest, [END], True, shuffled)
     texts = [f" {' '.join(map(str, row))} " for row in rows]
 
     def owners(part):
@@ -131,7 +130,7 @@ def test_pairs_are_cut_from_documents_and_false_ones_from_others(longest, shuffl
 
 def test_a_window_is_cut_behind_each_of_its_ends_alike_or_anywhere_without_one():
     rows = [np.array([1, 2, END, 3, END, 4, 5]), np.array([6, 7, 8, 9])]
-    split, cuts = SplitDocuments(joined(rows), 0, 20, np.array([END]), False), [Counter(), Counter()]
+    split, cuts = SplitDocuments(joined(rows), 0, 20, [END], True, False), [Counter(), Counter()]
     rng = Generator(5)
     for _ in range(600):
         for i, pair in enumerate(split.epoch(rng)):
@@ -143,15 +142,25 @@ def test_a_window_is_cut_behind_each_of_its_ends_alike_or_anywhere_without_one()
         assert all(abs(n / 600 - p) < 4 * (p * (1 - p) / 600) ** 0.5 for n in counts.values())
 
 
-def test_windows_of_a_long_document_lie_side_by_side_from_another_beginning_each_time():
-    row = np.arange(1, 48)
-    split, rng, starts = SplitDocuments(row, 0, 10), Generator(6), set()
-    assert len(split) == 4
-    for _ in range(50):
-        windows = sorted(pair.first.tolist() for pair in split.epoch(rng))
-        assert np.concatenate(windows).tolist() == list(range(windows[0][0], windows[0][0] + 40))
-        starts.add(windows[0][0])
-    assert starts == set(range(1, 9))
+@pytest.mark.parametrize("longest", [1, 3, 8, 50])
+def test_windows_are_as_many_whole_sentences_as_fit(longest):
+    rows = documents(np.random.default_rng(longest))
+    found = [pair.first.tolist() for pair in SplitDocuments(joined(rows), 0, longest, [END], shuffled=False).epoch()]
+    expected = []
+    for row in rows:
+        window, sentence = [], []
+        for i, token in enumerate(row.tolist()):
+            sentence.append(token)
+            if token == END or i == len(row) - 1:
+                if len(window) + len(sentence) > longest:
+                    expected.append(window)
+                    window = []
+                while len(sentence) > longest:
+                    expected.append(sentence[:longest])
+                    sentence = sentence[longest:]
+                window, sentence = window + sentence, []
+        expected.append(window)
+    assert found == [window for window in expected if window]
 
 
 def test_the_order_is_that_of_the_text_unless_shuffled():
@@ -166,7 +175,7 @@ def test_the_order_is_that_of_the_text_unless_shuffled():
 
 def test_a_single_document_has_no_other_beside_it():
     with pytest.raises(ConfigError, match=r"next_sentence needs a second document.*--no-next-sentence"):
-        SplitDocuments(np.arange(1, 30), 0, 10, np.array([END]))
+        SplitDocuments(np.arange(1, 30), 0, 10, [END], True)
     with pytest.raises(DataError, match="no document"):
         SplitDocuments([0, 0, 0], 0, 10)
 

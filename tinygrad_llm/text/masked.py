@@ -1,6 +1,6 @@
 """What BERT learns from (Devlin et al. 2018, §3.1): texts in two parts, of which the second may be another's, and words hidden.
 
-    documents = SplitDocuments(ids, tokenizer.eot_id, longest=253, ends=sentence_ends(tokenizer))
+    documents = SplitDocuments(ids, tokenizer.eot_id, 253, sentence_ends(tokenizer), pairs=True)
     for pair in documents.epoch(): ...                       # (first, second, whether it follows)
     rows = frame_rows(tokenizer, [(first, second), ...])
     shown, hidden = hide_words(rows, tokenizer.mask_id, tokenizer.vocab_size)
@@ -93,44 +93,57 @@ def sentence_ends(tokenizer: Tokenizer) -> np.ndarray:
 
 
 class SplitDocuments:
-    """Documents, which end with the mark `eot_id`, in windows of up to `longest` tokens, each once an epoch.
+    """Documents, which end with the mark `eot_id`, in windows of whole sentences, as many as fit into `longest` tokens.
 
-    Unless they are `shuffled`, they come in the order of the text, and other documents are of its neighbourhood.
-
-    A document that is longer has as many windows side by side as fit into it, from another beginning in each epoch. With
-    `ends`, a window is cut in two behind one of these ids, any of them alike, or anywhere if there is none. Half the second
-    parts then give way to that of a window of another document, cut at its end to what there is room for; so whether it
-    follows cannot be told from either part alone. (Google's code takes what comes after a random place of the other document,
-    and goes on with the part that gave way in the next window.) len() is the number of windows, the same in every epoch.
+    A sentence ends with one of the ids `ends`; one that is longer goes on in the next window. So words stand in places that say
+    something about them, from which a model finds their neighbours soonest. Windows come once an epoch, `shuffled` or in the
+    order of the text. In `pairs`, a window is cut in two behind one of its ends, any of them alike, or anywhere if there is
+    none. Half the second parts then give way to that of a window of another document (unless they are shuffled, one of the
+    neighbourhood), cut at its end to what there is room for; so whether it follows cannot be told from either part alone.
+    (Google's code takes what comes after a random place of the other document, and goes on with the part that gave way in the
+    next window.) len() is the number of windows, the same in every epoch.
     """
 
     def __init__(
-        self, ids: Ids, eot_id: int, longest: int, ends: np.ndarray | None = None, shuffled: bool = True
+        self, ids: Ids, eot_id: int, longest: int, ends: Ids = (), pairs: bool = False, shuffled: bool = True
     ) -> None:
         row = np.asarray(ids, np.int64)  # (N,)
+        least = 2 if pairs else 1
+        longest = check_integer("longest", longest, least=least)
         marks = np.flatnonzero(row == eot_id)
         begins, stops = np.append(0, marks + 1), np.append(marks, len(row))  # of all documents, empty ones too
-        kept = stops - begins >= (1 if ends is None else 2)
-        begins, lengths = begins[kept], (stops - begins)[kept]  # (D,) each
-        longest = check_integer("longest", longest, least=1 if ends is None else 2)
-        if not len(begins):
+        self._row, self._longest, self._pairs, self._shuffled = row, longest, pairs, shuffled
+        self._ends = np.flatnonzero(np.isin(row, np.asarray(ends, np.int64)))  # in the row
+        found: list[tuple[int, int, int]] = []
+        first, n_documents = [0], 0
+        for begin, stop in zip(begins.tolist(), stops.tolist(), strict=True):
+            windows = [window for window in self._windows(begin, stop) if window[1] - window[0] >= least]
+            if windows:
+                found += [(n_documents, *window) for window in windows]
+                n_documents += 1
+                first.append(len(found))
+        if not found:
             raise DataError("the text has no document to hide words in")
-        if ends is not None and len(begins) < 2:
+        if pairs and n_documents < 2:
             raise ConfigError(
                 "next_sentence needs a second document, from which sentences come that do not follow: put <|endoftext|> between "
                 "documents, give several files, or leave it out (--no-next-sentence)"
             )
-        counts = np.maximum(1, lengths // longest)
-        self._row, self._longest, self._shuffled, self._n_documents = row, longest, shuffled, len(begins)
-        self._of = np.repeat(np.arange(len(begins)), counts)  # (W,): the document of each window
-        self._first = np.append(0, np.cumsum(counts))  # (D + 1,): the first window of each
-        place = np.arange(len(self._of)) - self._first[self._of]  # (W,): of each among those of its document
-        self._begins = (
-            begins[self._of] + place * longest
-        )  # (W,): in the row, and before what is left over is shared out
-        self._sizes = np.minimum(lengths[self._of], longest)  # (W,)
-        self._left_over = np.maximum(0, lengths - counts * longest)  # (D,)
-        self._ends = None if ends is None else np.flatnonzero(np.isin(row, ends))
+        self._of, self._begins, self._stops = np.array(
+            found
+        ).T  # (W,) each: the document of each window, and where it is
+        self._first, self._n_documents = np.array(first), n_documents  # (D + 1,): the first window of each document
+
+    def _windows(self, begin: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Those of a document, from the first to behind the last place of each in the row."""
+        while begin < stop:
+            end = min(stop, begin + self._longest)
+            if end < stop:
+                last = np.searchsorted(self._ends, end) - 1  # the last sentence that ends in it
+                if last >= 0 and self._ends[last] >= begin:
+                    end = int(self._ends[last]) + 1
+            yield begin, end
+            begin = end
 
     def __len__(self) -> int:
         return len(self._of)
@@ -138,10 +151,8 @@ class SplitDocuments:
     def epoch(self, rng: Generator | None = None) -> Iterator[Pair]:
         rng, n = rng or get_generator(), len(self)
         order = rng.randperm(n) if self._shuffled else np.arange(n)
-        shift = (rng.rand(self._n_documents) * (self._left_over + 1)).astype(np.int64)  # (D,)
-        begins = self._begins + shift[self._of]  # (W,)
-        stops, row = begins + self._sizes, self._row
-        if self._ends is None:
+        begins, stops, row = self._begins, self._stops, self._row
+        if not self._pairs:
             for i in order.tolist():
                 yield Pair(row[begins[i] : stops[i]], None, True)
             return
@@ -160,7 +171,7 @@ class SplitDocuments:
 
     def _cut(self, begins: np.ndarray, stops: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Where each window is cut, (W,): behind one of the ends in it, of which `at`, from 0 to 1, says which one."""
-        ends = np.zeros(0, np.int64) if self._ends is None else self._ends
+        ends = self._ends
         first, n_ends = np.searchsorted(ends, begins), np.searchsorted(ends, stops - 1)
         n_ends = n_ends - first  # (W,): of those before the last place
         anywhere = begins + 1 + (at * (stops - begins - 1)).astype(np.int64)  # (W,)

@@ -74,7 +74,7 @@ class MaskedWords(Task):
     def __init__(self, corpus: Corpus, options: PretrainOptions) -> None:
         self.corpus, self.options = corpus, options
         self.tokenizer, self.sep_id, self.mask_id = _check_tokenizer(corpus.tokenizer)
-        tokenizer, self.ends = self.tokenizer, sentence_ends(self.tokenizer) if options.next_sentence else None
+        tokenizer, self.pairs, self.ends = self.tokenizer, options.next_sentence, sentence_ends(self.tokenizer)
         self.chance = math.log(tokenizer.vocab_size) + (math.log(2) if options.next_sentence else 0.0)
         self.documents = self._documents(corpus.train_ids)
         kept, alike = (self._documents(ids) for ids in (corpus.val_ids, corpus.train_ids[corpus.alike_from :]))
@@ -95,9 +95,9 @@ class MaskedWords(Task):
         return masked_scores(model, cls(text, replace(options, next_sentence=False)).val_batches).word_loss
 
     def _documents(self, ids: Sequence[int]) -> SplitDocuments:
-        marks = 2 if self.ends is None else 3  # [CLS] and [SEP], and one more
+        marks = 3 if self.pairs else 2  # [CLS] and [SEP], and one more
         longest = self.options.context_length - marks
-        return SplitDocuments(ids, self.sep_id, longest, self.ends, self.options.windows == "shuffled")
+        return SplitDocuments(ids, self.sep_id, longest, self.ends, self.pairs, self.options.windows == "shuffled")
 
     def __len__(self) -> int:
         return math.ceil(len(self.documents) / self.options.batch_size)
@@ -123,7 +123,7 @@ class MaskedWords(Task):
         targets, b = np.where(hidden, rows.ids, -100), len(pairs)  # (B, T)
         weights = np.full(b, 1 / max(1, hidden.sum()), np.float32)
         batch = (shown, rows.segments, rows.lengths, targets, weights)
-        if self.ends is None:
+        if not self.pairs:
             return batch
         labels = np.array([0 if pair.follows else 1 for pair in pairs])  # (B,)
         return (*batch, labels, np.full(b, 1 / b, np.float32))
@@ -154,7 +154,7 @@ class MaskedWords(Task):
 
     def introduce(self) -> list[str]:
         corpus, options, n_texts = self.corpus, self.options, len(self.documents)
-        two = " in two parts, of which half the second ones are of another document" if self.ends is not None else ""
+        two = " in two parts, of which half the second ones are of another document" if self.pairs else ""
         return [
             f"Text: {sum(map(len, corpus.train_texts)):,} characters to learn from, {sum(map(len, corpus.val_texts)):,} "
             f"kept for validation; {self.tokenizer.name} tokens: {len(corpus.train_ids):,} and {len(corpus.val_ids):,}, "
