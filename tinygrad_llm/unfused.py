@@ -211,5 +211,28 @@ def attention(
     return (p @ values).transpose(0, 2, 1, 3).reshape(b, t, c)  # (B, T, C)
 
 
+@ops.wkv.twin
+def wkv(k: Tensor, v: Tensor, decay: Tensor, first: Tensor) -> Tensor:
+    """A softmax over the tokens so far, whose scores fall with their age: attention without a query."""
+    k, v, decay, first = map(_tensor, (k, v, decay, first))
+    t = k.shape[1]
+    age = np.arange(t)[:, None] - 1 - np.arange(t)  # (T, S): t - 1 - s; -1 for the token itself
+    fall = -decay.exp() * np.maximum(age, 0)[..., None].astype(k.dtype)  # (T, S, C)
+    own = (age == -1)[..., None]  # (T, S, 1)
+    scores = k.expand_dims(1) + ops.where(first, fall, condition=own)  # (B, T, S, C)
+    scores = ops.where(scores, -math.inf, condition=(age >= -1)[..., None])
+    return (ops.softmax(scores, axis=2) * v.expand_dims(1)).sum(axis=2)  # (B, T, C)
+
+
+@ops.fft_conv.twin
+def fft_conv(u: Tensor, h: Tensor, d: Tensor) -> Tensor:
+    """The sum itself, as a product with the matrix that has h_{t-s} in row t and column s."""
+    u, h, d = map(_tensor, (u, h, d))
+    t = u.shape[-1]
+    lag = np.arange(t)[:, None] - np.arange(t)  # (T, S)
+    matrix = ops.where(h[..., np.maximum(lag, 0)], 0.0, condition=lag >= 0)  # (C, T, S)
+    return (matrix @ u.expand_dims(-1)).squeeze(-1) + d.expand_dims(-1) * u  # (..., C, T)
+
+
 def _tensor(x: Any) -> Tensor:
     return x if isinstance(x, Tensor) else Tensor(x)

@@ -13,8 +13,11 @@ from .base import Config, LanguageModel, Model, TextModel
 from .bert import BertConfig, BertModel
 from .gpt import GPTConfig, GPTModel
 from .heads import PolicyAndValue, add_classifier, check_head, describe_head
+from .hyena import HyenaConfig, HyenaModel
 from .llama import LlamaConfig, LlamaModel
+from .rwkv import RwkvConfig, RwkvModel
 from .seq2seq import TransformerConfig, TransformerModel
+from .vit import ViTConfig, ViTModel
 
 __all__ = [
     "PRESETS",
@@ -22,13 +25,19 @@ __all__ = [
     "BertModel",
     "GPTConfig",
     "GPTModel",
+    "HyenaConfig",
+    "HyenaModel",
     "LanguageModel",
     "LlamaConfig",
     "LlamaModel",
     "Model",
+    "RwkvConfig",
+    "RwkvModel",
     "TextModel",
     "TransformerConfig",
     "TransformerModel",
+    "ViTConfig",
+    "ViTModel",
     "architectures",
     "build_model",
     "describe_model",

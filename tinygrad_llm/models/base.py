@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -27,9 +27,11 @@ Self = TypeVar("Self", bound="LanguageModel")  # typing.Self came with Python 3.
 MAX_BYTES = 64 * 2**30  # a model larger than this is a slip of the keyboard, not a plan for a laptop
 
 
-@dataclass(frozen=True)
 class Config:
-    """Sizes and options, checked when they are put together. They may be those of a model that no laptop holds."""
+    """Sizes and options, checked when they are put together: those of a subclass that is a frozen dataclass.
+
+    They may be those of a model that no laptop holds.
+    """
 
     architecture: ClassVar[str]
 
@@ -54,7 +56,7 @@ class Config:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self)  # type: ignore[call-overload]  # of the subclass
 
 
 class AttentionConfig(Config):

@@ -24,6 +24,7 @@ from ..checks import check_flag, check_integer, check_number
 from ..engine import Tensor
 from ..errors import ConfigError, DataError
 from ..nn import Dropout, Embedding, EncoderBlock, LayerNorm, Linear, Module, Sequential
+from ..nn.initial import truncated_normal
 from ..nn.layers import ACTIVATIONS
 from ..rng import Generator, Zeros, get_generator
 from .base import Config, TextModel, check_mask
@@ -253,12 +254,4 @@ class BertModel(TextModel):
     def _draw_bert(self, rng: Generator) -> None:
         for _, parameter in self.named_parameters():
             if parameter.ndim == 2:
-                parameter.data = _truncated_normal(rng, parameter.shape)
-
-
-def _truncated_normal(rng: Generator, shape: tuple[int, ...], std: float = 0.02) -> np.ndarray:
-    """N(0, std²) of which all beyond two deviations is drawn again (TensorFlow's truncated_normal_initializer)."""
-    drawn = rng.normal(0.0, std, shape)
-    while (far := np.abs(drawn) > 2 * std).any():
-        drawn[far] = rng.normal(0.0, std, (int(far.sum()),))
-    return drawn
+                parameter.data = truncated_normal(rng, parameter.shape)

@@ -140,3 +140,47 @@ def _joined(rows: np.ndarray, more: np.ndarray, longest: int) -> np.ndarray:
     out = np.zeros((len(rows) + len(more), longest, *rows.shape[2:]), rows.dtype)
     out[: len(rows), : rows.shape[1]], out[len(rows) :, : more.shape[1]] = rows, more
     return out
+
+
+class Recurrent:
+    """A State that does not grow: of each layer a few arrays (B, ...), in which all that was read is summed up."""
+
+    def __init__(self, layers: list[dict[str, np.ndarray]]) -> None:
+        self.layers = layers
+        self.lengths = np.zeros(len(next(iter(layers[0].values()))), np.int64)  # (B,)
+
+    def check_rows(self, batch_size: int) -> None:
+        """ShapeError for another number of rows than there are here."""
+        if batch_size != len(self.lengths):
+            raise ShapeError(f"Recurrent: {batch_size} rows of ids for a state of {len(self.lengths)}: make a new one")
+
+    def select(self, rows: Sequence[int]) -> None:
+        index = np.asarray(rows)
+        self.lengths = self.lengths[index]
+        self.layers = [{name: array[index] for name, array in layer.items()} for layer in self.layers]
+
+    def append(self, other: Recurrent) -> None:
+        self.lengths = np.concatenate([self.lengths, other.lengths])
+        self.layers = [
+            {name: np.concatenate([array, more[name]]) for name, array in layer.items()}
+            for layer, more in zip(self.layers, other.layers, strict=True)
+        ]
+
+
+class Window(Recurrent):
+    """A State of past inputs: of each layer some arrays (B, C, T) whose last column is the last token of every row.
+
+    What stands before the first token of a row is zeros, which add nothing to a convolution.
+    """
+
+    def append(self, other: Recurrent) -> None:
+        for layer, more in zip(self.layers, other.layers, strict=True):
+            for name in layer:
+                longest = max(layer[name].shape[2], more[name].shape[2])
+                layer[name], more[name] = _right(layer[name], longest), _right(more[name], longest)
+        super().append(other)
+
+
+def _right(past: np.ndarray, longest: int) -> np.ndarray:
+    """(B, C, T) -> (B, C, longest), zeros before it."""
+    return np.pad(past, ((0, 0), (0, 0), (longest - past.shape[2], 0)))
