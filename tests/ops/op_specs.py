@@ -107,6 +107,25 @@ def _rotary(x, cos, sin, n_heads, interleaved=False):
     return y
 
 
+def _wkv(k, v, decay, first):
+    """Both sums from the beginning for every token and feature, all weights less the largest one."""
+    y = np.zeros_like(v)
+    for b, t, c in np.ndindex(*v.shape):
+        exponents = [k[b, i, c] - (t - 1 - i) * math.exp(decay[c]) for i in range(t)] + [k[b, t, c] + first[c]]
+        weights = [math.exp(e - max(exponents)) for e in exponents]
+        y[b, t, c] = sum(w * v[b, i, c] for i, w in enumerate(weights)) / sum(weights)
+    return y
+
+
+def _fft_conv(u, h, d):
+    y = np.zeros_like(u)
+    for i in np.ndindex(*u.shape):
+        *leading, t = i
+        channel = tuple(leading[len(leading) - h.ndim + 1 :])
+        y[i] = d[channel] * u[i] + sum(h[(*channel, t - s)] * u[(*leading, s)] for s in range(t + 1))
+    return y
+
+
 def _set_at(x, value, index):
     flat = np.arange(x.size).reshape(x.shape)[index]
     values = np.broadcast_to(value, flat.shape)
@@ -507,6 +526,26 @@ SPECS = [
                    "they must be (2, 2) or (3, 2, 2)"),
                   ((np.ones((3, 2, 4)), {"cos": np.ones((3, 2, 2)), "sin": np.ones((2, 2)), "n_heads": 1}), ShapeError,
                    "cos is (3, 2, 2), sin is (2, 2)")]),
+    _spec("wkv",
+          samples=lambda rng: [tuple(scale * rng.standard_normal(shape) for shape in ((b, t, c), (b, t, c), (c,), (c,)))
+                               for b, t, c, scale in [(2, 5, 3, 1), (1, 1, 2, 1), (2, 3, 1, 2), (0, 2, 2, 1)]],
+          reference=_wkv, rtol=1e-11,
+          special=[((np.array([[[1e3], [-1e3]]]), np.array([[[2.0], [5.0]]]), np.zeros(1), np.zeros(1)), [[[2.0], [2.0]]],
+                    (np.zeros((1, 2, 1)), [[[2.0], [0.0]]], [0.0], [0.0])),
+                   ((np.array([[[-1e3], [1e3]]]), np.array([[[2.0], [5.0]]]), np.zeros(1), np.zeros(1)), [[[2.0], [5.0]]],
+                    (np.zeros((1, 2, 1)), [[[1.0], [1.0]]], [0.0], [0.0]))],
+          errors=[((np.ones((2, 3, 4)), np.ones((2, 3, 4)), np.ones(3), np.ones(4)), ShapeError, "decay is (3,)"),
+                  ((np.ones((2, 3)), np.ones((2, 3)), np.ones(3), np.ones(3)), ShapeError, "k is (2, 3)"),
+                  ((np.ones((2, 3, 4)), np.ones((2, 2, 4)), np.ones(4), np.ones(4)), ShapeError, "v is (2, 2, 4)")]),
+    _spec("fft_conv",
+          samples=lambda rng: [tuple(rng.standard_normal(shape) for shape in shapes)
+                               for shapes in [((2, 3, 5), (3, 5), (3,)), ((3, 4), (3, 4), (3,)), ((6,), (6,), ()),
+                                              ((2, 1, 2, 1), (2, 1), (2,)), ((0, 2, 3), (2, 3), (2,))]],
+          reference=_fft_conv, rtol=1e-11, domain=(0.5, 3.0),  # where a sum is 0, a transform leaves 1e-17
+          errors=[((np.ones((2, 3, 4)), np.ones((3, 5)), np.ones(3)), ShapeError, "u is (2, 3, 4), h is (3, 5)"),
+                  ((np.ones((2, 3, 4)), np.ones((3, 4)), np.ones(())), ShapeError, "d is ()"),
+                  ((np.ones(()), np.ones(()), np.ones(())), ShapeError, "u is ()"),
+                  ((np.ones((2, 0)), np.ones((2, 0)), np.ones(2)), ShapeError, "T is 1 or more")]),
     _spec("dropout",
           samples=lambda rng: [(rng.standard_normal(shape), {"drop_rate": p, "rng": np.random.default_rng(3)})
                                for shape, p in [((3, 4), 0.3), ((5,), 0.0), ((2, 2), 1.0), ((0, 3), 0.5), ((), 0.5)]],

@@ -45,4 +45,5 @@ def test_every_fused_op_has_a_twin():
     assert {spec.name for spec in SPECS if "composed twin" in applicable(spec)} >= {
         "linear", "embedding", "softmax", "log_softmax", "cross_entropy", "layer_norm", "rms_norm", "attention", "gelu",
         "gelu_erf", "silu", "swiglu", "rotary", "sigmoid", "log_sigmoid", "relu", "mean", "var", "norm", "logsumexp",
+        "wkv", "fft_conv",
     }  # fmt: skip

@@ -81,6 +81,23 @@ def test_rotary_at_position_one():
     assert_close(ops.rotary(q, interleaved=True, **turn).data[0, 0], interleaved, rtol=0, atol=5e-9)
 
 
+def test_wkv_of_four_tokens_and_of_keys_that_overflow():
+    """w = -e^-0.7, u = ln 0.3, by the recurrence of RWKV-4's CUDA kernel."""
+
+    def wkv(k, v):
+        column = [np.array(x)[None, :, None] for x in (k, v)]
+        return ops.wkv(*column, np.array([-0.7]), np.array([math.log(0.3)])).data[0, :, 0]
+
+    four = wkv([0.5, -1.0, 2.0, 0.1], [1.0, 2.0, 3.0, -1.0])
+    assert_close(four, [1.0, 1.0627393366, 2.3381523452, 2.6760477169], rtol=0, atol=5e-11)
+    assert_close(wkv([1e3, 1e3, -1e3], [1.0, 2.0, 3.0]), [1.0, 1.2307692308, 1.6216565300], rtol=0, atol=5e-11)
+
+
+def test_a_convolution_of_four():
+    y = ops.fft_conv(np.array([1.0, 2, 3, 4]), np.array([0.5, 0.25, 0.125, 0.0625]), np.array(0.1))
+    assert_close(y, [0.6, 1.45, 2.425, 3.4625], rtol=0, atol=1e-12)
+
+
 def test_normalisation_of_one_to_four():
     x, one, zero = _leaf([1.0, 2.0, 3.0, 4.0]), np.ones(4), np.zeros(4)
     y = ops.layer_norm(x, one, zero)

@@ -287,6 +287,31 @@ def rotary_ops() -> None:
             )
 
 
+def recurrences_and_convolutions() -> None:
+    """WKV by the sums themselves, a token after the other, in differences to the largest exponent; a convolution by conv1d."""
+
+    def wkv(k, v, decay, first):
+        t = torch.arange(k.shape[1])
+        age = t[:, None] - 1 - t  # (T, S)
+        exponents = k[:, None] - age[..., None].clamp(min=0) * decay.exp()  # (B, T, S, C)
+        exponents = torch.where((age == -1)[..., None], k[:, None] + first, exponents)
+        exponents = exponents.masked_fill((age < -1)[..., None], -math.inf)
+        return torch.einsum("btsc,bsc->btc", exponents.softmax(2), v)
+
+    op("wkv", wkv, (2, 6, 3), (2, 6, 3), (3,), (3,))
+    op("wkv of one token", wkv, (2, 1, 3), (2, 1, 3), (3,), (3,))
+    op("wkv of large keys", wkv, 300 * draw("wkv keys", 1, 5, 2), (1, 5, 2), (2,), (2,))
+
+    def convolve(u, h, d):
+        c, t = h.shape
+        y = F.conv1d(F.pad(u.reshape(-1, c, t), (t - 1, 0)), h.flip(1)[:, None], groups=c)
+        return y.reshape(u.shape) + d[:, None] * u
+
+    op("fft_conv", convolve, (2, 3, 7), (3, 7), (3,))
+    op("fft_conv of one row", convolve, (2, 5), (2, 5), (2,))
+    op("fft_conv of more leading axes", convolve, (2, 2, 2, 4), (2, 4), (2,))
+
+
 # ---- the layers, GPT-2 and Llama 2
 
 
@@ -1207,6 +1232,7 @@ def main() -> int:
         make()
     attention_ops()
     rotary_ops()
+    recurrences_and_convolutions()
     made = {
         "ops": ops,
         "layers": layers(),
