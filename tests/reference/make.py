@@ -24,6 +24,7 @@ import torch
 from encoder_layer import EncoderLayer
 from float64 import in_float64
 from plain_gpt import FeedForward, GPTModel, MultiHeadAttention, TransformerBlock
+from plain_hyena import HyenaOperator
 from torch import nn
 from torch.nn import functional as F
 
@@ -446,6 +447,26 @@ def llama() -> dict[str, dict]:
     }.items():
         config = SMALL | {"n_heads": 3} | options
         cases[name] = trained(f"llama {name}", plain_llama.LlamaModel(**config), config)
+    return cases
+
+
+def hyena() -> dict[str, dict]:
+    """Operators under safari's names, their convolutions as direct sums, on texts as long as the filters and shorter."""
+    cases = {}
+    for name, (order, features, n) in {
+        "order 2": (2, 3, 7),
+        "order 2, a shorter text": (2, 5, 4),
+        "order 3": (3, 3, 6),
+    }.items():
+        model = HyenaOperator(4, 7, order, 5, features).double()
+        z = model.filter_fn.pos_emb.z.detach().clone()
+        fill(f"hyena {name}", model)
+        model.filter_fn.pos_emb.z.data = z  # as it begins
+        x = torch.tensor(draw(f"hyena {name} x", 2, n, 4), requires_grad=True)
+        wanted = {"x": x, **dict(model.named_parameters())}
+        arrays = {key: value.numpy() for key, value in model.state_dict().items()}
+        made = differentiate(f"hyena {name}", model(x), wanted)
+        cases[name] = {"order": order, "arrays": arrays, "x": x.detach().numpy()} | made
     return cases
 
 
@@ -1238,6 +1259,7 @@ def main() -> int:
         "layers": layers(),
         "gpt": gpt(),
         "llama": llama(),
+        "hyena": hyena(),
         "clipping": clipping(),
         "initial": initial(),
     }

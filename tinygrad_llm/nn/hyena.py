@@ -52,7 +52,7 @@ class HyenaFilter(Module):
         self.freq = Parameter(np.ones(width, np.float32))  # of all three layers of sines
         self.bias = Parameter(rng.normal(0.0, 1.0, (c,)).astype(np.float32))  # what passes by the filter
         self.z = Parameter(positions(context_length, n_features).astype(np.float32))
-        self._falls = np.abs(np.linspace(math.log(_TARGET) / _SLOW, math.log(_TARGET) / _FAST, c))  # (N - 1) C
+        self.falls = np.abs(np.linspace(math.log(_TARGET) / _SLOW, math.log(_TARGET) / _FAST, c))  # (N - 1) C
 
     def forward(self, n_tokens: int) -> list[tuple[Tensor, Tensor]]:
         """For each filter its first `n_tokens` (C, T), and its bias (C,)."""
@@ -60,7 +60,7 @@ class HyenaFilter(Module):
         x = ops.sin(self.freq * self.layer2(x))
         x = ops.sin(self.freq * self.layer3(x))
         time = np.linspace(0, 1, len(self.z.data))[:n_tokens, None]  # (T, 1)
-        h = self.layer4(x) * np.exp(-time * self._falls).astype(x.dtype)  # (T, (N - 1) C)
+        h = self.layer4(x) * np.exp(-time * self.falls).astype(x.dtype)  # (T, (N - 1) C)
         filters = h.transpose().reshape(self.n_filters, -1, n_tokens)  # (N - 1, C, T)
         bias = self.bias.reshape(self.n_filters, -1)  # (N - 1, C)
         return [(filters[i], bias[i]) for i in range(self.n_filters)]

@@ -256,18 +256,22 @@ def same_tensor(source: TensorSource, one: str, other: str) -> bool:
 
 def tables() -> list[Table]:
     """The table of every architecture whose weights are published."""
-    return [table_of(name) for name in architectures() if name in _files()]
+    return [table for name in architectures() if (table := _table(name)) is not None]
 
 
 def table_of(architecture: str) -> Table:
     """ConfigError for an architecture whose weights are published in no form."""
-    if architecture not in _files():
+    table = _table(architecture)
+    if table is None:
         raise ConfigError(f"architecture is {architecture!r}: its weights are published in no form that is known here")
-    return import_module(f"{__package__}.{architecture}").TABLE
+    return table
 
 
-def _files() -> set[str]:
-    return {name for _, name, _ in iter_modules(import_module(__package__).__path__)}
+def _table(architecture: str) -> Table | None:
+    """That of the file of its name; None without such a file, or where what is published is a part of a model alone."""
+    if architecture not in {name for _, name, _ in iter_modules(import_module(__package__).__path__)}:
+        return None
+    return getattr(import_module(f"{__package__}.{architecture}"), "TABLE", None)
 
 
 def find_table(source: TensorSource, model_type: Any) -> Table:
