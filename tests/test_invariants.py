@@ -52,6 +52,11 @@ def models_and_ids(draw, **fixed):
     return made(config, draw(seeds)), draw(token_batches(config.vocab_size, config.context_length))
 
 
+def rounding(model):
+    """What a later token may change, of the largest number: nothing, but for what a Fourier transform leaves."""
+    return 1e-12 if hasattr(model.config, "order") else 0
+
+
 @given(models_and_ids(), st.data())
 def test_logits_do_not_depend_on_the_future(model_and_ids, data):
     model, ids = model_and_ids
@@ -61,7 +66,8 @@ def test_logits_do_not_depend_on_the_future(model_and_ids, data):
     with tg.no_grad():
         logits = model(ids).data  # (B, T, V)
         assert np.isfinite(logits).all()
-        np.testing.assert_array_equal(model(changed).data[:, : t + 1], logits[:, : t + 1])
+        left = rounding(model) * np.abs(logits).max()
+        np.testing.assert_allclose(model(changed).data[:, : t + 1], logits[:, : t + 1], rtol=0, atol=left)
         np.testing.assert_allclose(model(ids[:, : t + 1]).data, logits[:, : t + 1], **close)
 
 
@@ -79,9 +85,10 @@ def test_no_gradient_flows_to_the_future(model_and_ids, data):
     logits = model(ids)
     (logits[:, t] * normal(0, logits.shape[::2])).sum().backward()
     per_position = np.abs(read["x"].grad).max((0, 2))  # (T,)
-    assert np.all(per_position[max(0, t + 1 - reach) : t + 1] > 0)
-    assert np.all(per_position[: max(0, t + 1 - reach)] == 0)  # exactly
-    assert np.all(per_position[t + 1 :] == 0)
+    left = rounding(model) * per_position.max()
+    assert np.all(per_position[max(0, t + 1 - reach) : t + 1] > left)
+    assert np.all(per_position[: max(0, t + 1 - reach)] <= left)
+    assert np.all(per_position[t + 1 :] <= left)
 
 
 @given(models_and_ids())
@@ -118,7 +125,7 @@ def test_texts_read_in_pieces_into_one_state_give_what_they_give_whole(model_and
     np.testing.assert_allclose(np.concatenate(found, 1), expected, rtol=1e-12, atol=1e-12)
 
 
-@given(models_and_ids(), st.sampled_from([("attn",), ("W_query", "W_value"), ("trf_blocks.*",)]), seeds)
+@given(models_and_ids(), st.sampled_from([("attn",), ("ff.*",), ("trf_blocks.*",)]), seeds)
 def test_lora_is_nothing_at_the_start_and_what_it_learned_can_be_merged(model_and_ids, targets, seed):
     model, ids = model_and_ids
     with tg.no_grad():

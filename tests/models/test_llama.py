@@ -57,7 +57,7 @@ def test_a_config_is_plain_data():
 
 
 def test_presets_have_names_of_their_own_and_can_be_changed():
-    files = (tg.models.bert, tg.models.gpt, tg.models.llama, tg.models.seq2seq)
+    files = [getattr(tg.models, architecture) for architecture in tg.models.architectures()]
     assert len(PRESETS) == sum(len(file.PRESETS) for file in files)  # no name twice
     assert preset("llama2-7B", n_kv_heads=8) == LlamaConfig(n_kv_heads=8)
     with pytest.raises(ConfigError, match="llama has no option 'activation'"):

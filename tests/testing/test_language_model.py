@@ -188,8 +188,8 @@ def test_a_run_that_cannot_be_resumed_is_named():
 
 
 def test_models_are_made_by_name_or_refused_with_the_nearest():
-    assert tg.models.architectures() == ["bert", "gpt", "llama", "seq2seq"]
-    assert tg.models.architectures(tg.models.LanguageModel) == ["gpt", "llama"]
+    assert tg.models.architectures() == ["bert", "gpt", "hyena", "llama", "rwkv", "seq2seq", "vit"]
+    assert tg.models.architectures(tg.models.LanguageModel) == ["gpt", "hyena", "llama", "rwkv"]
     assert make_model("gpt", SIZES).config == GPTConfig(**SIZES)
     assert make_model("gpt", GPTConfig(**SIZES)).architecture == "gpt"
     for architecture in ("gtp", "base", "../gpt", "", None):

@@ -43,6 +43,7 @@ __all__ = [
     "describe_model",
     "make_config",
     "make_model",
+    "model_class",
     "preset",
     "pretraining_of",
 ]
@@ -67,13 +68,19 @@ def pretraining_of(architecture: str) -> str:
     return "" if model is None else model.pretraining
 
 
-def make_config(architecture: str, config: Mapping[str, Any]) -> Any:
-    """The configuration of a model from plain values, such as a config.json's. ConfigError names what cannot be."""
+def model_class(architecture: Any) -> type[Model]:
+    """The model of that name. ConfigError for one that is not known."""
     model = _find(architecture) if isinstance(architecture, str) else None
     if model is None:
         raise ConfigError(f"architecture is {architecture!r}: use one of {', '.join(architectures())}")
-    check_options(architecture, config, model.config_class)
-    return model.config_class(**config)
+    return model
+
+
+def make_config(architecture: str, config: Mapping[str, Any]) -> Any:
+    """The configuration of a model from plain values, such as a config.json's. ConfigError names what cannot be."""
+    kind = model_class(architecture).config_class
+    check_options(architecture, config, kind)
+    return kind(**config)
 
 
 def make_model(architecture: str, config: Any, rng: Generator | None = None) -> Any:

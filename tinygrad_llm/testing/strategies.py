@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -32,7 +32,7 @@ import numpy as np
 
 from ..engine import Tensor
 from ..errors import ConfigError, MissingPackage
-from ..models import make_config
+from ..models import make_config, model_class
 
 try:
     from hypothesis import strategies as st
@@ -253,7 +253,7 @@ _CHOICES: dict[str, Sequence[Any]] = {  # those that a configuration has, the si
     **{"n_layers": range(2, 4), "n_heads": range(2, 5), "emb_dim": range(3, 33)},
     **{"context_length": range(2, 17), "vocab_size": range(3, 65)},
     **{"n_kv_heads": (1, 2), "head_dim": (2, 4), "window": (1, 2, 4), "global_every": (2,)},
-    **{"hidden_dim": (None,), "out_bias": (True,), "bias": (True,)},
+    **{"hidden_dim": (None,), "out_bias": (True,), "bias": (True,), "attention_dim": (2, 5), "order": (3,)},
     **{"n_segments": (1, 3), "masked_words": (False,), "next_sentence": (False,), "pooler": (False,)},
 }
 
@@ -262,8 +262,12 @@ def model_configs(architecture: str, max_parameters: int = 10_000, **fixed: Any)
     """As gpt_configs, for any architecture that `models.make_config` knows, with key heads, windows and what else it has."""
     n_heads = fixed.get("n_heads", 1)
     sizes = {"vocab_size": 2, "context_length": 1, "emb_dim": n_heads * _FEATURES, "n_heads": n_heads}
-    plain = {"n_layers": 1, "drop_rate": 0.0, "tie_weights": True, "hidden_dim": 3}
-    least = make_config(architecture, {**sizes, **plain, **fixed})
+    plain = {"n_layers": 1, "drop_rate": 0.0, "tie_weights": True, "hidden_dim": 3, "filter_width": 2}
+    kind: Any = model_class(architecture).config_class
+    options = {each.name for each in fields(kind)}
+    least = make_config(
+        architecture, {name: value for name, value in (sizes | plain).items() if name in options} | fixed
+    )
     if least.n_parameters() > max_parameters:
         said = {name: value for name, value in fixed.items() if value is not None}
         raise ConfigError(
