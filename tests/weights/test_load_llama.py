@@ -410,7 +410,7 @@ def test_every_bit_of_the_header_counts(tmp_path):
         (b"", "begins with b'': neither PyTorch's .* nor llama2.c's"),
         (bytes(5000), r"begins with b'\\x00.*neither PyTorch's"),
         (struct.pack("<7i", 8, 6, 2, 2, 1, 0, 9), "neither PyTorch's"),
-        (struct.pack("<2i", 0x67676D66, 100) + bytes(60), "begins with b'fmgg"),
+        (struct.pack("<2i", 0x67676D6C, 1) + bytes(60), "begins with b'lmgg"),
         (struct.pack("<Ii", 0x616B3432, 1), "header too small: the file has 8 bytes"),
         (struct.pack("<Ii7iB", 0x616B3432, 1, 8, 6, 2, 2, 1, -11, 9, 1), "vocab_size is -11, and byte 36"),
         (struct.pack("<Ii7iB", 0x616B3432, 1, 8, 6, 2, 2, 1, 11, 9, 7), "head is the table of tokens, 7"),

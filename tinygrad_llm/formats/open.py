@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import CheckpointError, CorruptCheckpoint, UnsafeFile
-from .llama2c import HEADER, Llama2CFile, begins
+from . import llama2c, rwkvcpp
 from .safetensors import SafetensorsFile
 from .sharded import INDEX_SUFFIX, Sharded
 from .source import TensorSource
@@ -44,11 +44,14 @@ def open_weights(path: str | os.PathLike[str], *, pickles: bool = False) -> Tens
     suffix = Path(file.name.removesuffix(INDEX_SUFFIX)).suffix  # of the files, where this is their index
     head = b"" if file.suffix == ".safetensors" else _first_bytes(file)
     is_pickle = head.startswith(tuple(_MAGIC))
-    if begins(head):
-        return Llama2CFile(file)
+    if llama2c.begins(head):
+        return llama2c.Llama2CFile(file)
+    if rwkvcpp.begins(head):
+        return rwkvcpp.RwkvCppFile(file)
     if file.suffix == ".bin" and not is_pickle:
         raise CorruptCheckpoint(
-            f"{file}: begins with {head[:8]!r}: neither PyTorch's (a zip archive or a pickle) nor llama2.c's: damaged?"
+            f"{file}: begins with {head[:8]!r}: neither PyTorch's (a zip archive or a pickle) nor llama2.c's nor rwkv.cpp's: "
+            "damaged?"
         )
     if suffix != ".safetensors" and (suffix in _PICKLES or is_pickle):
         if not pickles:
@@ -85,7 +88,7 @@ def _first_bytes(file: Path) -> bytes:
     try:
         if file.is_file():  # opening a pipe would wait for ever
             with file.open("rb") as opened:
-                return opened.read(HEADER)
+                return opened.read(llama2c.HEADER)
     except OSError:
         pass  # the reader says what is wrong
     return b""

@@ -38,7 +38,7 @@ class TensorSource(ABC):
     checkpoint's folder, CheckpointError for a file that cannot be read.
     """
 
-    form: str  # "safetensors", "PyTorch", "TensorFlow", "llama2.c": for people
+    form: str  # "safetensors", "PyTorch", "TensorFlow", "llama2.c", "rwkv.cpp": for people
     complete: bool = False  # the metadata says all about the model: what stands beside the file is of something else
     path: Path  # as it was given
     infos: Mapping[str, TensorInfo]  # name -> info, in the order of the file

@@ -54,14 +54,14 @@ def attention_costs(
 
 
 def encoder_costs(
-    emb_dim: int, n_heads: int, hidden_dim: int, context_length: int, *, cross: bool = False
+    emb_dim: int, n_heads: int, hidden_dim: int, context_length: int, *, cross: bool = False, qkv_bias: bool = True
 ) -> list[Cost]:
     """A block of an encoder (nn.EncoderBlock) whose tokens see all of their text; `cross`: of a decoder, which sees two."""
     c = emb_dim
 
     def attention(name: str) -> list[Cost]:
         sizes = c, n_heads, n_heads, c // n_heads, context_length
-        made = attention_costs(*sizes, keys=context_length, qkv_bias=True, out_bias=True)
+        made = attention_costs(*sizes, keys=context_length, qkv_bias=qkv_bias, out_bias=True)
         return [cost._replace(name=cost.name.replace("att", name, 1)) for cost in made]
 
     return [

@@ -35,8 +35,9 @@ class RwkvConfig(Config):
 
     `context_length`: None, there is no end to what it can read; a number is for costs alone. `attention_dim`: features of time
     mixing, if not emb_dim. `rescale_every`: in evaluation what the blocks add up is halved after so many of them, as files of
-    transformers say, where half precision would overflow; it changes results by what eps then weighs in a norm. `init`: "rwkv" is
-    RWKV_Init of RWKV-v4/src/model.py, without which it hardly learns; "pytorch" each layer as PyTorch does.
+    transformers say, where half precision would overflow; it changes results by what eps then weighs in a norm. `norm_eps`: of
+    all norms but the last, which has PyTorch's 1e-5 there. `init`: "rwkv" is RWKV_Init of RWKV-v4/src/model.py, without which it
+    hardly learns; "pytorch" each layer as PyTorch does.
     """
 
     architecture: ClassVar[str] = "rwkv"
@@ -210,7 +211,7 @@ class RwkvModel(LanguageModel):
         self.tok_emb = Embedding(config.vocab_size, c, rng=draw)
         self.emb_norm = LayerNorm(c, config.norm_eps)
         self.trf_blocks = Sequential(*(RwkvBlock(config, rng=draw) for _ in range(config.n_layers)))
-        self.final_norm = LayerNorm(c, config.norm_eps)
+        self.final_norm = LayerNorm(c)
         self.out_head = Linear(c, config.vocab_size, bias=False, rng=draw)
         if config.tie_weights:
             self.out_head.weight = self.tok_emb.weight

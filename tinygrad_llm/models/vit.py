@@ -105,11 +105,15 @@ class ViTConfig(Config):
 
     def costs(self) -> list[Cost]:
         c, t = self.emb_dim, self.context_length
+        block = [
+            cost._replace(cached=0)  # all of a picture is read at once
+            for cost in encoder_costs(c, self.n_heads, self.hidden_width, t, qkv_bias=self.qkv_bias)
+        ]
         return [
             Cost("patch_emb", c * (self.patch_width + 1), kept=self.patch_width),
             *([Cost("class_token", c, flops=0)] if self.pool == "token" else []),
             Cost("pos_emb", t * c, flops=0),
-            *repeated("trf_blocks", self.n_layers, encoder_costs(c, self.n_heads, self.hidden_width, t)),
+            *repeated("trf_blocks", self.n_layers, block),
             Cost("final_norm", 2 * c, kept=c + 1),
             Cost("out_head", self.n_classes * (c + 1), flops=0),  # once for a picture
         ]
@@ -161,6 +165,7 @@ class ViTModel(Model):
                     activation=config.activation,
                     norm_eps=config.norm_eps,
                     norm_first=True,
+                    qkv_bias=config.qkv_bias,
                     rng=draw,
                 )
                 for _ in range(config.n_layers)

@@ -115,9 +115,10 @@ class EncoderBlock(Module):
         activation: str = "relu",
         norm_eps: float = 1e-5,
         norm_first: bool = False,
+        qkv_bias: bool = True,
         rng: Generator | None = None,
     ) -> None:
-        heads = emb_dim, emb_dim, context_length, drop_rate, n_heads, True
+        heads = emb_dim, emb_dim, context_length, drop_rate, n_heads, qkv_bias
         self.norm_first = norm_first
         self.att = MultiHeadAttention(*heads, causal=False, rng=rng)
         self.ff = FeedForward(emb_dim, hidden_dim=hidden_dim, activation=activation, rng=rng)

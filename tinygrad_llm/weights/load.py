@@ -15,7 +15,7 @@ from ..formats.open import CONFIG_FILE, META_FILE, open_weights
 from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
 from ..models import LanguageModel, Model, TextModel, make_config, make_model
-from ..models.heads import SCORE, add_classifier
+from ..models.heads import SCORE
 from ..rng import Zeros
 from ..runs.folder import find_run, load_run
 from ..text import Tokenizer
@@ -153,9 +153,8 @@ def read_all(
         tokenizer = None
         notes.append(f"no tokenizer: {error}")
     model, layout, report = read_model(source, dtype, strict_finite, n_heads, rotary)
-    rows = model.config.vocab_size
-    if tokenizer is not None:
-        if tokenizer.vocab_size > rows:
+    if tokenizer is not None and isinstance(model, TextModel):
+        if tokenizer.vocab_size > (rows := model.config.vocab_size):
             notes.append(
                 f"the tokenizer has {tokenizer.vocab_size:,} ids, the model {rows:,}: it cannot read the last ones"
             )
@@ -211,8 +210,9 @@ def read_model(
             said = str(source.metadata.get("n_heads", ""))  # as save_pretrained writes it
             n_heads = int(said) if n_heads is None and said.isdecimal() and len(said) < 10 else n_heads
             config, notes = table.infer_config(found, n_heads)
-        elif n_heads not in (None, config.n_heads):
-            raise ConfigError(f"n_heads is {n_heads}, the configuration says {config.n_heads}")
+        if n_heads not in (None, had := getattr(config, "n_heads", None)):
+            known = f"a {table.name} has none" if had is None else f"the configuration says {had}"
+            raise ConfigError(f"n_heads is {n_heads}, {known}")
         for stack, n_layers in table.depths(config).items():
             if n_layers != (there := found.depths.get(stack, 1)):
                 where = f" in {stack}" if len(table.depths(config)) > 1 else ""
@@ -230,8 +230,7 @@ def read_model(
 
     model = make_model(table.architecture, config, Zeros())
     if classes is not None:
-        head = table.class_head()
-        add_classifier(model, classes, head.position, head.bias, rng=Zeros())
+        table.put_classes(model, classes)
     _judge(fill(model, entries, source, found.names, report, dtype), report, strict_finite)
     return model.eval(), found.layout, report
 
@@ -299,4 +298,4 @@ def describe(source: TensorSource) -> str:
         return str(error)
     except ConfigError:  # queries and keys have not as many
         return f"{about}; how many heads is not in the file"
-    return f"{about}, width {config.emb_dim}, context {config.context_length}, {config.vocab_size:,} tokens"
+    return f"{about}, {table.about(config)}"

@@ -48,16 +48,18 @@ def save_pretrained(model: Model, folder: str | os.PathLike[str], tokenizer: Tok
                 f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}: they do not belong together"
             )
         to_json(tokenizer)  # an error now, rather than after writing
-    table, classes = table_of(model.architecture), model.classes if isinstance(model, TextModel) else None
+    table, classes = table_of(model.architecture), getattr(model, "classes", None)
     config = table.write_config(model.config) | {"torch_dtype": dtype.name}
     entries = table.entries(model.config, table.written)
     if classes is not None:
         entries = table.entries_of_classifier(model.config, table.written, len(classes))
-        head = table.class_head()
-        _check_classifier(model, head, folder)
-        values.setdefault("out_head.bias", np.zeros(len(classes), dtype))  # for those that always have one there
-        config |= {"architectures": [head.model], "id2label": {str(i): name for i, name in enumerate(classes)}}
-        config |= {"label2id": {name: i for i, name in enumerate(classes)}, "pad_token_id": None}
+        config |= {"id2label": {str(i): name for i, name in enumerate(classes)}}
+        config |= {"label2id": {name: i for i, name in enumerate(classes)}}
+        if isinstance(model, TextModel):
+            head = table.class_head()
+            _check_classifier(model, head, folder)
+            values.setdefault("out_head.bias", np.zeros(len(classes), dtype))  # for those that always have one there
+            config |= {"architectures": [head.model], "pad_token_id": None}
     if tokenizer is not None and config.get("pad_token_id", 0) is None:
         config["pad_token_id"] = getattr(tokenizer, "pad_id", tokenizer.eot_id)
     bos, eot = (None, None) if tokenizer is None else (tokenizer.bos_id, tokenizer.eot_id)
@@ -72,7 +74,9 @@ def save_pretrained(model: Model, folder: str | os.PathLike[str], tokenizer: Tok
     n_bytes = sum(array.nbytes for array in arrays.values())
     with new_folder(folder, n_bytes) as unfinished:
         write_file(unfinished / CONFIG_FILE, [(json.dumps(config, indent=2) + "\n").encode()])
-        metadata = {"format": "pt", "n_heads": str(model.config.n_heads)}
+        metadata = {"format": "pt"}
+        if hasattr(model.config, "n_heads"):
+            metadata["n_heads"] = str(model.config.n_heads)
         write_file(unfinished / MODEL_FILE, encode_arrays(arrays, metadata))
         if tokenizer is not None:
             write_tokenizer(unfinished, tokenizer, model.config.context_length)

@@ -6,7 +6,7 @@ Letters of shapes: V vocab_size, T context_length, C emb_dim, H hidden_dim; weig
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import groupby
@@ -16,6 +16,8 @@ from typing import Any, Protocol
 from ..errors import ConfigError, StateDictError
 from ..formats.source import TensorSource, printable
 from ..models import Model, architectures
+from ..models.heads import add_classifier
+from ..rng import Zeros
 from ..text import Tokenizer
 from .tensor_map import Entry, same_bits
 
@@ -127,6 +129,11 @@ class Table:
         notes.append(f"{head} differs from {tokens}: the head has weights of its own")
         return replace(config, tie_weights=False), found.ignored
 
+    def about(self, config: Any) -> str:
+        """The sizes of a model, for people."""
+        length = "without end" if config.context_length is None else config.context_length
+        return f"width {config.emb_dim}, context {length}, {config.vocab_size:,} tokens"
+
     def check(self, model: Any, tokenizer: Tokenizer, layout: Layout) -> str | None:
         """What is odd about a loaded model, by what it makes of a text; None if nothing is."""
         return None
@@ -149,7 +156,8 @@ class Table:
         return [
             entry
             for row, i in self._rows(config)
-            if getattr(row, layout.column) and not (row.ours == "out_head.weight" and config.tie_weights)
+            if getattr(row, layout.column)
+            and not (row.ours == "out_head.weight" and getattr(config, "tie_weights", False))
             for entry in self.store(row, i, config, layout)
         ]
 
@@ -160,6 +168,11 @@ class Table:
         weight = Entry(f"{head.module}.weight", (n_classes, config.emb_dim), ("out_head.weight",))
         bias = Entry(f"{head.module}.bias", (n_classes,), ("out_head.bias",))
         return [*body, weight, *([bias] if head.bias else [])]
+
+    def put_classes(self, model: Any, names: Sequence[str]) -> None:
+        """Give a model whose file is a classifier's its head, of zeros so far."""
+        head = self.class_head()
+        add_classifier(model, names, head.position, head.bias, rng=Zeros())
 
     def class_head(self) -> ClassHead:
         """ConfigError where transformers has no such model with a head for classes."""
@@ -208,7 +221,7 @@ class Table:
         layout = self.layout_of(shapes)
         if not self.known(layout, shapes):
             first = ", ".join(map(printable, list(shapes)[:3])) or "nothing"
-            wanted = " or ".join(dict.fromkeys(self.name_of("tok_emb.weight", layout) for layout in self.layouts))
+            wanted = " or ".join(dict.fromkeys(self.name_of(self.rows[0].ours, layout) for layout in self.layouts))
             raise StateDictError(f"not a {self.name}: it holds {first}, ... and should hold {wanted}")
         names: dict[str, str] = {}
         for own in shapes:

@@ -78,7 +78,7 @@ def read_meta(path: Path) -> Tokenizer:
     return _characters(meta if isinstance(meta, dict) else {}, None, path)
 
 
-def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int | None) -> None:
     """tokenizer.json and tokenizer_config.json; for GPT-2's BPE vocab.json and merges.txt too, for BERT's pieces vocab.txt."""
     data = to_json(tokenizer)
     eot = next((mark for mark, i in tokenizer.special.items() if i == tokenizer.eot_id), None)
