@@ -1,4 +1,4 @@
-"""Models of transformers in float64 all through: by themselves they take norms and angles in float32."""
+"""Models of transformers in float64 all through: by themselves they take norms, angles and recurrences in float32."""
 
 import types
 
@@ -17,6 +17,8 @@ def in_float64(model):
             module.forward = types.MethodType(_cos_sin, module)
         elif kind.endswith("SinusoidalPositionalEmbedding"):
             module.weight.data = _sines_and_cosines(*module.weight.shape)
+        elif kind == "RwkvSelfAttention":
+            module.forward = types.MethodType(_time_mix, module)
     return model
 
 
@@ -37,3 +39,16 @@ def _cos_sin(self, x, position_ids):
     angles = position_ids[..., None] * theta ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     angles = torch.cat((angles, angles), -1)
     return angles.cos(), angles.sin()
+
+
+def _time_mix(self, hidden, state=None, use_cache=False):
+    """Theirs goes from token to token in float32; here are the sums that it stands for, of whole texts alone."""
+    if state is not None or use_cache:
+        raise TypeError("call the model with use_cache=False")
+    receptance, key, value, _ = self.extract_key_value(hidden)
+    at = torch.arange(hidden.shape[1])
+    age = (at[:, None] - 1 - at)[..., None]  # (T, S, 1)
+    exponents = key[:, None] - age.clamp(min=0) * self.time_decay.exp()  # (B, T, S, A)
+    exponents = torch.where(age == -1, key[:, None] + self.time_first, exponents)
+    shares = exponents.masked_fill(age < -1, -torch.inf).softmax(2)
+    return self.output(receptance * torch.einsum("btsa,bsa->bta", shares, value)), None

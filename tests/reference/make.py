@@ -799,6 +799,105 @@ def berts() -> dict[str, dict]:
     return cases
 
 
+def rwkvs() -> dict[str, dict]:
+    """RWKV-4s of the library transformers as it saves them: logits and every gradient in training, and in evaluation, where some
+    are computed with smaller numbers, logits and how they go on from three tokens.
+    """
+    from transformers import RwkvConfig, RwkvForCausalLM
+
+    sizes = {"vocab_size": 11, "hidden_size": 6, "num_hidden_layers": 3}
+    ids = np.array([[5, 0, 7, 5, 10, 3], [1, 1, 3, 9, 2, 8]])
+    cases = {}
+    for name, options in {
+        "halved after 2 blocks, odd widths": {
+            "rescale_every": 2,
+            "attention_hidden_size": 4,
+            "intermediate_size": 5,
+            "layer_norm_epsilon": 1e-2,
+        },
+        "never halved, tied": {"rescale_every": 0, "tie_word_embeddings": True},
+    }.items():
+        model = in_float64(RwkvForCausalLM(RwkvConfig(**sizes, **options))).train()
+        tensors, written = saved(model, f"rwkvs {name}")
+        logits = model(torch.tensor(ids), use_cache=False).logits
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), torch.tensor(ids[:, 1:]).flatten())  # theirs is in float32
+        loss.backward()
+        gradients = {key: p.grad.numpy() for key, p in model.named_parameters()}
+        model.eval()  # from now on its weights are others
+        greedy = torch.tensor(ids[:1, :3])
+        with torch.no_grad():
+            evaluated = model(torch.tensor(ids), use_cache=False).logits
+            for _ in range(6):
+                best = model(greedy, use_cache=False).logits[:, -1:].argmax(-1)
+                greedy = torch.cat((greedy, best), 1)
+        fields = ("model_type", *sizes, "attention_hidden_size", "intermediate_size", "layer_norm_epsilon", "rescale_every",
+                  "tie_word_embeddings", "context_length")  # fmt: skip
+        cases[name] = {
+            "config": json.dumps({key: written[key] for key in fields}),
+            "tensors": tensors,
+            "ids": ids,
+            "logits": logits.detach().numpy(),
+            "loss": loss.item(),
+            "gradients": gradients,
+            "evaluated": evaluated.numpy(),
+            "greedy": greedy.numpy(),
+        }
+    return cases
+
+
+def vits() -> dict[str, dict]:
+    """ViTs of the library transformers as it saves them, their scores of pictures, and the gradients of their loss. One without
+    a head gives features, and the gradients of the sum of these times g.
+    """
+    from transformers import ViTConfig, ViTForImageClassification, ViTModel
+
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 6,
+        "image_size": 4,
+        "patch_size": 2,
+    }
+    names = {0: "cat", 1: "dog", 2: "neither"}
+    cases = {}
+    for name, (kind, channels, options) in {
+        "gray pictures": (ViTForImageClassification, 1, {"id2label": names}),
+        "coloured pictures, no biases on queries": (
+            ViTForImageClassification,
+            3,
+            {"num_labels": 3, "qkv_bias": False, "hidden_act": "gelu_new", "layer_norm_eps": 1e-2},
+        ),
+        "no head": (ViTModel, 1, {"hidden_act": "relu"}),
+    }.items():
+        config = ViTConfig(**sizes, num_channels=channels, **options, attn_implementation="sdpa")
+        model = in_float64(kind(config))
+        tensors, written = saved(model, f"vits {name}")
+        images = draw(f"vits {name} images", 2, channels, 4, 4)
+        output = model(torch.tensor(images))
+        if kind is ViTModel:
+            given = output.last_hidden_state
+            asked = {"g": draw(f"vits {name} g", 2, 5, 8)}
+            loss = (given * torch.tensor(asked["g"])).sum()
+        else:
+            given = output.logits
+            asked = {"labels": np.array([2, 0])}
+            loss = F.cross_entropy(given, torch.tensor(asked["labels"]))
+        loss.backward()
+        fields = ("architectures", "model_type", *sizes, "num_channels", "qkv_bias", "hidden_act", "layer_norm_eps", "id2label",
+                  "hidden_dropout_prob", "attention_probs_dropout_prob")  # fmt: skip
+        cases[name] = {
+            "config": json.dumps({key: written[key] for key in fields if key in written}),
+            "tensors": tensors,
+            "images": images,
+            **asked,
+            "output": given.detach().numpy(),
+            "loss": loss.item(),
+            "gradients": {key: p.grad.numpy() for key, p in model.named_parameters() if p.grad is not None},
+        }
+    return cases
+
+
 # What the publishers put into tokenizer_config.json, written out.
 CHAT_TEMPLATES = {
     "chatml": (
@@ -1269,6 +1368,8 @@ def main() -> int:
         "marians": marians(),
         "torch_transformers": torch_transformers(),
         "berts": berts(),
+        "rwkvs": rwkvs(),
+        "vits": vits(),
         "classifiers": classifiers(),
         "lora": lora(),
         "templates": templates(),

@@ -21,7 +21,7 @@ from ..formats.source import TensorSource
 from ..formats.strict_json import read_json
 from ..models import Model
 from ..models.bert import BertConfig
-from .public_config import make_config, read_flag, read_number, read_sizes
+from .public_config import activation_name, make_config, read_activation, read_flag, read_number, read_sizes
 from .table import ClassHead, Found, Layout, Table, same_tensor
 from .tensor_map import Entry
 
@@ -205,16 +205,6 @@ _NAMES = {
 }
 _SIZES = {"vocab_size": 30522, "context_length": 512, "emb_dim": 768, "n_heads": 12, "n_layers": 12}
 _SIZES |= {"hidden_dim": 3072, "n_segments": 2}
-_ACTIVATIONS = {  # those that are written first
-    "gelu": "gelu_erf",
-    "gelu_new": "gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "gelu_python": "gelu_erf",
-    "gelu_pytorch_tanh": "gelu",
-    "gelu_fast": "gelu",
-    "swish": "silu",
-}
 # What changes the outputs and has no counterpart here: the only value that can be loaded.
 _FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False, "pruned_heads": {}}
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
@@ -230,9 +220,6 @@ def from_transformers(config: Mapping[str, Any], where: str) -> tuple[BertConfig
             raise ConfigError(f"{where}: {field} is {config[field]!r:.80}: only {value!r} can be loaded")
     if config.get("quantization_config") is not None:
         raise ConfigError(f"{where}: quantization_config: numbers of few bits cannot be loaded")
-    activation = config.get("hidden_act", "gelu")
-    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
-        raise ConfigError(f"{where}: hidden_act is {activation!r:.80}: use one of {', '.join(_ACTIVATIONS)}")
     rates = {field: read_number(config, field, 0.1, where, below=1) for field in _DROPOUTS}
     if config.get("classifier_dropout") is not None:
         rates["classifier_dropout"] = read_number(config, "classifier_dropout", 0.1, where, below=1)
@@ -246,7 +233,7 @@ def from_transformers(config: Mapping[str, Any], where: str) -> tuple[BertConfig
         read_sizes(_NAMES, _SIZES, config, where),
         where,
         drop_rate=rates["hidden_dropout_prob"],
-        activation=_ACTIVATIONS[activation],
+        activation=read_activation(config, where),
         norm_eps=read_number(config, "layer_norm_eps", 1e-12, where, below=1),
         tie_weights=read_flag(config, "tie_word_embeddings", True, where),
     )
@@ -266,13 +253,12 @@ def _read_architectures(config: Mapping[str, Any], where: str) -> str | None:
 def to_transformers(config: BertConfig) -> dict[str, Any]:
     """The config.json with which transformers opens the model."""
     parts = {part for part in ("masked_words", "next_sentence") if getattr(config, part)}
-    activation = next(theirs for theirs, ours in _ACTIVATIONS.items() if ours == config.activation)
     return {
         "architectures": [next(name for name, has in _MODELS.items() if {*has} - {"pooler"} == parts)],
         "model_type": "bert",
         **{theirs: getattr(config, ours) for ours, theirs in _NAMES.items()},
         "intermediate_size": config.hidden_width,
-        "hidden_act": activation,
+        "hidden_act": activation_name(config.activation),
         "layer_norm_eps": config.norm_eps,
         **dict.fromkeys(_DROPOUTS, config.drop_rate),
         "position_embedding_type": "absolute",

@@ -147,11 +147,13 @@ class LlamaTable(Table):
             f"{config.rope_base:g} and rms_norm_eps {config.norm_eps} are Llama 2's, and not in the file"
         ]
 
-    def check(self, model: LanguageModel, tokenizer: Tokenizer, layout: Layout) -> str | None:
+    def check(self, model: LanguageModel, tokenizer: Tokenizer | None, layout: Layout) -> str | None:
         """A note if the pairs of the other convention give a text a loss that is lower by a nat: the file is not what it seems.
 
         Two forward passes over a sentence. None for a classifier, and for a tokenizer that cannot read the sentence.
         """
+        if tokenizer is None:
+            return None
         try:
             ids = np.array([tokenizer.encode_prompt(SENTENCE)[: model.config.context_length]])  # (1, T)
         except TokenizerError:

@@ -158,7 +158,7 @@ def read_all(
             notes.append(
                 f"the tokenizer has {tokenizer.vocab_size:,} ids, the model {rows:,}: it cannot read the last ones"
             )
-        notes += filter(None, [table_of(model.architecture).check(model, tokenizer, layout)])
+    notes += filter(None, [table_of(model.architecture).check(model, tokenizer, layout)])
     report.notes += notes
     for note in notes:
         warnings.warn(f"{source.path}: {note}", RuntimeWarning, stacklevel=3)

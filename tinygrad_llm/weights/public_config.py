@@ -11,6 +11,30 @@ from ..checks import check_flag, check_integer, check_number
 from ..errors import ConfigError
 from ..models.base import Config
 
+_ACTIVATIONS = {  # of transformers' encoders -> ours; those that are written first
+    "gelu": "gelu_erf",
+    "gelu_new": "gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "gelu_python": "gelu_erf",
+    "gelu_pytorch_tanh": "gelu",
+    "gelu_fast": "gelu",
+    "swish": "silu",
+}
+
+
+def read_activation(values: Mapping[str, Any], where: str) -> str:
+    """What an encoder's hidden_act is called here."""
+    activation = values.get("hidden_act", "gelu")
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        raise ConfigError(f"{where}: hidden_act is {activation!r:.80}: use one of {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[activation]
+
+
+def activation_name(ours: str) -> str:
+    """The hidden_act of an activation of ours."""
+    return next(name for name, activation in _ACTIVATIONS.items() if activation == ours)
+
 
 def read_size(values: Mapping[str, Any], field: str, default: int | None, where: str) -> int | None:
     """A positive integer; None only where that is the default."""

@@ -134,8 +134,8 @@ class Table:
         length = "without end" if config.context_length is None else config.context_length
         return f"width {config.emb_dim}, context {length}, {config.vocab_size:,} tokens"
 
-    def check(self, model: Any, tokenizer: Tokenizer, layout: Layout) -> str | None:
-        """What is odd about a loaded model, by what it makes of a text; None if nothing is."""
+    def check(self, model: Any, tokenizer: Tokenizer | None, layout: Layout) -> str | None:
+        """What is odd about a loaded model, perhaps by what it makes of a text; None if nothing is."""
         return None
 
     def store(self, row: Any, i: int, config: Any, layout: Layout) -> list[Entry]:
@@ -257,9 +257,15 @@ def _stack(row: Any) -> str:
     return row.ours.partition(".{i}")[0] if "{i}" in row.ours else ""
 
 
+_THREE = {"{qkv}": ("query", "key", "value"), "{q}": ("q", "k", "v")}
+
+
 def expand(ours: str) -> tuple[str, ...]:
-    """The three names that {qkv} stands for."""
-    return tuple(ours.replace("{qkv}", word) for word in ("query", "key", "value")) if "{qkv}" in ours else (ours,)
+    """The three names that {qkv}, or {q} for their first letters, stands for."""
+    for mark, words in _THREE.items():
+        if mark in ours:
+            return tuple(ours.replace(mark, word) for word in words)
+    return (ours,)
 
 
 def same_tensor(source: TensorSource, one: str, other: str) -> bool:
