@@ -153,11 +153,11 @@ def read_all(
         tokenizer = None
         notes.append(f"no tokenizer: {error}")
     model, layout, report = read_model(source, dtype, strict_finite, n_heads, rotary)
-    if tokenizer is not None and isinstance(model, TextModel):
-        if tokenizer.vocab_size > (rows := model.config.vocab_size):
-            notes.append(
-                f"the tokenizer has {tokenizer.vocab_size:,} ids, the model {rows:,}: it cannot read the last ones"
-            )
+    rows = model.config.vocab_size if isinstance(model, TextModel) else 0
+    if tokenizer is not None and tokenizer.vocab_size > rows > 0:
+        notes.append(
+            f"the tokenizer has {tokenizer.vocab_size:,} ids, the model {rows:,}: it cannot read the last ones"
+        )
     notes += filter(None, [table_of(model.architecture).check(model, tokenizer, layout)])
     report.notes += notes
     for note in notes:
