@@ -51,6 +51,9 @@ def test_published_counts():
     for changes in ({}, {"pool": "mean"}, {"hidden_dim": 5}):
         config = dataclasses.replace(SMALL, **changes)
         assert ViTModel(config).n_parameters() == config.n_parameters()
+    without = dataclasses.replace(SMALL, qkv_bias=False)
+    assert ViTModel(without).n_parameters() == without.n_parameters()
+    assert SMALL.n_parameters() - without.n_parameters() == 3 * SMALL.emb_dim * SMALL.n_layers
 
 
 def test_the_numbers_of_a_patch_lie_in_the_order_that_is_asked_for():

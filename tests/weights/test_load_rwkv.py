@@ -464,3 +464,8 @@ def test_inspect_and_convert_say_what_it_is(published, tmp_path, capsys):
     same(load_pretrained(tmp_path / "out")[0], model, rtol=1e-6)
     assert main(["convert", str(tmp_path / "model.bin"), str(tmp_path / "no"), "--n-heads", "2"]) == 2
     assert "a RWKV-4 has none" in capsys.readouterr().err
+
+
+def test_estimate_counts_a_token_where_there_is_no_end(capsys):
+    assert main(["estimate", "--preset", "rwkv4-169M", "--batch-size", "3"]) == 0
+    assert "training with AdamW in float32, 3 x 1 tokens at a time" in capsys.readouterr().out

@@ -7,7 +7,10 @@ import json
 
 from . import weights
 
-HELP = "turn weights (a run, .pth, .pt, .bin, llama2.c's, TensorFlow, safetensors) into a folder that transformers and we open"
+HELP = (
+    "turn weights (a run, .pth, .pt, .bin, llama2.c's, rwkv.cpp's, TensorFlow, safetensors) into a folder that transformers "
+    "and we open"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name:28} {copies:>6} {parameters:18,} {flops:16,} {byte_size(kept):>12} {byte_size(cached):>12}")
     print(f"\nweights in {args.dtype}: {byte_size(e.weight_bytes)}")
     print(
-        f"training with AdamW in float32, {args.batch_size} x {config.context_length} tokens at a time: "
+        f"training with AdamW in float32, {args.batch_size} x {config.context_length or 1} tokens at a time: "
         f"{byte_size(e.training_bytes)}"
     )
     attention, both = e.attention_flops_per_token, e.training_flops_per_token

@@ -1,4 +1,4 @@
-"""Public weights in, our weights out: GPT-2, Llama and BERT as they are published, and folders that transformers opens."""
+"""Public weights in, our weights out: GPT-2, Llama, BERT, RWKV-4 and ViT as published, and folders that transformers opens."""
 
 from .convert import convert
 from .load import load_pretrained

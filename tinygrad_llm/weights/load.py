@@ -70,12 +70,13 @@ def load_pretrained(
     With `report`, a LoadReport comes third: what became of each tensor. `checkpoint` as in `load_run`.
 
     Folders: of transformers (config.json, model.safetensors or its shards), of OpenAI (hparams.json, model.ckpt.*), of Meta
-    (params.json beside safetensors), of a run. Files: .safetensors with the names of transformers, of Meta, of nanoGPT or of the
-    book; llama2.c's .bin. What no configuration says is told from shapes, but for `n_heads`. A Llama that foresees a sentence
-    better by a nat with other rotary pairs than its file's form has gives a warning: `rotary`, "halves" or "interleaved", says
-    which ones they are. Weights become `dtype`, float32 or float64. NaN and infinities give a warning, or with
-    `strict_finite` NonFiniteError. CheckpointError, ConfigError or StateDictError say what is wrong before the model is made;
-    UnsafeFile for PyTorch's pickles, which `tinygrad-llm convert` makes into safetensors.
+    (params.json beside safetensors), of a run. Files: .safetensors with the names of transformers, of Meta, of nanoGPT, of
+    BlinkDL, of timm or of the book; llama2.c's and rwkv.cpp's .bin. What no configuration says is told from shapes, but for
+    `n_heads`. A Llama that foresees a sentence better by a nat with other rotary pairs than its file's form has gives a
+    warning: `rotary`, "halves" or "interleaved", says which ones they are. Weights become `dtype`, float32 or float64. NaN
+    and infinities give a warning, or with `strict_finite` NonFiniteError. CheckpointError, ConfigError or StateDictError say
+    what is wrong before the model is made; UnsafeFile for PyTorch's pickles, which `tinygrad-llm convert` makes into
+    safetensors.
     """
     if found := find_run(path, checkpoint):
         loaded = _load_run(*found, dtype, strict_finite)
