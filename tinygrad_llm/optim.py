@@ -335,11 +335,17 @@ def decay_groups(parameters: Iterable[Tensor], decay: str = "matrices") -> list[
 
     A bias or the scale of a norm has nothing to gain from being small; nanoGPT leaves out all that has less than two axes.
     What is frozen (`requires_grad` is False) is in neither: an optimizer would keep it alone and still check it at every step.
+    What has a learning rate of its own (`nn.Parameter(data, lr=...)`) is a group with this rate, which does not decay.
     """
-    parameters = [p for p in parameters if p.requires_grad]
+    slow: dict[float, list[Tensor]] = {}
+    for p in (every := [p for p in parameters if p.requires_grad]):
+        if (lr := getattr(p, "lr", None)) is not None:
+            slow.setdefault(lr, []).append(p)
+    parameters = [p for p in every if getattr(p, "lr", None) is None]
     decaying = [p for p in parameters if decay == "all" or p.ndim >= 2]
     others = [p for p in parameters if decay != "all" and p.ndim < 2]
     groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    groups += [{"params": params, "lr": lr, "weight_decay": 0.0} for lr, params in slow.items()]
     return [group for group in groups if group["params"]]
 
 

@@ -13,7 +13,7 @@ from tinygrad_llm.doctor.doctor import examine
 from tinygrad_llm.errors import ConfigError, ConfigMismatch
 from tinygrad_llm.evaluation import evaluate_run
 from tinygrad_llm.generation import generate
-from tinygrad_llm.models import PRESETS, LanguageModel, LlamaConfig, LlamaModel, architectures
+from tinygrad_llm.models import PRESETS, LanguageModel, LlamaConfig, LlamaModel, architectures, make_model
 from tinygrad_llm.nn.lora import lora_of
 from tinygrad_llm.rng import Generator
 from tinygrad_llm.runs.loggers import Logger
@@ -77,7 +77,7 @@ def test_the_llama_of_the_tales_trains_as_the_gpt_of_the_tales():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"architecture": "lama"}, "architecture is 'lama': use one of gpt, llama"),
+        ({"architecture": "lama"}, "architecture is 'lama': use one of bert, gpt, hyena, llama, rwkv"),
         ({"architecture": 3}, "architecture is 3"),
         ({"preset": "story", "architecture": "llama"}, "preset is 'story' and architecture is 'llama': it is a gpt's"),
         ({"preset": "llama2-7B", "architecture": "gpt"}, "it is a llama's: leave out one of them"),
@@ -179,3 +179,39 @@ def test_what_no_option_says_of_a_model_made_elsewhere_stays(text, tmp_path):
     again = resume(tmp_path / "run", max_steps=1, weights_only=True, report=QUICK["report"])
     assert again.model.config == load_run(tmp_path / "run")[0].config == config
     assert not [found for found in examine(tmp_path / "run") if found.verdict == "wrong"]
+
+
+@pytest.mark.parametrize("architecture", ["rwkv", "hyena"])
+def test_what_mixes_without_attention_is_pretrained_written_with_and_judged(tmp_path, architecture):
+    text = tmp_path / "text.txt"
+    text.write_text("a fox saw a dog, a dog saw a fox. " * 40)
+    sizes = {"emb_dim": 8, "n_layers": 2, "context_length": 12, "epochs": 1, "stride": 0, "tokenizer": "char"}
+    options = sizes | {
+        "lr": 3e-3,
+        "batch_size": 4,
+        "preset": f"tales-{architecture}",
+        "windows": "stride",
+        "prompt": "a",
+    }
+    run = pretrain(text, out=tmp_path / "run", report=lambda line: None, **options)
+    assert run.val_loss < run.metrics[0]["val_loss"]
+    model, tokenizer = tg.weights.load_pretrained(tmp_path / "run")
+    assert model.config.context_length == (None if architecture == "rwkv" else 12)
+    found = evaluate_run(tmp_path / "run")
+    assert found.loss == pytest.approx(
+        run.val_loss, rel=0.05 if architecture == "rwkv" else 1e-5
+    )  # which reads more at once
+    if architecture == "rwkv":  # which goes on beyond the windows that it was trained on
+        ids = np.array([tokenizer.encode("a fox saw a dog, ")])
+        assert generate(model, ids, 20).shape == (1, ids.size + 20)
+
+
+def test_positions_of_filters_learn_at_a_rate_of_their_own():
+    model = make_model("hyena", {"vocab_size": 5, "context_length": 4, "emb_dim": 4, "n_layers": 1, "filter_width": 3})
+    options = PretrainOptions.for_preset("tales-hyena", lr=2e-3)
+    groups = options.optimizer(model).param_groups
+    assert [(len(group["params"]), group["lr"], group["weight_decay"]) for group in groups] == [
+        (sum(1 for _ in model.parameters()) - 1, 2e-3, options.weight_decay),
+        (1, 1e-5, 0.0),
+    ]
+    assert groups[1]["params"][0] is model.trf_blocks[0].att.filter.z

@@ -130,7 +130,7 @@ def check_initial_loss(model: LanguageModel, batches: list[Batch]) -> Finding:
 def check_causality(model: LanguageModel) -> Finding:
     """No token may change what is predicted before it, or the loss is low for a reason that will not last."""
     config = model.config
-    n = min(8, config.context_length)
+    n = min(8, config.reading_length)
     ids = np.arange(n)[None] % config.vocab_size  # (1, T)
     with no_grad():
         before = model.eval()(ids).data

@@ -108,7 +108,7 @@ def evaluate_run(
             [read_text(file, encoding or options.get("encoding", "utf-8")) for file in files],
         )
     ids, windows = encode_texts(tokenizer, texts), options.get("windows", "stride")
-    loss = mean_loss(model, evaluation_batches(ids, model.config.context_length, _BATCH, windows, tokenizer.eot_id))
+    loss = mean_loss(model, evaluation_batches(ids, model.config.reading_length, _BATCH, windows, tokenizer.eot_id))
     if windows == "documents":  # of which the model reads one at a time
         texts = list(filter(None, split_at(texts, [END_OF_TEXT])))
     right_words = [
@@ -145,10 +145,10 @@ def last_words(model: LanguageModel, tokenizer: Tokenizer, text: str, most: int)
     right = []
     for end in ends:
         # no token is longer than a few dozen characters, so this much text fills the context
-        before = text[max(0, end.start() - 64 * model.config.context_length) : end.start()]
+        before = text[max(0, end.start() - 64 * model.config.reading_length) : end.start()]
         word = tokenizer.encode_continuation(end.group())
         window = np.array(
-            [(tokenizer.encode_prompt(before, tokenizer.special) + word)[-model.config.context_length - 1 :]]
+            [(tokenizer.encode_prompt(before, tokenizer.special) + word)[-model.config.reading_length - 1 :]]
         )  # (1, T + 1)
         if len(word) >= window.size:
             continue

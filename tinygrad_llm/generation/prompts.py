@@ -8,6 +8,7 @@ choose(model, tokenizer, prompt, [" 5", " 6"])                      # 0 or 1
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -58,7 +59,7 @@ def continuation_logprobs(
     the context.
     """
     prompt_ids = tokenizer.encode_prompt(prompt)
-    context_length = model.config.context_length
+    context_length = model.config.context_length or sys.maxsize - 1
     logprobs = []
     for continuation in continuations:
         ids = tokenizer.encode_continuation(continuation)

@@ -38,6 +38,11 @@ class Config:
     vocab_size: int
     context_length: int | None  # None: no end to what the model can read
 
+    @property
+    def reading_length(self) -> int:
+        """The tokens that are read at once: the context length, and 1,024 where there is no end to what the model can read."""
+        return self.context_length or 1024
+
     def costs(self) -> list[Cost]:
         """What each module of the model takes."""
         raise TypeError(f"{type(self).__name__} must define costs()")

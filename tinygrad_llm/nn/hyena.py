@@ -26,10 +26,8 @@ _TARGET, _FAST, _SLOW = 0.01, 0.3, 1.5  # a filter falls to this share after the
 class HyenaFilter(Module):
     """Filters (N - 1, C, L), the same for every text: a network with sines on positions, times a window (§3.3).
 
-    `positions` z, (L, E), are sines and cosines, and learned, slowly: their learning rate should be `positions_lr`.
+    The positions z, (L, E), are sines and cosines, and learned, at a rate of their own, 1e-5.
     """
-
-    positions_lr = 1e-5
 
     def __init__(
         self,
@@ -51,7 +49,7 @@ class HyenaFilter(Module):
         self.layer3, self.layer4 = Linear(width, width, rng=rng), Linear(width, c, bias=False, rng=rng)
         self.freq = Parameter(np.ones(width, np.float32))  # of all three layers of sines
         self.bias = Parameter(rng.normal(0.0, 1.0, (c,)).astype(np.float32))  # what passes by the filter
-        self.z = Parameter(positions(context_length, n_features).astype(np.float32))
+        self.z = Parameter(positions(context_length, n_features).astype(np.float32), lr=1e-5)
         self.falls = np.abs(np.linspace(math.log(_TARGET) / _SLOW, math.log(_TARGET) / _FAST, c))  # (N - 1) C
 
     def forward(self, n_tokens: int) -> list[tuple[Tensor, Tensor]]:

@@ -21,12 +21,13 @@ Self = TypeVar("Self", bound="Module")  # typing.Self came with Python 3.11
 
 
 class Parameter(Tensor):
-    """A tensor that is learned: a leaf that requires a gradient."""
+    """A tensor that is learned: a leaf that requires a gradient. `lr`: a learning rate of its own (optim.decay_groups)."""
 
-    __slots__ = ()
+    __slots__ = ("lr",)
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: Any, lr: float | None = None) -> None:
         super().__init__(data, requires_grad=True)
+        self.lr = lr
 
 
 class Module:

@@ -84,7 +84,7 @@ class PretrainOptions(LoopOptions):
     )
     context_length: int = option("tokens that the model sees at once")
     emb_dim: int = option("width of the model: numbers for each token")
-    n_heads: int = option("attention heads in each layer; must divide the width")
+    n_heads: int = option("attention heads in each layer; must divide the width; 0: an architecture without", least=0)
     n_layers: int = option("transformer blocks")
     n_kv_heads: int = option("key and value heads, if fewer; 0: as many as heads", least=0)
     head_dim: int = option("features of a head of a llama; 0: of the width, its share", least=0)
@@ -161,6 +161,8 @@ class PretrainOptions(LoopOptions):
                 "leave out one of them"
             )
         chosen = {name: getattr(self, name) for name in _MODEL} | {"vocab_size": vocab_size}
+        if config.context_length is None:  # it reads windows of so many tokens, and can read more
+            del chosen["context_length"]
         lacking = [name for name in chosen if not hasattr(config, name)]
         for name in lacking:
             if value := chosen.pop(name):
@@ -195,7 +197,8 @@ class PretrainOptions(LoopOptions):
 
     def memory(self, config: Any, corpus: Corpus) -> TrainingMemory:
         """What training a model on a corpus takes: of each batch, as many shards are under way as there are threads."""
-        batch = np.broadcast_to(np.int8(0), (self.batch_size, config.context_length))
+        config = replace(config, context_length=self.context_length)
+        batch = np.broadcast_to(np.int8(0), (self.batch_size, self.context_length))
         under_way = shard_batch(batch, self.accumulate)[: default_threads()]
         at_once = sum(shard.stop - shard.start for shard in under_way)
         return TrainingMemory(config, self.batch_size, at_once, corpus.n_bytes)
@@ -269,6 +272,7 @@ def model_options(config: Any) -> dict[str, Any]:
     """What of a model can be chosen here, as its configuration has it; 0 or "" for what it has not."""
     kinds = get_type_hints(PretrainOptions)
     found = {name: getattr(config, name, None) for name in ("architecture", *_MODEL)}
+    found["context_length"] = config.reading_length
     return {name: kinds[name]() if value is None else value for name, value in found.items()}  # 0, "" or False
 
 

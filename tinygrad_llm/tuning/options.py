@@ -57,7 +57,7 @@ class TuningOptions(LoopOptions):
     )
     context_length: int = option("of a model from fresh weights: tokens that it can read")
     emb_dim: int = option("of a model from fresh weights: its width")
-    n_heads: int = option("of a model from fresh weights: attention heads in each layer")
+    n_heads: int = option("of a model from fresh weights: attention heads in each layer", least=0)
     n_layers: int = option("of a model from fresh weights: transformer blocks")
     drop_rate: float = option("share of the activations dropped in training", 0.1, most=1)
 
@@ -97,7 +97,8 @@ class TuningOptions(LoopOptions):
                     raise ConfigError(
                         f"{name} is {given[name]!r}: with init_from it is that of the weights: leave it out"
                     )
-            sizes = {name: getattr(model.config, name) for name in SIZES}
+            sizes = {name: getattr(model.config, name, 0) for name in SIZES}
+            sizes["context_length"] = model.config.reading_length
             defaults |= sizes | {"lr": cls.lr_of_width / model.config.emb_dim}
         return cls(**with_changes(defaults, given, cls))
 

@@ -113,7 +113,7 @@ class Classifier:
             raise CheckpointError(f"{path}: no tokenizer there: {BESIDE}")
         run = find_run(path)
         said = load_config(run[0])["training"].get("max_length") if run else None
-        context = model.config.context_length
+        context = model.config.reading_length
         if said is not None and not (type(said) is int and 1 <= said <= context):
             raise CheckpointError(f"{path}: training.max_length is {said!r:.40}: it must be from 1 to {context}")
         max_length = said or context
