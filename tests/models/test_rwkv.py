@@ -18,9 +18,10 @@ from tinygrad_llm import ops
 from tinygrad_llm.errors import ConfigError, GraphError, ShapeError
 from tinygrad_llm.models import PRESETS, RwkvConfig, RwkvModel, make_model
 from tinygrad_llm.ops.recurrence import nothing_yet, wkv_scan
-from tinygrad_llm.rng import Generator
+from tinygrad_llm.rng import Generator, Zeros
 
 SMALL = RwkvConfig(vocab_size=11, emb_dim=6, n_layers=2, init="pytorch")
+SMALL_DRAWN = dataclasses.replace(SMALL, init="rwkv")
 IDS = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 10]])
 
 
@@ -51,6 +52,14 @@ def test_published_counts():
         "rwkv4-14B": 14_148_597_760,
     }
     assert {name: PRESETS[name].n_parameters() for name in published} == published
+
+
+def test_weights_to_be_filled_in_are_not_drawn(monkeypatch):
+    """The orthogonal tables of 169M take over a minute."""
+    monkeypatch.setattr(np.linalg, "qr", None)
+    model = RwkvModel(SMALL_DRAWN, rng=Zeros())
+    assert not model.tok_emb.weight.data.any()
+    assert not model.trf_blocks[1].ff.key.weight.data.any()
 
 
 def test_initial_values_are_those_of_rwkv_init():

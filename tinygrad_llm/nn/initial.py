@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..rng import Generator
+from ..rng import Generator, Zeros
 
 
 def truncated_normal(rng: Generator, shape: tuple[int, ...], std: float = 0.02) -> np.ndarray:
@@ -17,6 +17,8 @@ def truncated_normal(rng: Generator, shape: tuple[int, ...], std: float = 0.02) 
 
 def orthogonal(rng: Generator, shape: tuple[int, ...], gain: float = 1.0) -> np.ndarray:
     """Rows or columns of length `gain` at right angles: Q of a normal matrix, with the signs of R (Saxe et al. 2013); float32."""
+    if isinstance(rng, Zeros):  # which have no angles; and the decomposition of a large table takes a minute
+        return rng.normal(0.0, 1.0, shape)
     rows, columns = shape
     q, r = np.linalg.qr(rng.normal(0.0, 1.0, (max(shape), min(shape))))
     q *= gain * np.sign(np.diag(r))
