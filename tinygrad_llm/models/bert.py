@@ -112,7 +112,7 @@ class BertConfig(Config):
 # Devlin et al. 2018 §3; the tiny one is of Turc et al. 2019.
 PRESETS: dict[str, BertConfig] = {
     "tales-bert": BertConfig(
-        vocab_size=1024, context_length=64, emb_dim=96, n_heads=4, n_layers=2, drop_rate=0.0, activation="gelu"
+        vocab_size=1024, context_length=64, emb_dim=96, n_heads=4, n_layers=3, drop_rate=0.0, activation="gelu"
     ),
     "bert-tiny": BertConfig(emb_dim=128, n_heads=2, n_layers=2),
     "bert-base": BertConfig(),
