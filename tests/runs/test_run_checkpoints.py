@@ -30,6 +30,8 @@ from tinygrad_llm.runs.checkpoint import (
     verify_checkpoint,
 )
 
+STRIDE = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 4  # from one flipped byte to the next
+
 
 def contents(seed):
     """What a checkpoint is made of: a tiny model, an optimizer that has taken a step, and whatever else."""
@@ -202,7 +204,7 @@ def test_every_flipped_bit_is_noticed_and_its_file_named(tmp_path):
     rng = random.Random(0)
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
-        for i in range(len(data)):
+        for i in range(rng.randrange(STRIDE), len(data), STRIDE):
             bad = bytearray(data)
             bad[i] ^= 1 << rng.randrange(8)
             path.write_bytes(bad)

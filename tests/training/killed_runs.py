@@ -1,4 +1,4 @@
-"""python killed_runs.py FOLDER: kill a run of 20 steps with SIGKILL again and again, resume it, and compare every bit.
+"""python killed_runs.py FOLDER INSTANTS: kill a run of 20 steps with SIGKILL again and again, resume it, and compare every bit.
 
 A process of its own, without threads, forks one for each run, so that nothing is imported twice. It prints how often a run was
 killed where, and exits with 1 and a line for the first run that did not end as the one that was left in peace.
@@ -127,7 +127,7 @@ def results(run):
     return {name: (run / name).read_bytes() for name in names}
 
 
-def main(folder):
+def main(folder, n_instants):
     text, run = folder / "text.txt", folder / "run"
     text.write_text(TEXT)
     report, peace = folder / "instants", folder / "peace" / "run"
@@ -167,7 +167,7 @@ def main(folder):
         kill("step", lambda k=k: kill_after_step(k))
         shutil.copytree(run, folder / str(k))
         compare(f"after step {k}")
-    for _ in range(200):  # most of them near the end, so that little is left to do
+    for _ in range(n_instants):  # most of them near the end, so that little is left to do
         start = rng.choice([16, 17, 17, 18, 18, 18, 19, 19, 19]) if rng.random() > 0.05 else 0
         if start:
             shutil.copytree(folder / str(start), run)
@@ -187,4 +187,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -43,7 +43,7 @@ def save_pretrained(model: Model, folder: str | os.PathLike[str], tokenizer: Tok
     values = model.state_dict()
     dtype = next(iter(values.values())).dtype
     if tokenizer is not None:
-        if not isinstance(model, TextModel):
+        if not hasattr(model.config, "vocab_size"):
             raise TokenizerError(f"save_pretrained: a {type(model).__name__} reads no text: pass no tokenizer")
         if tokenizer.vocab_size > model.config.vocab_size:
             raise TokenizerError(
