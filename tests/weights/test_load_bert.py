@@ -10,6 +10,7 @@ import pytest
 from formats.pytorch_writer import write_checkpoint as write_pytorch
 from reference import store
 from safetensors.numpy import load_file, save_file
+from weights.published import arrays_of, config_of, filled, write
 
 import tinygrad_llm as tg
 from tinygrad_llm.cli import main
@@ -69,22 +70,6 @@ def their_name(name, model):
     return found.removeprefix("bert.") if bare else found
 
 
-def config_of(case):
-    return json.loads(case["config"])
-
-
-def arrays_of(case):
-    return {name: np.array(values, np.float64) for name, values in case["tensors"].items()}
-
-
-def write(folder, arrays, config=None, file="model.safetensors"):
-    folder.mkdir(exist_ok=True, parents=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / file, {"format": "pt"})
-    if config is not None:
-        (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
 def publish(folder, name):
     return write(folder, arrays_of(CASES[name]), config_of(CASES[name]))
 
@@ -101,11 +86,7 @@ def published(tmp_path):
 
 def random_bert(dtype=np.float32, seed=3, **changes):
     sizes = {"vocab_size": 11, "context_length": 9, "emb_dim": 8, "n_heads": 2, "n_layers": 2, "hidden_dim": 6}
-    model = make_model("bert", sizes | changes, Generator(seed)).astype(dtype).eval()
-    stream = np.random.default_rng(seed)
-    for p in model.parameters():
-        p.data = stream.standard_normal(p.shape).astype(dtype)
-    return model
+    return filled(make_model("bert", sizes | changes, Generator(seed)), dtype, seed)
 
 
 def outputs(model):

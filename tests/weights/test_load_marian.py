@@ -6,7 +6,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 from reference import store
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from weights.published import arrays_of, config_of, filled, write
 
 import tinygrad_llm as tg
 from tinygrad_llm.errors import CheckpointError, ConfigError, StateDictError
@@ -56,22 +57,6 @@ def their_name(name, shared):
     return f"model.{stack}.layers.{i}.{there}.{ {'scale': 'weight', 'shift': 'bias'}.get(kind, kind) }"
 
 
-def config_of(case):
-    return json.loads(case["config"])
-
-
-def arrays_of(case):
-    return {name: np.array(values, np.float64) for name, values in case["tensors"].items()}
-
-
-def write(folder, arrays, config=None):
-    folder.mkdir(exist_ok=True, parents=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "model.safetensors")
-    if config is not None:
-        (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
 @pytest.fixture(params=CASES)
 def case(request):
     return CASES[request.param]
@@ -91,11 +76,7 @@ def logits(model, case):
 def random_model(**changes):
     sizes = {"vocab_size": 11, "context_length": 9, "emb_dim": 8, "n_heads": 2, "n_layers": 1, "n_decoder_layers": 2}
     sizes |= {"hidden_dim": 6, "positions": "halves", "start_id": 10, "end_id": 3, "pad_id": 9}
-    model = make_model("seq2seq", sizes | changes, Generator(3)).eval()
-    stream = np.random.default_rng(3)
-    for p in model.parameters():
-        p.data = stream.standard_normal(p.shape).astype(np.float32)
-    return model
+    return filled(make_model("seq2seq", sizes | changes, Generator(3)))
 
 
 def same(model, reference):

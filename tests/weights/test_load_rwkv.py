@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from formats.pytorch_writer import write_checkpoint as write_pytorch
 from reference import store
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from weights.published import arrays_of, config_of, filled, write
 
 import tinygrad_llm as tg
 from tinygrad_llm.cli import main
@@ -59,22 +60,6 @@ def their_name(name, blinkdl=False):
     return ".".join(["blocks" if blinkdl else "rwkv.blocks", i, *rest])
 
 
-def config_of(case):
-    return json.loads(case["config"])
-
-
-def arrays_of(case):
-    return {name: np.array(values, np.float64) for name, values in case["tensors"].items()}
-
-
-def write(folder, arrays, config=None):
-    folder.mkdir(exist_ok=True, parents=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "model.safetensors")
-    if config is not None:
-        (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
 @pytest.fixture(params=CASES)
 def case(request):
     return CASES[request.param]
@@ -87,11 +72,7 @@ def published(tmp_path):
 
 def random_rwkv(dtype=np.float32, seed=3, **changes):
     sizes = {"vocab_size": 11, "emb_dim": 6, "n_layers": 2, "attention_dim": 4, "hidden_dim": 5}
-    model = make_model("rwkv", sizes | changes, Generator(seed)).astype(dtype).eval()
-    stream = np.random.default_rng(seed)
-    for p in model.parameters():
-        p.data = stream.standard_normal(p.shape).astype(dtype)
-    return model
+    return filled(make_model("rwkv", sizes | changes, Generator(seed)), dtype, seed)
 
 
 def in_blinkdl_form(model):

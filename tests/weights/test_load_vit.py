@@ -6,7 +6,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 from reference import store
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from weights.published import arrays_of, config_of, filled, write
 
 import tinygrad_llm as tg
 from tinygrad_llm.cli import main
@@ -68,22 +69,6 @@ def in_form(model, form):
     return arrays
 
 
-def config_of(case):
-    return json.loads(case["config"])
-
-
-def arrays_of(case):
-    return {name: np.array(values, np.float64) for name, values in case["tensors"].items()}
-
-
-def write(folder, arrays, config=None):
-    folder.mkdir(exist_ok=True, parents=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / "model.safetensors")
-    if config is not None:
-        (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
 def publish(folder, name):
     return write(folder, arrays_of(CASES[name]), config_of(CASES[name]))
 
@@ -103,11 +88,7 @@ def random_vit(dtype=np.float32, seed=3, **changes):
         "n_heads": 2,
         "n_layers": 2,
     }
-    model = make_model("vit", sizes | {"hidden_dim": 5} | changes, Generator(seed)).astype(dtype).eval()
-    stream = np.random.default_rng(seed)
-    for p in model.parameters():
-        p.data = stream.standard_normal(p.shape).astype(dtype)
-    return model
+    return filled(make_model("vit", sizes | {"hidden_dim": 5} | changes, Generator(seed)), dtype, seed)
 
 
 def same(model, reference):

@@ -243,5 +243,5 @@ def cubic_weights(old: int, new: int) -> np.ndarray:
         point = np.floor(at).astype(int) + i
         x = np.abs(at - point)
         near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((x - 5) * x + 8) * x * a - 4 * a
-        np.add.at(weights, (np.arange(new), point.clip(0, old - 1)), np.where(x <= 1, near, far))
+        weights[np.arange(new), point.clip(0, old - 1)] += np.where(x <= 1, near, far)  # one point in each row
     return weights
