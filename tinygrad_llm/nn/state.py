@@ -162,25 +162,36 @@ class Recurrent:
     def append(self, other: Recurrent) -> None:
         self.lengths = np.concatenate([self.lengths, other.lengths])
         self.layers = [
-            {name: np.concatenate([array, more[name]]) for name, array in layer.items()}
+            {name: self._together(array, more[name]) for name, array in layer.items()}
             for layer, more in zip(self.layers, other.layers, strict=True)
         ]
+
+    def _together(self, rows: np.ndarray, more: np.ndarray) -> np.ndarray:
+        return np.concatenate([rows, more])
 
 
 class Window(Recurrent):
     """A State of past inputs: of each layer some arrays (B, C, T) whose last column is the last token of every row.
 
-    What stands before the first token of a row is zeros, which add nothing to a convolution.
+    Those without a column at first grow, to as many as the longest row has tokens. What stands before the first token of a row is
+    zeros, which add nothing to a convolution.
     """
 
-    def append(self, other: Recurrent) -> None:
-        for layer, more in zip(self.layers, other.layers, strict=True):
-            for name in layer:
-                longest = max(layer[name].shape[2], more[name].shape[2])
-                layer[name], more[name] = _right(layer[name], longest), _right(more[name], longest)
-        super().append(other)
+    def __init__(self, layers: list[dict[str, np.ndarray]]) -> None:
+        super().__init__(layers)
+        self._growing = [name for name, array in layers[0].items() if array.shape[2] == 0]
 
+    def select(self, rows: Sequence[int]) -> None:
+        super().select(rows)
+        longest = int(self.lengths.max(initial=0))
+        for layer in self.layers:
+            for name in self._growing:
+                layer[name] = layer[name][:, :, layer[name].shape[2] - longest :]  # (B, C, longest)
 
-def _right(past: np.ndarray, longest: int) -> np.ndarray:
-    """(B, C, T) -> (B, C, longest), zeros before it."""
-    return np.pad(past, ((0, 0), (0, 0), (longest - past.shape[2], 0)))
+    def _together(self, rows: np.ndarray, more: np.ndarray) -> np.ndarray:
+        """(B, C, T) and (B', C, T') -> (B + B', C, longest), zeros before the shorter ones."""
+        longest = max(rows.shape[2], more.shape[2])
+        out = np.zeros((len(rows) + len(more), rows.shape[1], longest), rows.dtype)
+        out[: len(rows), :, longest - rows.shape[2] :] = rows
+        out[len(rows) :, :, longest - more.shape[2] :] = more
+        return out
