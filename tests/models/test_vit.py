@@ -92,13 +92,18 @@ def test_positions_of_another_size():
     expected = [0.904, 1.244, 2.0, 3.296, 4.192]
     np.testing.assert_allclose(cubic_weights(3, 5) @ [1.0, 2.0, 4.0], expected, rtol=1e-12)
     model = ViTModel(SMALL, rng=Generator(0)).eval()
-    first = model.pos_emb.data[0].copy()
+    first, square = model.pos_emb.data[0], model.pos_emb.data[1:]  # the class token's, and 3 x 3 row by row
     model.resize_positions(10)
     assert model.pos_emb.shape == (26, 8)
-    np.testing.assert_array_equal(model.pos_emb.data[0], first)  # the class token's
+    np.testing.assert_array_equal(model.pos_emb.data[0], first)
+    both_ways = np.kron(cubic_weights(3, 5), cubic_weights(3, 5))  # (25, 9)
+    np.testing.assert_allclose(model.pos_emb.data[1:], both_ways @ square, rtol=1e-5, atol=1e-6)
     assert model(images(1, 2, 10, 10)).shape == (1, 3)
     with pytest.raises(ConfigError, match="patch_size 2 does not divide image_size 7"):
         model.resize_positions(7)
+    with pytest.raises(ConfigError, match="TiB in float32, more than"):
+        model.resize_positions(2_000_000)
+    assert (model.config.image_size, model.pos_emb.shape) == (10, (26, 8))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +112,29 @@ def test_positions_of_another_size():
 def test_images_of_another_size_or_number_of_channels_are_refused(wrong):
     with pytest.raises(DataError, match=r"ViTModel: images are .* must be numbers of the shape \(batch, 2, 6, 6\)"):
         ViTModel(SMALL)(wrong)
+
+
+def test_images_that_are_no_array_or_not_finite_are_refused():
+    model, spoilt = ViTModel(SMALL), images(3, 2, 6, 6)
+    with pytest.raises(DataError, match="the images are a ragged list"):
+        model([[1.0], [1.0, 2.0]])
+    for bad in (np.nan, np.inf):
+        spoilt[1, 0, 5, 5] = bad
+        with pytest.raises(DataError, match="image 1 of 3 holds NaN or infinite numbers"):
+            model(spoilt)
+
+
+def test_initial_values_are_those_of_a_truncated_normal():
+    """A normal with what is beyond two deviations left out has 0.8796 of its deviation."""
+    model = ViTModel(dataclasses.replace(SMALL, emb_dim=64), rng=Generator(0))
+    for name, p in model.named_parameters():
+        if p.ndim == 2 and name.startswith(("patch_emb", "trf_blocks")):
+            assert np.abs(p.data).max() <= 0.04
+            np.testing.assert_allclose(p.data.std(), 0.02 * 0.8796, rtol=0.1, err_msg=name)
+        elif name == "pos_emb":
+            np.testing.assert_allclose(p.data.std(), 0.02, rtol=0.1)
+        else:
+            assert (p.data == (1.0 if name.endswith("scale") else 0.0)).all(), name
 
 
 def test_every_gradient_arrives():

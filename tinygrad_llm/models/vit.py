@@ -152,7 +152,7 @@ class ViTModel(Model):
         self.classes: tuple[str, ...] | None = None  # their names, if they are known
         self.patch_emb = Linear(config.patch_width, c, rng=draw)
         self.class_token = Parameter(np.zeros((1, c), np.float32)) if config.pool == "token" else None
-        self.pos_emb = Parameter(rng.normal(0.0, 0.02, (config.context_length, c)).astype(np.float32))
+        self.pos_emb = Parameter(rng.normal(0.0, 0.02, (config.context_length, c)))
         self.drop_emb = Dropout(config.drop_rate)
         self.trf_blocks = Sequential(
             *(
@@ -200,9 +200,10 @@ class ViTModel(Model):
         """Read pictures of another size from now on: positions are interpolated on their square, the class token's stays (§3.2).
 
         By the cubic of PyTorch's bicubic interpolation (a = -0.75, borders repeated, no corners aligned), as public code does.
-        ConfigError for a size that patch_size does not divide.
+        ConfigError for a size that patch_size does not divide, or that no laptop holds.
         """
         config = replace(self.config, image_size=image_size)
+        config.check_bytes()  # before anything is allocated
         old, new = (c.image_size // c.patch_size for c in (self.config, config))
         table = self.pos_emb.data
         first, square = table[: len(table) - old * old], table[len(table) - old * old :].reshape(old, old, -1)
@@ -215,13 +216,19 @@ class ViTModel(Model):
 
     def _check_images(self, images: Any) -> np.ndarray:
         """As floats of the weights' dtype. DataError for another form, size or number of channels, or what is not finite."""
-        images, config = np.asarray(images), self.config
+        config = self.config
         wanted = config.n_channels, config.image_size, config.image_size
+        try:
+            images = np.asarray(images)
+        except ValueError:
+            raise DataError("ViTModel: the images are a ragged list: give all of them the same size") from None
         if images.dtype.kind not in "fiu" or images.ndim != 4 or images.shape[1:] != wanted or len(images) == 0:
             raise DataError(
                 f"ViTModel: images are {images.dtype} {images.shape}: they must be numbers of the shape (batch, "
                 f"{', '.join(map(str, wanted))}): channels, height, width"
             )
+        if not (finite := np.isfinite(images).all((1, 2, 3))).all():
+            raise DataError(f"ViTModel: image {int(finite.argmin())} of {len(images)} holds NaN or infinite numbers")
         return images.astype(self.patch_emb.weight.dtype, copy=False)
 
 
