@@ -73,7 +73,10 @@ def read_operator(arrays: Mapping[str, Any], order: int) -> Hyena:
             raise StateDictError(f"read_operator: {theirs} is {array.shape}: it must be {wanted}")
         values[ours] = array.reshape(shapes[ours])
     deltas = found.get("filter_fn.modulation.deltas")
-    if deltas is not None and not np.allclose(np.abs(deltas).ravel(), operator.filter.falls, rtol=1e-5, atol=1e-6):
+    falls = operator.filter.falls
+    if deltas is not None and not (
+        deltas.size == falls.size and np.allclose(np.abs(deltas).ravel(), falls, rtol=1e-5, atol=1e-6)
+    ):
         raise StateDictError(
             "read_operator: filter_fn.modulation.deltas are others than safari's default, the only ones known"
         )
