@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tinygrad_llm as tg
 from tinygrad_llm import ops
-from tinygrad_llm.errors import ConfigError, GraphError, ShapeError
+from tinygrad_llm.errors import ConfigError, ContextLengthError, GraphError, ShapeError
 from tinygrad_llm.models import PRESETS, RwkvConfig, RwkvModel, make_model
 from tinygrad_llm.ops.recurrence import nothing_yet, wkv_scan
 from tinygrad_llm.rng import Generator, Zeros
@@ -137,6 +137,17 @@ def test_a_state_is_as_large_after_ten_thousand_tokens_as_after_ten():
     assert held() == early == 2 * 5 * 8 * 4  # five vectors of 8 floats a layer
     assert grown < 20_000  # bytes; the inputs of these tokens took 320,000
     assert state.lengths.tolist() == [10_000]
+
+
+def test_a_context_length_is_of_what_is_read_at_once():
+    model = RwkvModel(dataclasses.replace(SMALL, context_length=5), rng=Generator(0)).eval()
+    with tg.no_grad():
+        whole = RwkvModel(SMALL, rng=Generator(0)).eval()(np.tile(IDS, 2)).data
+        state = model.make_state(2)
+        parts = [model(IDS, state=state).data for _ in range(2)]
+        np.testing.assert_allclose(np.concatenate(parts, 1), whole, rtol=1e-5, atol=1e-6)
+        with pytest.raises(ContextLengthError, match="10 tokens, the context length is 5"):
+            model(np.tile(IDS, 2))
 
 
 def test_a_state_of_another_batch_and_learning_through_one_are_refused():

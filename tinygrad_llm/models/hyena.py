@@ -30,8 +30,8 @@ class HyenaConfig(Config):
     """Sizes of a small model and a few options, checked when they are put together.
 
     `order`: gates of an operator, 2 or more; `filter_width` and `filter_features`: of the network that draws the filters, and of
-    the positions that it sees, odd. `init`: "gpt2" draws N(0, 0.02) for what is not the operators', N(0, 0.02/√(2 n_layers)) for
-    what adds to the residual stream; "pytorch" each layer as PyTorch does.
+    the positions that it sees, odd. `init`: "gpt2" draws matrices from N(0, 0.02), those that add to the residual stream from
+    N(0, 0.02/√(2 n_layers)), and leaves filters and short convolutions as they are; "pytorch" each layer as PyTorch does.
     """
 
     architecture: ClassVar[str] = "hyena"

@@ -33,11 +33,11 @@ LayerState = dict[str, np.ndarray]
 class RwkvConfig(Config):
     """The sizes of RWKV-4 169M and a few options, checked when they are put together.
 
-    `context_length`: None, there is no end to what it can read; a number is for costs alone. `attention_dim`: features of time
-    mixing, if not emb_dim. `rescale_every`: in evaluation what the blocks add up is halved after so many of them, as files of
-    transformers say, where half precision would overflow; it changes results by what eps then weighs in a norm. `norm_eps`: of
-    all norms but the last, which has PyTorch's 1e-5 there. `init`: "rwkv" is RWKV_Init of RWKV-v4/src/model.py, without which it
-    hardly learns; "pytorch" each layer as PyTorch does.
+    `context_length`: None, there is no end to what it can read; a number is of the tokens that it reads at once, by which costs
+    are counted: more are refused. `attention_dim`: features of time mixing, if not emb_dim. `rescale_every`: in evaluation what
+    the blocks add up is halved after so many of them, as files of transformers say, where half precision would overflow; it
+    changes results by what eps then weighs in a norm. `norm_eps`: of all norms but the last, which has PyTorch's 1e-5 there.
+    `init`: "rwkv" is RWKV_Init of RWKV-v4/src/model.py, without which it hardly learns; "pytorch" each layer as PyTorch does.
     """
 
     architecture: ClassVar[str] = "rwkv"

@@ -48,7 +48,7 @@ class HyenaFilter(Module):
         self.layer1, self.layer2 = Linear(n_features, width, rng=rng), Linear(width, width, rng=rng)
         self.layer3, self.layer4 = Linear(width, width, rng=rng), Linear(width, c, bias=False, rng=rng)
         self.freq = Parameter(np.ones(width, np.float32))  # of all three layers of sines
-        self.bias = Parameter(rng.normal(0.0, 1.0, (c,)).astype(np.float32))  # what passes by the filter
+        self.bias = Parameter(rng.normal(0.0, 1.0, (c,)))  # what passes by the filter
         self.z = Parameter(positions(context_length, n_features).astype(np.float32), lr=1e-5)
         self.falls = np.abs(np.linspace(math.log(_TARGET) / _SLOW, math.log(_TARGET) / _FAST, c))  # (N - 1) C
 
