@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 import tinygrad_llm as tg
+from tinygrad_llm.errors import GraphError
 from tinygrad_llm.models import GPTConfig, GPTModel, make_model
 from tinygrad_llm.nn import Linear, Parameter
 from tinygrad_llm.nn.state import KVCache, LayerCache
+from tinygrad_llm.rng import Generator
 from tinygrad_llm.testing import check_language_model
 from tinygrad_llm.testing.language_model import PROPERTIES
 
@@ -46,6 +48,23 @@ def test_gpt_keeps_the_contract(changes, seed):
 def test_llama_keeps_the_contract(changes, seed):
     sizes = SIZES | {"hidden_dim": 7} | changes
     check_language_model(lambda rng: make_model("llama", sizes, rng).astype(np.float64), seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sizes", "learned"),
+    [
+        ("gpt", SIZES, "att.W_value"),
+        ("rwkv", {"vocab_size": 13, "emb_dim": 6}, "att.value"),
+        ("hyena", {"vocab_size": 13, "emb_dim": 6, "context_length": 8}, "att.in_proj"),
+    ],
+)
+def test_what_learns_in_one_place_alone_learns_nothing_through_a_state(architecture, sizes, learned):
+    """As with LoRA on a model of one block, whose keys need no gradient."""
+    model = make_model(architecture, sizes | {"n_layers": 1}, Generator(0))
+    for name, p in model.named_parameters():
+        p.requires_grad = learned in name
+    with pytest.raises(GraphError, match="nothing can be learned through it"):
+        model(np.array([[1, 2, 3]]), state=model.make_state(1))
 
 
 def sees_the_future(model):

@@ -151,7 +151,7 @@ class TimeMix(Module):
 
     def _go_on(self, k: Tensor, v: Tensor, state: LayerState) -> Tensor:
         """ops.wkv after what the state has summed up, which is told of these tokens."""
-        if k.requires_grad:
+        if k.requires_grad or v.requires_grad:
             raise GraphError("Recurrent: nothing can be learned through it: run the model under tg.no_grad()")
         sums = np.stack([state["a"], state["b"]])  # (2, B, A)
         y, sums, p, *_ = wkv_scan(k.data, v.data, self.decay.data, self.first.data, sums, state["p"])

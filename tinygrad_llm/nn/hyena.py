@@ -107,9 +107,10 @@ class Hyena(Module):
             raise ContextLengthError(
                 f"Hyena: {n_past + t} tokens, the filter has {self.context_length}: pass the last of them"
             )
-        if past is not None and x.requires_grad:
+        u = self.in_proj(x).swapaxes(1, 2)  # (B, (N + 1) C, T)
+        if past is not None and u.requires_grad:
             raise GraphError("Window: nothing can be learned through it: run the model under tg.no_grad()")
-        u = self._short(self.in_proj(x).swapaxes(1, 2), past)  # (B, (N + 1) C, T)
+        u = self._short(u, past)  # (B, (N + 1) C, T)
         *gates, v = ops.split(u, self.order + 1, axis=1)  # N of (B, C, T), and one
         for i, (gate, (h, bias)) in enumerate(zip(gates[:0:-1], self.filter(n_past + t), strict=True)):
             v = v * gate

@@ -95,7 +95,7 @@ class LayerCache:
         """Keep the new keys and values (B, T, C); all there are now, (B, S, C) each, and the mask over them: None, or where rows
         are of different ages (B, 1, T, S), False where a key is not that row's, or later than the query.
         """
-        if keys.requires_grad:
+        if keys.requires_grad or values.requires_grad:
             raise GraphError("KVCache: nothing can be learned through it: run the model under tg.no_grad()")
         lengths, n_tokens = self.cache.lengths, keys.shape[1]
         end = int(lengths.max()) + n_tokens
