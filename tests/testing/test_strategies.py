@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tinygrad_llm.engine import Tensor
 from tinygrad_llm.errors import ConfigError
-from tinygrad_llm.models import make_model
+from tinygrad_llm.models import architectures, make_model
 from tinygrad_llm.testing import strategies as tgst
 
 few = settings(max_examples=50, deadline=None)
@@ -212,7 +212,7 @@ def test_examples_shrink_to_what_can_be_read():
 
 
 @few
-@given(st.one_of(tgst.gpt_configs(3000), *(tgst.model_configs(name, 3000) for name in ("gpt", "llama", "bert"))))
+@given(st.one_of(tgst.gpt_configs(3000), *(tgst.model_configs(name, 3000) for name in architectures())))
 def test_configs_stay_in_the_budget_and_build(config):
     assert make_model(config.architecture, config).n_parameters() == config.n_parameters() <= 3000
     assert config.drop_rate == 0

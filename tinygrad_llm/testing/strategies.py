@@ -263,6 +263,7 @@ def model_configs(architecture: str, max_parameters: int = 10_000, **fixed: Any)
     n_heads = fixed.get("n_heads", 1)
     sizes = {"vocab_size": 2, "context_length": 1, "emb_dim": n_heads * _FEATURES, "n_heads": n_heads}
     plain = {"n_layers": 1, "drop_rate": 0.0, "tie_weights": True, "hidden_dim": 3, "filter_width": 2}
+    plain |= {"n_classes": 2, "image_size": 4, "patch_size": 2}
     kind: Any = model_class(architecture).config_class
     options = {each.name for each in fields(kind)}
     least = make_config(
@@ -274,7 +275,7 @@ def model_configs(architecture: str, max_parameters: int = 10_000, **fixed: Any)
             f"strategies: the smallest {architecture} with {said or 'no key fixed'} has {least.n_parameters()} parameters, "
             f"max_parameters is {max_parameters}: raise it"
         )
-    choices = {name: values for name, values in _CHOICES.items() if hasattr(least, name)}
+    choices = {name: values for name, values in _CHOICES.items() if name in options}
 
     def that_fit(config: Any, name: str) -> list[Any]:
         """The configuration as it is, and with each choice for one key, where that can be and the budget allows it."""
