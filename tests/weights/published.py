@@ -11,9 +11,9 @@ def config_of(case):
     return json.loads(case["config"])
 
 
-def arrays_of(case):
+def arrays_of(case, dtype=np.float64):
     """The tensors of a stored case."""
-    return {name: np.array(values, np.float64) for name, values in case["tensors"].items()}
+    return {name: np.array(values, dtype) for name, values in case["tensors"].items()}
 
 
 def write(folder, arrays, config=None, file="model.safetensors"):

@@ -12,6 +12,7 @@ from formats.safetensors_bytes import entry, file_bytes
 from formats.tensorflow_writer import write_checkpoint
 from reference import store
 from safetensors.numpy import load_file, save_file
+from weights.published import arrays_of, write
 
 import tinygrad_llm as tg
 from tinygrad_llm.errors import (
@@ -67,18 +68,6 @@ def in_our_layout(name, theirs):
             return fused[..., k * width : (k + 1) * width].T
     array = theirs[f"transformer.h.{i}.{IN_A_LAYER[part]}"]
     return array.T if array.ndim == 2 else array
-
-
-def arrays_of(case, dtype=np.float64):
-    return {name: np.array(values, dtype) for name, values in case["tensors"].items()}
-
-
-def write(folder, arrays, config=None, file="model.safetensors"):
-    folder.mkdir(exist_ok=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / file, {"format": "pt"})
-    if config is not None:
-        (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 @pytest.fixture
